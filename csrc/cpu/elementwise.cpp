@@ -1,0 +1,299 @@
+// Elementwise on the CPU: checks, allocates, walks the operands block by block and threads.
+#include "ops/elementwise.h"
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/native/Resize.h>
+#include <torch/library.h>
+
+#include <atomic>
+
+#include "cpu/dtype.h"
+#include "cpu/kernels/elementwise.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+#include "ops/arity.h"
+#include "ops/dtypes.h"
+#include "ops/layout.h"
+
+namespace tensorops::cpu {
+namespace {
+
+constexpr int kMaxOperands = 4;   // the output and up to three inputs
+constexpr int64_t kBlock = 512;   // elements staged at a time; four f64 buffers fill a third of a 48 KB L1
+
+// One array of a loop over up to kMaxDims dimensions, innermost first; strides in bytes.
+struct Operand {
+  char* data;
+  DType dtype;
+  c10::SmallVector<int64_t, 6> strides;
+};
+
+// The loop nest that all operands share, after dimensions that are contiguous for everyone have been merged.
+struct Loop {
+  c10::SmallVector<int64_t, 6> sizes;
+  Operand operands[kMaxOperands];
+  int count = 0;
+  int64_t numel = 1;
+};
+
+void add_operand(Loop& loop, const at::Tensor& t, c10::IntArrayRef shape, c10::ArrayRef<int> order) {
+  Operand& operand = loop.operands[loop.count++];
+  operand.data = static_cast<char*>(t.data_ptr());
+  operand.dtype = dtype_of(t.scalar_type());
+  const int64_t size = element_size(operand.dtype);
+  const auto missing = static_cast<int64_t>(shape.size()) - t.dim();
+  for (int dim : order) {
+    const int64_t own = dim - missing;
+    const bool broadcast = own < 0 || (t.size(own) == 1 && shape[dim] != 1);
+    operand.strides.push_back(broadcast ? 0 : t.stride(own) * size);
+  }
+}
+
+void coalesce(Loop& loop) {
+  size_t kept = 0;
+  for (size_t dim = 0; dim < loop.sizes.size(); ++dim) {
+    if (loop.sizes[dim] == 1 && loop.sizes.size() > 1) continue;
+    bool mergeable = kept > 0;
+    for (int i = 0; mergeable && i < loop.count; ++i)
+      mergeable = loop.operands[i].strides[dim] == loop.operands[i].strides[kept - 1] * loop.sizes[kept - 1];
+    if (mergeable) {
+      loop.sizes[kept - 1] *= loop.sizes[dim];
+      continue;
+    }
+    loop.sizes[kept] = loop.sizes[dim];
+    for (int i = 0; i < loop.count; ++i) loop.operands[i].strides[kept] = loop.operands[i].strides[dim];
+    ++kept;
+  }
+  if (kept == 0) {
+    loop.sizes.assign(1, 1);
+    for (int i = 0; i < loop.count; ++i) loop.operands[i].strides.assign(1, 0);
+    return;
+  }
+  loop.sizes.resize(kept);
+  for (int i = 0; i < loop.count; ++i) loop.operands[i].strides.resize(kept);
+}
+
+// Dimensions from the output's innermost outwards, so that writes are as sequential as they can be.
+c10::SmallVector<int, 6> order_of(const at::Tensor& out) {
+  c10::SmallVector<int, 6> order(out.dim());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(order.size() - 1 - i);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return out.stride(a) < out.stride(b); });
+  return order;
+}
+
+Loop make_loop(const at::Tensor& out, const Inputs& inputs) {
+  Loop loop;
+  const auto order = order_of(out);
+  for (int dim : order) {
+    loop.sizes.push_back(out.size(dim));
+    loop.numel *= out.size(dim);
+  }
+  add_operand(loop, out, out.sizes(), order);
+  for (int i = 0; i < inputs.count; ++i) add_operand(loop, inputs[i], out.sizes(), order);
+  coalesce(loop);
+  return loop;
+}
+
+bool divides_integers(Elementwise op, Compute compute) {
+  if (compute != Compute::i32 && compute != Compute::i64) return false;
+  return op == Elementwise::_div_floor || op == Elementwise::_div_trunc || op == Elementwise::fmod ||
+         op == Elementwise::remainder;
+}
+
+bool has_zero(const void* run, Compute compute, int64_t n) {
+  bool found = false;
+  if (compute == Compute::i32)
+    for (int64_t i = 0; i < n; ++i) found |= static_cast<const int32_t*>(run)[i] == 0;
+  else
+    for (int64_t i = 0; i < n; ++i) found |= static_cast<const int64_t*>(run)[i] == 0;
+  return found;
+}
+
+// Runs the kernel over elements [begin, end) of the loop's linear order.
+class Walker {
+ public:
+  Walker(const Loop& loop, Elementwise op, Compute compute, const ElementwiseParams& params)
+      : loop_(loop),
+        kernels_(TENSOROPS_KERNELS(elementwise_kernels)),
+        kernel_(kernels_.kernel[static_cast<int>(op)][static_cast<int>(compute)]),
+        compute_(compute),
+        params_(params),
+        checks_divisor_(divides_integers(op, compute)),
+        width_(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4) {}
+
+  // Returns false when an integer divisor was zero.
+  bool run(int64_t begin, int64_t end) const {
+    alignas(64) char buffers[kMaxOperands][kBlock * 8];
+    c10::SmallVector<int64_t, 6> index(loop_.sizes.size());
+    int64_t rest = begin;
+    for (size_t dim = 0; dim < loop_.sizes.size(); ++dim) {
+      index[dim] = rest % loop_.sizes[dim];
+      rest /= loop_.sizes[dim];
+    }
+    bool staged = false;
+    for (int i = 0; i < loop_.count; ++i) staged |= !direct(i);
+    // A short innermost dimension is staged across rows; a long one is cut at its end.
+    const int64_t row = loop_.sizes[0];
+    const bool across_rows = row < kBlock / 4 && loop_.sizes.size() > 1;
+    bool ok = true;
+    for (int64_t at = begin; at < end;) {
+      int64_t n = end - at;
+      if (!across_rows) n = std::min(n, row - index[0]);
+      if (staged || across_rows) n = std::min(n, kBlock);
+      const void* in[kMaxOperands - 1] = {};
+      for (int i = 1; i < loop_.count; ++i)
+        in[i - 1] = !across_rows && direct(i) ? address(i, index) : gather(i, index, n, buffers[i]);
+      if (checks_divisor_) ok &= !has_zero(in[1], compute_, n);
+      const bool writes_in_place = !across_rows && direct(0);
+      void* out = writes_in_place ? address(0, index) : buffers[0];
+      kernel_(params_, out, in, n);
+      if (!writes_in_place) scatter(index, n, buffers[0]);
+      advance(index, n);
+      at += n;
+    }
+    return ok;
+  }
+
+ private:
+  bool direct(int i) const {
+    return loop_.operands[i].strides[0] == width_ && is_compute_type(loop_.operands[i].dtype, compute_);
+  }
+  char* address(int i, const c10::SmallVector<int64_t, 6>& index) const {
+    char* p = loop_.operands[i].data;
+    for (size_t dim = 0; dim < index.size(); ++dim) p += index[dim] * loop_.operands[i].strides[dim];
+    return p;
+  }
+  void advance(c10::SmallVector<int64_t, 6>& index, int64_t n) const {
+    index[0] += n;
+    for (size_t dim = 0; dim + 1 < index.size() && index[dim] >= loop_.sizes[dim]; ++dim) {
+      index[dim + 1] += index[dim] / loop_.sizes[dim];
+      index[dim] %= loop_.sizes[dim];
+    }
+  }
+  // Calls f(address, elements) for each row that the next n elements touch.
+  template <class F>
+  void for_rows(int i, c10::SmallVector<int64_t, 6> index, int64_t n, F f) const {
+    while (n > 0) {
+      const int64_t m = std::min(n, loop_.sizes[0] - index[0]);
+      f(address(i, index), m);
+      advance(index, m);
+      n -= m;
+    }
+  }
+  const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
+    const Operand& o = loop_.operands[i];
+    const LoadKernel load = kernels_.load[static_cast<int>(o.dtype)][static_cast<int>(compute_)];
+    char* to = buffer;
+    for_rows(i, index, n, [&](const char* from, int64_t m) {
+      load(from, o.strides[0], to, m);
+      to += m * width_;
+    });
+    return buffer;
+  }
+  void scatter(const c10::SmallVector<int64_t, 6>& index, int64_t n, const char* buffer) const {
+    const Operand& o = loop_.operands[0];
+    const StoreKernel store = kernels_.store[static_cast<int>(compute_)][static_cast<int>(o.dtype)];
+    for_rows(0, index, n, [&](char* to, int64_t m) {
+      store(buffer, to, o.strides[0], m);
+      buffer += m * width_;
+    });
+  }
+
+  const Loop& loop_;
+  const ElementwiseKernels& kernels_;
+  const ElementwiseKernel kernel_;
+  const Compute compute_;
+  const ElementwiseParams& params_;
+  const bool checks_divisor_;
+  const int64_t width_;
+};
+
+ElementwiseParams params_of(const ElementwiseRow& row, const Scalars& scalars, Compute compute) {
+  ElementwiseParams params;
+  const bool integers = compute == Compute::i32 || compute == Compute::i64;
+  for (int i = 0; i < scalars.count; ++i) {
+    params.real[i] = scalars.values[i].toDouble();
+    if (integers) params.integer[i] = scalars.values[i].to<int64_t>();
+  }
+  return params;
+}
+
+// What a transcendental costs next to an addition, for the choice of threads.
+int64_t cost_of(const ElementwiseRow& row) { return row.domain == Domain::FLOATING || row.domain == Domain::ACTIVATION ? 4 : 1; }
+
+void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs, const Scalars& scalars,
+                  const at::Tensor& out) {
+  if (out.numel() == 0) return;
+  const Compute compute = compute_type(dtype_of(types.common));
+  const ElementwiseParams params = params_of(row, scalars, compute);
+  const ElementwiseKernel kernel = TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(row.op)][static_cast<int>(compute)];
+  TORCH_CHECK(kernel != nullptr, "\"", row.name, "\" not implemented for '", types.common, "'");
+
+  // The whole tensor as one run: same dtype and layout everywhere, no staging and no loop nest.
+  bool one_run = is_compute_type(dtype_of(out.scalar_type()), compute) && out.is_non_overlapping_and_dense() &&
+                 !divides_integers(row.op, compute);
+  for (int i = 0; one_run && i < inputs.count; ++i)
+    one_run = inputs[i].scalar_type() == out.scalar_type() && inputs[i].sizes() == out.sizes() &&
+              inputs[i].strides() == out.strides();
+  if (one_run) {
+    const int64_t width = static_cast<int64_t>(out.element_size());
+    char* to = static_cast<char*>(out.data_ptr());
+    const char* from[3] = {};
+    for (int i = 0; i < inputs.count; ++i) from[i] = static_cast<const char*>(inputs[i].const_data_ptr());
+    parallel(out.numel(), cost_of(row), [&](int64_t begin, int64_t end) {
+      const void* in[3] = {from[0] + begin * width, from[1] + begin * width, from[2] + begin * width};
+      kernel(params, to + begin * width, in, end - begin);
+    });
+    return;
+  }
+
+  const Loop loop = make_loop(out, inputs);
+  const Walker walker(loop, row.op, compute, params);
+  std::atomic<bool> zero_divisor{false};
+  parallel(loop.numel, cost_of(row), [&](int64_t begin, int64_t end) {
+    if (!walker.run(begin, end)) zero_divisor = true;
+  });
+  TORCH_CHECK(!zero_divisor, "ZeroDivisionError");
+}
+
+void check_overlap(const Inputs& inputs, const at::Tensor& out) {
+  at::assert_no_internal_overlap(out);
+  for (int i = 0; i < inputs.count; ++i) at::assert_no_partial_overlap(out, inputs[i]);
+}
+
+at::Tensor functional(Elementwise op, const Inputs& inputs, const Scalars& scalars) {
+  const ElementwiseRow& row = row_of(op);
+  const auto types = elementwise_types(row, inputs, scalars);
+  const auto sizes = broadcast_sizes<int64_t>(inputs);
+  at::Tensor out = empty_strided(sizes, result_strides<int64_t>(inputs, sizes), types.result);
+  compute_into(row, types, inputs, scalars, out);
+  return out;
+}
+
+void out_variant(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& out) {
+  const ElementwiseRow& row = row_of(op);
+  const auto types = elementwise_types(row, inputs, scalars);
+  check_result_cast(row, types, out);
+  const auto sizes = broadcast_sizes<int64_t>(inputs);
+  if (at::native::resize_output(out, sizes))
+    out.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, result_strides<int64_t>(inputs, sizes));
+  check_overlap(inputs, out);
+  compute_into(row, types, inputs, scalars, out);
+}
+
+void inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& self) {
+  const ElementwiseRow& row = row_of(op);
+  const auto types = elementwise_types(row, inputs, scalars);
+  check_result_cast(row, types, self);
+  const auto sizes = broadcast_sizes<int64_t>(inputs);
+  TORCH_CHECK(self.sizes() == c10::IntArrayRef(sizes), "output with shape ", self.sizes(),
+              " doesn't match the broadcast shape ", c10::IntArrayRef(sizes));
+  check_overlap(inputs, self);
+  compute_into(row, types, inputs, scalars, self);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) { impl_elementwise(library, functional, inplace, out_variant); }
+
+}  // namespace tensorops::cpu

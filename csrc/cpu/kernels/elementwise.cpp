@@ -1,0 +1,151 @@
+// The table's rows as SIMD loops, once per instruction set.
+#include "cpu/kernels/elementwise.h"
+
+#include "cpu/kernels/convert.h"
+#include "cpu/kernels/vec_math.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+#define TENSOROPS_FORMULA TENSOROPS_INLINE
+#include "ops/elementwise_formulas.h"
+
+template <class T>
+TENSOROPS_INLINE Mask<T> isinf(Vec<T> x) {
+  if constexpr (is_floating<T>) return abs(x) == T(__builtin_inf());
+  else return x != x;
+}
+template <class T>
+TENSOROPS_INLINE Mask<T> isfinite(Vec<T> x) {
+  if constexpr (is_floating<T>) return abs(x) < T(__builtin_inf());
+  else return x == x;
+}
+// Integers: zero divisors are refused before the kernel runs; the padding of a tail may hold some.
+template <class T>
+TENSOROPS_INLINE Vec<T> div_trunc(Vec<T> a, Vec<T> b) {
+  if constexpr (is_floating<T>) return trunc(a / b);
+  else return map_lanes(a, b, [](T x, T y) { return y == 0 ? T(0) : y == -1 ? T(0 - uint64_t(x)) : T(x / y); });
+}
+// Python's floor division; for floats by way of fmod, exact where a / b would round across an integer (as torch's).
+template <class T>
+TENSOROPS_INLINE Vec<T> div_floor(Vec<T> a, Vec<T> b) {
+  if constexpr (is_floating<T>) {
+    const Vec<T> mod = fmod(a, b);
+    Vec<T> quotient = (a - mod) / b;
+    quotient = select((mod != 0) & ((b < 0) ^ (mod < 0)), quotient - 1, quotient);
+    Vec<T> floored = floor(quotient);
+    floored = select(quotient - floored > 0.5, floored + 1, floored);
+    const Vec<T> signed_zero = copysign(Vec<T>(0), a / b);
+    return select(b == 0, a / b, select(quotient == 0, signed_zero, floored));
+  } else {
+    return map_lanes(a, b, [](T x, T y) {
+      if (y == 0) return T(0);
+      if (y == -1) return T(0 - uint64_t(x));
+      return T(x / y - ((x % y != 0) && ((x < 0) != (y < 0))));
+    });
+  }
+}
+
+// A row's formula as a type, with what its kernel needs to know.
+#define UNARY(name, domain_, saved, scalars, formula, slope_, curve)                                             \
+  struct name##_row {                                                                                            \
+    static constexpr Domain domain = Domain::domain_;                                                            \
+    template <class V>                                                                                           \
+    static TENSOROPS_INLINE V value(V x, [[maybe_unused]] V p0, [[maybe_unused]] V p1, [[maybe_unused]] V p2) {  \
+      return V(formula);                                                                                         \
+    }                                                                                                            \
+  };                                                                                                             \
+  struct name##_backward_row {                                                                                   \
+    static constexpr Domain domain = Domain::ACTIVATION;                                                         \
+    template <class V>                                                                                           \
+    static TENSOROPS_INLINE V value(V g, V saved_value, [[maybe_unused]] V p0, [[maybe_unused]] V p1,            \
+                                    [[maybe_unused]] V p2) {                                                     \
+      [[maybe_unused]] const V x = saved_value, y = saved_value;                                                 \
+      const V slope = V(slope_);                                                                                 \
+      /* Piecewise linear: a closed gate passes nothing on, not even an infinite gradient. */                    \
+      if constexpr (__is_same(decltype(curve), int)) return select(slope == 0, V(0), g * slope);                 \
+      else return g * slope;                                                                                     \
+    }                                                                                                            \
+  };
+TENSOROPS_UNARY_TABLE(UNARY)
+#undef UNARY
+#define BINARY(name, domain_, scalars, formula, ...)                                                                 \
+  struct name##_row {                                                                                                \
+    static constexpr Domain domain = Domain::domain_;                                                                \
+    template <class V>                                                                                               \
+    static TENSOROPS_INLINE V value(V a, V b, [[maybe_unused]] V p0, [[maybe_unused]] V p1, [[maybe_unused]] V p2) { \
+      return V(formula);                                                                                             \
+    }                                                                                                                \
+  };
+TENSOROPS_BINARY_TABLE(BINARY)
+#undef BINARY
+#define TERNARY(name, domain_, scalars, formula, ...)                                                         \
+  struct name##_row {                                                                                         \
+    static constexpr Domain domain = Domain::domain_;                                                         \
+    template <class V>                                                                                        \
+    static TENSOROPS_INLINE V value(V a, V b, V c, [[maybe_unused]] V p0, [[maybe_unused]] V p1,              \
+                                    [[maybe_unused]] V p2) {                                                  \
+      return V(formula);                                                                                      \
+    }                                                                                                         \
+  };
+TENSOROPS_TERNARY_TABLE(TERNARY)
+#undef TERNARY
+
+template <class Row, class T, int Inputs>
+void kernel(const ElementwiseParams& params, void* out, const void* const* in, int64_t n) {
+  using V = Vec<T>;
+  V p[3];
+  for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
+  T* y = static_cast<T*>(out);
+  const T* a = static_cast<const T*>(in[0]);
+  const T* b = Inputs > 1 ? static_cast<const T*>(in[1]) : nullptr;
+  const T* c = Inputs > 2 ? static_cast<const T*>(in[2]) : nullptr;
+  const auto apply = [&](auto load) TENSOROPS_LAMBDA_INLINE {
+    if constexpr (Inputs == 1) return Row::template value<V>(load(a), p[0], p[1], p[2]);
+    else if constexpr (Inputs == 2) return Row::template value<V>(load(a), load(b), p[0], p[1], p[2]);
+    else return Row::template value<V>(load(a), load(b), load(c), p[0], p[1], p[2]);
+  };
+  int64_t i = 0;
+  for (; i + V::size <= n; i += V::size) apply([&](const T* x) TENSOROPS_LAMBDA_INLINE { return V::load(x + i); }).store(y + i);
+  if (i < n) apply([&](const T* x) TENSOROPS_LAMBDA_INLINE { return V::load(x + i, n - i); }).store(y + i, n - i);
+}
+
+template <class Row, class T, int Inputs>
+constexpr ElementwiseKernel kernel_for() {
+  if constexpr (is_floating<T> || Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE) return kernel<Row, T, Inputs>;
+  else return nullptr;
+}
+
+#define KERNELS(row, inputs) \
+  {kernel_for<row, float, inputs>(), kernel_for<row, double, inputs>(), kernel_for<row, int32_t, inputs>(), \
+   kernel_for<row, int64_t, inputs>()},
+
+#define LOADS(dtype)                                                                            \
+  {load_run<Storage<DType::dtype>::type, float>, load_run<Storage<DType::dtype>::type, double>, \
+   load_run<Storage<DType::dtype>::type, int32_t>, load_run<Storage<DType::dtype>::type, int64_t>},
+
+#define STORES(C)                                                                                         \
+  {store_run<uint8_t, C>, store_run<int8_t, C>, store_run<int16_t, C>, store_run<int32_t, C>,             \
+   store_run<int64_t, C>, store_run<Half, C>, store_run<float, C>, store_run<double, C>, store_run<Bool, C>, \
+   store_run<BFloat16, C>},
+
+}  // namespace
+
+extern const ElementwiseKernels elementwise_kernels;
+const ElementwiseKernels elementwise_kernels = {
+    {
+#define UNARY(name, ...) KERNELS(name##_row, 1) KERNELS(name##_backward_row, 2)
+        TENSOROPS_UNARY_TABLE(UNARY)
+#undef UNARY
+#define BINARY(name, ...) KERNELS(name##_row, 2)
+        TENSOROPS_BINARY_TABLE(BINARY)
+#undef BINARY
+#define TERNARY(name, ...) KERNELS(name##_row, 3)
+        TENSOROPS_TERNARY_TABLE(TERNARY)
+#undef TERNARY
+    },
+    {LOADS(u8) LOADS(i8) LOADS(i16) LOADS(i32) LOADS(i64) LOADS(f16) LOADS(f32) LOADS(f64) LOADS(boolean) LOADS(bf16)},
+    {STORES(float) STORES(double) STORES(int32_t) STORES(int64_t)},
+};
+
+}  // namespace tensorops::cpu::TENSOROPS_ISA

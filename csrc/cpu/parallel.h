@@ -1,0 +1,20 @@
+// Threads: torch's own pool, so that torch.set_num_threads is obeyed. Work is cut by size alone.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace tensorops::cpu {
+
+// f(begin, end) over pieces of [0, n). `cost` is the work of one item in units of a cheap elementwise operation; a range
+// worth less than kGrain such units stays on the calling thread.
+constexpr int64_t kGrain = 32768;
+template <class F>
+void parallel(int64_t n, int64_t cost, const F& f) {
+  if (n <= 0) return;
+  at::parallel_for(0, n, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost)), f);
+}
+
+}  // namespace tensorops::cpu

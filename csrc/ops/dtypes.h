@@ -1,0 +1,45 @@
+// Type promotion: torch.result_type, and the table's domains on top of it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/native/TypeProperties.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/core/ScalarType.h>
+
+#include "ops/elementwise.h"
+
+namespace tensorops {
+
+struct ElementwiseTypes {
+  c10::ScalarType common;  // what the formula's inputs are promoted to
+  c10::ScalarType result;
+};
+
+inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Inputs& inputs, const Scalars& scalars) {
+  const int first = row.op == Elementwise::where ? 1 : 0;
+  c10::ScalarType common = inputs[first].scalar_type();
+  bool alike = !inputs[first].unsafeGetTensorImpl()->is_wrapped_number();
+  for (int i = first + 1; i < inputs.count; ++i) alike &= inputs[i].scalar_type() == common;
+  if (!alike) {
+    at::native::ResultTypeState state;
+    for (int i = first; i < inputs.count; ++i) state = at::native::update_result_type_state(inputs[i], state);
+    common = at::native::result_type(state);
+  }
+  const bool integral = c10::isIntegralType(common, /*includeBool=*/true);
+  TORCH_CHECK_NOT_IMPLEMENTED(!c10::isComplexType(common), "tensorops::", row.name, ": complex tensors are not covered, got ",
+                              common);
+  if (row.domain == Domain::FLOATING && integral) common = c10::get_default_dtype_as_scalartype();
+  TORCH_CHECK(row.domain != Domain::ACTIVATION || !integral, "\"", row.name, "\" not implemented for '", common, "'");
+  if (row.op == Elementwise::where)
+    TORCH_CHECK(inputs[0].scalar_type() == c10::kBool || inputs[0].scalar_type() == c10::kByte,
+                "where expected condition to be a boolean tensor, but got a tensor with dtype ", inputs[0].scalar_type());
+  return {common, row.domain == Domain::PREDICATE ? c10::kBool : common};
+}
+
+// out= and in-place writes must not lose more than a cast within the same kind would.
+inline void check_result_cast(const ElementwiseRow& row, const ElementwiseTypes& types, const at::Tensor& out) {
+  TORCH_CHECK(c10::canCast(types.result, out.scalar_type()), "result type ", types.result,
+              " can't be cast to the desired output type ", out.scalar_type());
+}
+
+}  // namespace tensorops

@@ -1,0 +1,162 @@
+// Elementwise: schemas, typed callers and Meta kernels of every row of the table.
+#include "ops/elementwise.h"
+
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <torch/library.h>
+
+#include <mutex>
+#include <optional>
+
+#include "ops/arity.h"
+#include "ops/dtypes.h"
+#include "ops/layout.h"
+
+namespace tensorops {
+
+const std::array<ElementwiseRow, kElementwiseCount>& elementwise_rows() {
+  using D = Domain;
+  using S = Saved;
+  const auto commas = [](const char* schema) {
+    int n = 0;
+    for (const char* c = schema; (c = strstr(c, "Scalar")) != nullptr; ++c) ++n;
+    return n;
+  };
+  static const std::array<ElementwiseRow, kElementwiseCount> rows = {{
+#define UNARY(name, domain, saved, scalars, ...)                                                                  \
+  {#name, Elementwise::name, 1, commas(scalars), scalars, D::domain, S::saved, false},                            \
+  {#name "_backward", Elementwise::name##_backward, 2, commas(scalars), scalars, D::ACTIVATION, S::saved, true},
+      TENSOROPS_UNARY_TABLE(UNARY)
+#undef UNARY
+#define BINARY(name, domain, scalars, ...) \
+  {#name, Elementwise::name, 2, commas(scalars), scalars, D::domain, S::none, false},
+      TENSOROPS_BINARY_TABLE(BINARY)
+#undef BINARY
+#define TERNARY(name, domain, scalars, ...) \
+  {#name, Elementwise::name, 3, commas(scalars), scalars, D::domain, S::none, false},
+      TENSOROPS_TERNARY_TABLE(TERNARY)
+#undef TERNARY
+  }};
+  return rows;
+}
+
+namespace {
+
+// The tensor parameters' names are those of torch's Python signatures.
+std::string tensor_parameters(const ElementwiseRow& row, const char* first_type) {
+  const std::string first = first_type;
+  if (row.backward) return "Tensor grad, Tensor saved";
+  switch (row.op) {
+    case Elementwise::where: return "Tensor condition, Tensor input, Tensor other";
+    case Elementwise::lerp: return first + " input, Tensor end, Tensor weight";
+    case Elementwise::addcmul:
+    case Elementwise::addcdiv: return first + " input, Tensor tensor1, Tensor tensor2";
+    case Elementwise::pow: return first + " input, Tensor exponent";
+    case Elementwise::_prelu: return first + " input, Tensor weight";
+    default: return row.tensors == 1 ? first + " input" : first + " input, Tensor other";
+  }
+}
+
+// `out` is keyword-only, behind whatever keyword-only marker the row has.
+std::string with_out(const std::string& scalars) {
+  return scalars + (scalars.find('*') == std::string::npos ? ", *" : "") + ", Tensor(a!) out";
+}
+
+// One operator handle per row and form, looked up on first use.
+enum Form { kFunctional, kInplace, kOut };
+const c10::OperatorHandle& untyped_handle(Elementwise op, Form form) {
+  static std::array<std::array<std::optional<c10::OperatorHandle>, 3>, kElementwiseCount> handles;
+  static std::array<std::array<std::once_flag, 3>, kElementwiseCount> flags;
+  const size_t i = static_cast<size_t>(op);
+  std::call_once(flags[i][form], [&] {
+    const std::string name = std::string("tensorops::") + row_of(op).name + (form == kInplace ? "_" : "");
+    handles[i][form] = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), form == kOut ? "out" : "");
+  });
+  return *handles[i][form];
+}
+
+template <class Signature, class... A>
+decltype(auto) call_typed(Elementwise op, Form form, A&&... arguments) {
+  return untyped_handle(op, form).typed<Signature>().call(std::forward<A>(arguments)...);
+}
+
+at::Tensor meta(Elementwise op, const Inputs& inputs, const Scalars& scalars) {
+  const ElementwiseRow& row = row_of(op);
+  const auto types = elementwise_types(row, inputs, scalars);
+  const auto sizes = broadcast_sizes<c10::SymInt>(inputs);
+  const auto strides = result_strides<c10::SymInt>(inputs, sizes);
+  return at::empty_strided_symint(sizes, strides, at::TensorOptions().device(inputs[0].device()).dtype(types.result));
+}
+
+void meta_out(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& out) {
+  const auto types = elementwise_types(row_of(op), inputs, scalars);
+  check_result_cast(row_of(op), types, out);
+  const auto sizes = broadcast_sizes<c10::SymInt>(inputs);
+  if (out.sym_sizes() != c10::SymIntArrayRef(sizes)) out.unsafeGetTensorImpl()->set_sizes_contiguous(C10_AS_INTARRAYREF_SLOW(c10::SymIntArrayRef(sizes)));
+}
+
+void meta_inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& self) {
+  const auto types = elementwise_types(row_of(op), inputs, scalars);
+  check_result_cast(row_of(op), types, self);
+  const auto sizes = broadcast_sizes<c10::SymInt>(inputs);
+  TORCH_CHECK(self.sym_sizes() == c10::SymIntArrayRef(sizes), "output with shape ", self.sym_sizes(),
+              " doesn't match the broadcast shape ", c10::SymIntArrayRef(sizes));
+}
+
+}  // namespace
+
+namespace ops {
+
+at::Tensor elementwise(Elementwise op, const Inputs& in, const Scalars& s) {
+  at::Tensor result;
+  for_arity(row_of(op), [&](auto tensors, auto scalars) {
+    using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
+    [&]<size_t... T, size_t... S>(std::index_sequence<T...>, std::index_sequence<S...>) {
+      result = call_typed<typename Signature::Functional>(op, kFunctional, in[T]..., s.values[S]...);
+    }(tensors, scalars);
+  });
+  return result;
+}
+
+at::Tensor& elementwise_out(Elementwise op, const Inputs& in, const Scalars& s, at::Tensor& out) {
+  for_arity(row_of(op), [&](auto tensors, auto scalars) {
+    using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
+    [&]<size_t... T, size_t... S>(std::index_sequence<T...>, std::index_sequence<S...>) {
+      call_typed<typename Signature::Out>(op, kOut, in[T]..., s.values[S]..., out);
+    }(tensors, scalars);
+  });
+  return out;
+}
+
+at::Tensor& elementwise_inplace(Elementwise op, const Inputs& in, const Scalars& s) {
+  auto& self = const_cast<at::Tensor&>(in[0]);
+  for_arity(row_of(op), [&](auto tensors, auto scalars) {
+    using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
+    [&]<size_t First, size_t... T, size_t... S>(std::index_sequence<First, T...>, std::index_sequence<S...>) {
+      call_typed<typename Signature::Inplace>(op, kInplace, self, in[T]..., s.values[S]...);
+    }(tensors, scalars);
+  });
+  return self;
+}
+
+at::Tensor wrapped_number(const c10::Scalar& value) {
+  at::Tensor tensor = at::scalar_tensor(value, at::TensorOptions().dtype(value.type()));
+  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return tensor;
+}
+
+}  // namespace ops
+
+TORCH_LIBRARY_FRAGMENT(tensorops, library) {
+  const auto define = [&](const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); };
+  for (const ElementwiseRow& row : elementwise_rows()) {
+    const std::string name = row.name, scalars = row.scalar_schema;
+    define(name + "(" + tensor_parameters(row, "Tensor") + scalars + ") -> Tensor");
+    if (has_inplace(row)) define(name + "_(" + tensor_parameters(row, "Tensor(a!)") + scalars + ") -> Tensor(a!)");
+    define(name + ".out(" + tensor_parameters(row, "Tensor") + with_out(scalars) + ") -> Tensor(a!)");
+  }
+}
+
+TORCH_LIBRARY_IMPL(tensorops, Meta, library) { impl_elementwise(library, meta, meta_inplace, meta_out); }
+
+}  // namespace tensorops

@@ -1,0 +1,128 @@
+// Formulas too long for a table row, over the same V as elementwise_table.h. Each room includes this file inside its own
+// namespace, after it has defined select, exp, sqrt, tanh, ... for its V. TENSOROPS_FORMULA is the room's function
+// qualifier (always_inline, __device__, inline).
+
+constexpr double kLn2 = 0.693147180559945309417;
+constexpr double kLn10 = 2.30258509299404568402;
+constexpr double kTwoOverSqrtPi = 1.12837916709551257390;
+constexpr double kSqrtHalf = 0.707106781186547524401;
+constexpr double kInvSqrt2Pi = 0.398942280401432677940;
+constexpr double kGeluTanhScale = 0.797884560802865355880;  // sqrt(2/pi)
+constexpr double kGeluTanhCubic = 0.044715;
+constexpr double kSeluAlpha = 1.6732632423543772848170429916717;
+constexpr double kSeluScale = 1.0507009873554804934193349852946;
+
+template <class V>
+TENSOROPS_FORMULA V sign(V x) {
+  return select(x > 0, V(1), select(x < 0, V(-1), V(0)));
+}
+
+// Stable on both sides: exp never sees a positive argument.
+template <class V>
+TENSOROPS_FORMULA V sigmoid(V x) {
+  const V e = exp(-abs(x));
+  return select(x >= 0, 1 / (1 + e), e / (1 + e));
+}
+
+// log(1 + exp(x)) without overflow.
+template <class V>
+TENSOROPS_FORMULA V softplus(V x) {
+  return maximum(x, 0) + log1p(exp(-abs(x)));
+}
+
+template <class V>
+TENSOROPS_FORMULA V elu(V x, V alpha, V scale, V input_scale) {
+  return select(x > 0, scale * x, scale * alpha * expm1(input_scale * x));
+}
+template <class V>
+TENSOROPS_FORMULA V elu_slope(V x, V alpha, V scale, V input_scale) {
+  return select(x > 0, scale, scale * alpha * input_scale * exp(input_scale * x));
+}
+template <class V>
+TENSOROPS_FORMULA V elu_curve(V x, V alpha, V scale, V input_scale) {
+  return select(x > 0, V(0), scale * alpha * input_scale * input_scale * exp(input_scale * x));
+}
+
+// Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415: x * Phi(x). erfc keeps the left tail accurate.
+template <class V>
+TENSOROPS_FORMULA V normal_cdf(V x) {
+  return 0.5 * erfc(-kSqrtHalf * x);
+}
+template <class V>
+TENSOROPS_FORMULA V normal_pdf(V x) {
+  return kInvSqrt2Pi * exp(-0.5 * x * x);
+}
+template <class V>
+TENSOROPS_FORMULA V gelu(V x) {
+  return x * normal_cdf(x);
+}
+template <class V>
+TENSOROPS_FORMULA V gelu_slope(V x) {
+  return normal_cdf(x) + x * normal_pdf(x);
+}
+template <class V>
+TENSOROPS_FORMULA V gelu_curve(V x) {
+  return (2 - x * x) * normal_pdf(x);
+}
+
+// The tanh approximation of the same paper.
+template <class V>
+TENSOROPS_FORMULA V gelu_tanh_argument(V x) {
+  return kGeluTanhScale * x * (1 + kGeluTanhCubic * x * x);
+}
+template <class V>
+TENSOROPS_FORMULA V gelu_tanh_argument_slope(V x) {
+  return kGeluTanhScale * (1 + 3 * kGeluTanhCubic * x * x);
+}
+template <class V>
+TENSOROPS_FORMULA V gelu_tanh(V x) {
+  return 0.5 * x * (1 + tanh(gelu_tanh_argument(x)));
+}
+template <class V>
+TENSOROPS_FORMULA V gelu_tanh_slope(V x) {
+  const V t = tanh(gelu_tanh_argument(x));
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * gelu_tanh_argument_slope(x);
+}
+template <class V>
+TENSOROPS_FORMULA V gelu_tanh_curve(V x) {
+  const V t = tanh(gelu_tanh_argument(x));
+  const V u = gelu_tanh_argument_slope(x);
+  return (1 - t * t) * (u + 0.5 * x * (6 * kGeluTanhScale * kGeluTanhCubic * x - 2 * t * u * u));
+}
+
+template <class V>
+TENSOROPS_FORMULA V silu_slope(V x) {
+  const V s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+template <class V>
+TENSOROPS_FORMULA V silu_curve(V x) {
+  const V s = sigmoid(x);
+  return s * (1 - s) * (2 + x * (1 - 2 * s));
+}
+
+// Misra 2019, https://arxiv.org/abs/1908.08681: x * tanh(softplus(x)).
+template <class V>
+TENSOROPS_FORMULA V mish_slope(V x) {
+  const V t = tanh(softplus(x));
+  return t + x * sigmoid(x) * (1 - t * t);
+}
+template <class V>
+TENSOROPS_FORMULA V mish_curve(V x) {
+  const V t = tanh(softplus(x));
+  const V s = sigmoid(x);
+  return (1 - t * t) * s * (2 + x * (1 - s - 2 * t * s));
+}
+
+// Python's floor division: the sign of the remainder is the divisor's.
+template <class V>
+TENSOROPS_FORMULA V remainder(V a, V b) {
+  const V r = fmod(a, b);
+  return select((r != 0) & ((r < 0) ^ (b < 0)), r + b, r);
+}
+
+template <class V>
+TENSOROPS_FORMULA V lerp(V start, V end, V weight) {
+  // Both ends are exact, as in torch.
+  return select(abs(weight) < 0.5, start + weight * (end - start), end - (end - start) * (1 - weight));
+}

@@ -1,0 +1,7 @@
+#include "python/families.h"
+
+namespace tensorops::python {
+
+void bind_pooling(PyObject* module) {}
+
+}  // namespace tensorops::python

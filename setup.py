@@ -1,0 +1,177 @@
+"""Builds tensorops._C: torch's own extension classes, plus one pass per instruction set for the inner CPU kernels."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from setuptools import setup
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+ROOT = Path(__file__).resolve().parent
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+# csrc/cpu/kernels/*.cpp is compiled once per row. capability.cpp checks for exactly these feature levels.
+INSTRUCTION_SETS = {"baseline": ["-march=x86-64-v2"] if X86 else []}
+if X86:
+    INSTRUCTION_SETS["avx2"] = ["-march=x86-64-v3"]
+    INSTRUCTION_SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+
+DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a"
+
+
+def say(message: str) -> None:
+    """Reports a build decision where pip shows it with -v and a plain build always does."""
+    print(f"tensorops: {message}", file=sys.stderr, flush=True)
+
+
+def with_cuda() -> bool:
+    """TENSOROPS_CUDA decides; 'auto' builds CUDA where torch has it and a toolkit is found. A visible GPU plays no part."""
+    wish = os.environ.get("TENSOROPS_CUDA", "auto")
+    if wish not in ("0", "1", "auto"):
+        raise SystemExit(f"TENSOROPS_CUDA must be 0, 1 or auto, got {wish!r}")
+    if wish == "0":
+        say("CUDA kernels: no (TENSOROPS_CUDA=0)")
+        return False
+    missing = []
+    if torch.version.cuda is None:
+        missing.append(f"torch {torch.__version__} is a CPU build")
+    if CUDA_HOME is None:
+        missing.append("no CUDA toolkit was found (set CUDA_HOME)")
+    if not missing:
+        say(f"CUDA kernels: yes (torch has CUDA {torch.version.cuda}, toolkit at {CUDA_HOME})")
+        return True
+    if wish == "1":
+        raise SystemExit(f"TENSOROPS_CUDA=1, but {' and '.join(missing)}")
+    say(f"CUDA kernels: no ({' and '.join(missing)})")
+    return False
+
+
+def cuda_architectures() -> str:
+    """TORCH_CUDA_ARCH_LIST, else the visible GPUs', else a stated default."""
+    if "TORCH_CUDA_ARCH_LIST" not in os.environ:
+        if torch.cuda.is_available():
+            found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+            os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(
+                f"{major}.{minor}{'a' if (major, minor) == (9, 0) else ''}" for major, minor in sorted(found)
+            )
+        else:
+            os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_CUDA_ARCHITECTURES
+    return os.environ["TORCH_CUDA_ARCH_LIST"]
+
+
+def set_job_count(gigabytes_per_job: float) -> None:
+    """One job per core, but no more than memory allows; MAX_JOBS, when set, is obeyed by torch's BuildExtension."""
+    if "MAX_JOBS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        jobs = cores
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+            jobs = max(1, min(cores, int(memory / gigabytes_per_job)))
+        os.environ["MAX_JOBS"] = str(jobs)
+    say(f"jobs: {os.environ['MAX_JOBS']}")
+
+
+def git_commit() -> str:
+    """The commit being built, marked when the tree differs from it; 'unknown' outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+class Build(BuildExtension):
+    """BuildExtension with the inner kernels compiled once per instruction set and the build facts written first."""
+
+    def build_extensions(self) -> None:
+        """Builds and reports the time."""
+        started = time.perf_counter()
+        super().build_extensions()
+        say(f"built in {time.perf_counter() - started:.0f} s")
+
+    def build_extension(self, extension) -> None:
+        """Writes build_facts.h and compiles the per-instruction-set objects before the extension itself."""
+        generated = Path(self.build_temp).resolve() / "generated"
+        self.write_facts(generated)
+        extension.include_dirs.append(str(generated))
+        sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc/cpu/kernels").glob("*.cpp"))
+        plain = extension.extra_compile_args
+        plain = plain["cxx"] if isinstance(plain, dict) else plain
+        # -O3 for loops, no errno or trap semantics so that they vectorise; NaN, inf and signed zero keep their meaning.
+        kernel_flags = [*plain, "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+        include_dirs = [*self.compiler.include_dirs, *extension.include_dirs]
+        for name, flags in INSTRUCTION_SETS.items():
+            extension.extra_objects += self.compiler.compile(
+                sources,
+                output_dir=str(Path(self.build_temp).resolve() / name),
+                include_dirs=include_dirs,
+                extra_postargs=self.per_compiler([*kernel_flags, *flags, f"-DTENSOROPS_ISA={name}"], extension),
+                depends=[],
+            )
+        super().build_extension(extension)
+
+    @staticmethod
+    def per_compiler(flags: list[str], extension) -> list[str] | dict[str, list[str]]:
+        """The shape BuildExtension expects: a dict once the extension has CUDA sources."""
+        return {"cxx": flags, "nvcc": []} if isinstance(extension.extra_compile_args, dict) else flags
+
+    def write_facts(self, folder: Path) -> None:
+        """Bakes in what `python -m tensorops.info` prints; rewritten only on change, so that nothing else recompiles."""
+        cuda = "TENSOROPS_WITH_CUDA" in dict(self.extensions[0].define_macros)
+        compiler = subprocess.run(
+            [*self.compiler.compiler_cxx[:1], "--version"], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
+        facts = {
+            "TORCH_VERSION_BUILT": torch.__version__,
+            "COMPILER": compiler[0] if compiler else "unknown",
+            "COMPILE_FLAGS": "; ".join(f"{k}: {' '.join(v)}" for k, v in INSTRUCTION_SETS.items()),
+            "CUDA_VERSION": torch.version.cuda if cuda else "",
+            "CUDA_ARCHITECTURES": os.environ.get("TORCH_CUDA_ARCH_LIST", "") if cuda else "",
+            "GIT_COMMIT": git_commit(),
+        }
+        text = "#pragma once\n" + "".join(
+            '#define TENSOROPS_{} "{}"\n'.format(k, v.replace("\\", "\\\\").replace('"', '\\"')) for k, v in facts.items()
+        )
+        path = folder / "build_facts.h"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def extension():
+    """The one extension module, tensorops._C."""
+    rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/cpu"]
+    flags = ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+    # OpenMP's pragmas are compiled in, its runtime is not linked: the symbols must be those of torch's own runtime,
+    # or torch.set_num_threads would not reach us.
+    cxx = [*flags, "-fopenmp", *INSTRUCTION_SETS["baseline"]]
+    cuda = with_cuda()
+    if cuda:
+        rooms.append("csrc/cuda")
+        say(f"CUDA architectures: {cuda_architectures()}")
+    set_job_count(4.0 if cuda else 2.0)
+    sources = [path for room in rooms for path in (ROOT / room).glob("*.cpp")]
+    if cuda:
+        sources += (ROOT / "csrc/cuda/kernels").glob("*.cu")
+    names = sorted(str(path.relative_to(ROOT)) for path in sources)
+    kind = CUDAExtension if cuda else CppExtension
+    return kind(
+        "tensorops._C",
+        names,
+        include_dirs=[str(ROOT / "csrc")],
+        define_macros=[("TENSOROPS_WITH_CUDA", "1")] if cuda else [],
+        extra_compile_args={"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "-lineinfo"]} if cuda else cxx,
+        extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
+    )
+
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": Build.with_options(no_python_abi_suffix=False)})

@@ -1,0 +1,1 @@
+"""One table of cases per family: CASES in each module here."""

@@ -1,0 +1,90 @@
+"""What a test case is: an op, how to draw its arguments, and what may be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INTEGRAL = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+BOOL = (torch.bool,)
+
+
+@dataclass
+class Draw:
+    """Draws the tensors of one case: the same values for every dtype and device, up to rounding."""
+
+    dtype: torch.dtype = torch.float64
+    device: str = "cpu"
+    seed: int = 0
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    def normal(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Standard normal; for integer dtypes scaled by 5 and truncated; for bool the sign."""
+        value = torch.randn(shape, generator=self.generator, dtype=torch.float64)
+        return self._as(value, dtype)
+
+    def uniform(self, low: float, high: float, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Uniform in [low, high)."""
+        value = torch.rand(shape, generator=self.generator, dtype=torch.float64) * (high - low) + low
+        dtype = dtype or self.dtype
+        return value.to(self.device, dtype)
+
+    def integers(self, low: int, high: int, *shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        """Integers in [low, high), int64 unless said otherwise: labels, indices."""
+        return torch.randint(low, high, shape, generator=self.generator).to(self.device, dtype)
+
+    def distinct(self, *shape: int) -> torch.Tensor:
+        """A shuffled, evenly spaced range around zero: no ties, so that max and its gradient are smooth."""
+        count = torch.Size(shape).numel()
+        order = torch.randperm(count, generator=self.generator).to(torch.float64)
+        return ((order - count / 2) / 8).reshape(shape).to(self.device, self.dtype)
+
+    def _as(self, value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        dtype = dtype or self.dtype
+        if dtype == torch.bool:
+            return (value > 0).to(self.device)
+        if not dtype.is_floating_point:
+            value = value * 5
+            if dtype == torch.uint8:
+                value = value.abs()
+        return value.to(self.device, dtype)
+
+
+def arguments(*args: Any, **kwargs: Any) -> tuple[tuple, dict[str, Any]]:
+    """What `Case.make` returns."""
+    return args, kwargs
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a family's table; it drives every test and the benchmark.
+
+    op: name under both torch and tensorops, such as "add" or "nn.functional.gelu".
+    make: draws (args, kwargs); floating tensors among them get gradients.
+    label: what distinguishes this row from the op's others.
+    dtypes: the dtypes that the op has in torch.
+    gradient: whether the op is differentiable for these arguments.
+    exact: the result must equal torch's bit for bit (no rounding happens, or it is the same).
+    flops, bytes: arithmetic and memory traffic of one call, from the drawn arguments; for the benchmark's limits.
+    """
+
+    op: str
+    make: Callable[[Draw], tuple[tuple, dict[str, Any]]]
+    label: str = ""
+    dtypes: tuple[torch.dtype, ...] = FLOATING
+    gradient: bool = True
+    exact: bool = False
+    flops: Callable[..., float] | None = None
+    bytes: Callable[..., float] | None = None
+
+    @property
+    def name(self) -> str:
+        """Readable and unique within a family: what pytest shows."""
+        return f"{self.op}-{self.label}" if self.label else self.op
