@@ -51,6 +51,7 @@ std::string tensor_parameters(const ElementwiseRow& row, const char* first_type)
     case Elementwise::lerp: return first + " input, Tensor end, Tensor weight";
     case Elementwise::addcmul:
     case Elementwise::addcdiv: return first + " input, Tensor tensor1, Tensor tensor2";
+    case Elementwise::_clamp_between: return first + " input, Tensor min, Tensor max";
     case Elementwise::pow: return first + " input, Tensor exponent";
     case Elementwise::_prelu: return first + " input, Tensor weight";
     default: return row.tensors == 1 ? first + " input" : first + " input, Tensor other";
@@ -150,6 +151,7 @@ at::Tensor wrapped_number(const c10::Scalar& value) {
 TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   const auto define = [&](const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); };
   for (const ElementwiseRow& row : elementwise_rows()) {
+    if (!is_registered(row)) continue;
     const std::string name = row.name, scalars = row.scalar_schema;
     define(name + "(" + tensor_parameters(row, "Tensor") + scalars + ") -> Tensor");
     if (has_inplace(row)) define(name + "_(" + tensor_parameters(row, "Tensor(a!)") + scalars + ") -> Tensor(a!)");

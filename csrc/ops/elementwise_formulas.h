@@ -2,6 +2,10 @@
 // namespace, after it has defined select, exp, sqrt, tanh, ... for its V. TENSOROPS_FORMULA is the room's function
 // qualifier (always_inline, __device__, inline).
 
+// The curve of a piecewise linear op.
+struct Flat {};
+constexpr Flat flat;
+
 constexpr double kLn2 = 0.693147180559945309417;
 constexpr double kLn10 = 2.30258509299404568402;
 constexpr double kTwoOverSqrtPi = 1.12837916709551257390;
