@@ -149,7 +149,7 @@ class Build(BuildExtension):
 
 def extension():
     """The one extension module, tensorops._C."""
-    rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/cpu"]
+    rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/functionalize", "csrc/cpu"]
     flags = ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
     # OpenMP's pragmas are compiled in, its runtime is not linked: the symbols must be those of torch's own runtime,
     # or torch.set_num_threads would not reach us.

@@ -9,6 +9,7 @@
 #include "autocast/policies.h"
 #include "cpu/allocator.h"
 #include "cpu/capability.h"
+#include "functionalize/inplace.h"
 #include "python/families.h"
 
 namespace py = pybind11;
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("_entry", &python::entry_named, "The __self__ of a bound function; pickle needs it.");
   module.def("bound_functions", &python::bound_functions, "Name of each bound function and the torch function it mirrors.");
   autocast::register_policies();
+  functionalize::register_inplace();
   python::bind_elementwise(module.ptr());
   python::bind_matmul(module.ptr());
   python::bind_convolution(module.ptr());
