@@ -150,7 +150,7 @@ class Build(BuildExtension):
 def extension():
     """The one extension module, tensorops._C."""
     rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/functionalize", "csrc/cpu"]
-    flags = ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+    flags = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
     # OpenMP's pragmas are compiled in, its runtime is not linked: the symbols must be those of torch's own runtime,
     # or torch.set_num_threads would not reach us.
     cxx = [*flags, "-fopenmp", *INSTRUCTION_SETS["baseline"]]
@@ -164,12 +164,13 @@ def extension():
         sources += (ROOT / "csrc/cuda/kernels").glob("*.cu")
     names = sorted(str(path.relative_to(ROOT)) for path in sources)
     kind = CUDAExtension if cuda else CppExtension
+    nvcc = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fvisibility=hidden"]
     return kind(
         "tensorops._C",
         names,
         include_dirs=[str(ROOT / "csrc")],
         define_macros=[("TENSOROPS_WITH_CUDA", "1")] if cuda else [],
-        extra_compile_args={"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "-lineinfo"]} if cuda else cxx,
+        extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,
         extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
     )
 
