@@ -20,7 +20,7 @@ class DataError(Exception):
 
 
 class Digits(NamedTuple):
-    """Images [N, 1, 28, 28], float32, zero mean and unit variance over the training part; labels [N], int64."""
+    """Images [N, 1, 28, 28], float32, scaled for training; labels [N], int64."""
 
     name: str
     train_images: torch.Tensor
@@ -55,28 +55,27 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def load_mnist(folder: str | Path) -> Digits:
-    """Reads MNIST from `folder`, or from MNIST/raw below it, where torchvision puts it."""
+    """Reads MNIST from `folder`, or from MNIST/raw below it, where torchvision puts it; images from -1 to 1."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    train_images, train_labels = _read_part(folder, "train")
-    test_images, test_labels = _read_part(folder, "t10k")
-    return _normalized("MNIST", train_images, train_labels, test_images, test_labels)
+    return Digits("MNIST", *_read_part(folder, "train"), *_read_part(folder, "t10k"))
 
 
 def load_digits(held_out: float = 0.2, seed: int = 0) -> Digits:
-    """scikit-learn's 1797 digits of 8x8, resized to 28x28; a fifth of them is held out for testing."""
+    """scikit-learn's 1797 digits of 8x8, standardized and resized to 28x28; a fifth is held out for testing."""
     try:
         from sklearn import datasets
     except ImportError as error:
         raise DataError("the default data needs scikit-learn (pip install scikit-learn), or give --data DIR") from error
     bundle = datasets.load_digits()
     images = torch.from_numpy(bundle.images).float()[:, None]
+    images = (images - images.mean()) / images.std()
     images = torch.nn.functional.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     labels = torch.from_numpy(bundle.target).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    test, train = order.split([round(held_out * len(order)), len(order) - round(held_out * len(order))])
-    return _normalized("scikit-learn's digits", images[train], labels[train], images[test], labels[test])
+    test, train = order.tensor_split([round(held_out * len(order))])
+    return Digits("scikit-learn's digits", images[train], labels[train], images[test], labels[test])
 
 
 def _read_part(folder: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,12 +87,14 @@ def _read_part(folder: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
     if labels.ndim != 1:
         raise DataError(f"{label_path}: expected a list of labels, got the shape {labels.shape}")
     if len(images) != len(labels):
-        raise DataError(f"{folder}: {len(images)} images in {image_path.name}, {len(labels)} labels in {label_path.name}")
+        raise DataError(
+            f"{folder}: {len(images)} images in {image_path.name}, {len(labels)} labels in {label_path.name}"
+        )
     if len(labels) == 0:
         raise DataError(f"{image_path}: no images")
     if labels.max() > 9:
         raise DataError(f"{label_path}: labels must be 0 to 9, found {labels.max()}")
-    return torch.from_numpy(images.copy())[:, None].float(), torch.from_numpy(labels.copy()).long()
+    return torch.tensor(images)[:, None].float() / 127.5 - 1, torch.tensor(labels).long()
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -106,10 +107,3 @@ def _find(folder: Path, name: str) -> Path:
                 if path.is_file():
                     return path
     raise DataError(f"{folder}: no {name} or {name}.gz there, nor in MNIST/raw or raw below it")
-
-
-def _normalized(name: str, train_images, train_labels, test_images, test_labels) -> Digits:
-    deviation, mean = torch.std_mean(train_images)
-    if deviation == 0:
-        raise DataError(f"{name}: all training images are blank")
-    return Digits(name, (train_images - mean) / deviation, train_labels, (test_images - mean) / deviation, test_labels)

@@ -181,7 +181,7 @@ def report(runs: list[Run]) -> None:
     ours, reference = runs
     ratio = statistics.median(b / a for a, b in zip(ours.seconds, reference.seconds, strict=True))
     gap = statistics.fmean(abs(a - b) for a, b in zip(ours.losses, reference.losses, strict=True))
-    print(f"\n{ours.name} takes {1 / ratio:.2f} of {reference.name}'s time; the loss curves differ by {gap:.1e} on average")
+    print(f"\ntime: {1 / ratio:.2f} of {reference.name}'s; the loss curves differ by {gap:.1e} on average")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -191,8 +191,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="passes over the training images (default: 10, with --data 1)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="for weights and batches (default: 0)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path(__file__).with_suffix(".png"),
-                        help="where the loss curves go (default: %(default)s)")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        default=Path(__file__).with_suffix(".png"),
+        help="where the loss curves go (default: %(default)s)",
+    )
     parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="log scalars and the graph there")
     options = parser.parse_args(argv)
     if options.epochs is None:
@@ -219,8 +224,10 @@ def main(argv: list[str] | None = None) -> list[Run]:
         sys.exit(f"train_cnn: {error}")
     import tensorops
 
-    print(f"{data.name}: {len(data.train_labels)} images of {SIDE}x{SIDE} to train on, {len(data.test_labels)} held out; "
-          f"{options.device}, {torch.get_num_threads()} threads")
+    print(
+        f"{data.name}: {len(data.train_labels)} images of {SIDE}x{SIDE} to train on, {len(data.test_labels)} held out; "
+        f"{options.device}, {torch.get_num_threads()} threads"
+    )
     libraries = {"tensorops": tensorops.nn, "torch.nn": torch.nn}
     runs = train(libraries, data, options.epochs, options.device, options.seed)
     report(runs)

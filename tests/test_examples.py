@@ -43,8 +43,8 @@ def test_mnist_layouts(tmp_path, suffix, layout):
     data = digits.load_mnist(tmp_path)
     assert data.train_images.shape == (120, 1, 28, 28)
     assert data.test_labels.tolist() == [i % 10 for i in range(20)]
-    assert abs(data.train_images.mean()) < 1e-4
-    assert abs(data.train_images.std() - 1) < 1e-4
+    assert data.train_images.min() == -1
+    assert data.train_images.max() == pytest.approx(250 / 127.5 - 1)
 
 
 def test_idx_round_trip(tmp_path):
@@ -84,7 +84,6 @@ def test_bad_idx_files(tmp_path, content, complaint):
         ("t10k-labels-idx1-ubyte", np.full(20, 10), "labels must be 0 to 9, found 10"),
         ("t10k-labels-idx1-ubyte", np.zeros((20, 1)), "expected a list of labels"),
         ("train-images-idx3-ubyte", np.zeros((120, 28, 27)), "expected images of 28x28"),
-        ("train-images-idx3-ubyte", np.zeros((120, 28, 28)), "blank"),
     ],
 )
 def test_inconsistent_mnist(tmp_path, name, array, complaint):
