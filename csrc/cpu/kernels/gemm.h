@@ -5,8 +5,8 @@
 //   panel of B: nr columns, element (p, j) at b[p * nr + j]
 //
 // Panels hold the compute type (compute_type(dtype): f32 for bf16 and f16); packing converts, absorbs any strides and
-// fills the rows or columns a panel lacks with zeros. Each element of C is one chain of fused multiply-adds in the order
-// of p, whatever the tile's size, so results depend on how k is cut and on nothing else.
+// fills the rows or columns a panel lacks with zeros. Each element of C is one chain of multiply-adds in the order of p,
+// whatever the tile's size, so results depend on how k is cut and on nothing else.
 #pragma once
 
 #include <cstdint>
@@ -39,34 +39,39 @@ struct GemmEpilogue {
 };
 
 // One tile of C. Packed operands have a_row = 1, a_step = mr, b_step = nr. Operands of the compute type may also be read
-// where they lie: A with any strides, B with adjacent columns.
+// where they lie: A with any strides, B with adjacent columns, of which whole vectors are read.
 struct GemmTile {
-  int64_t k = 0;                 // 0 is allowed: the product is zero
-  int rows = 0, columns = 0;     // 1 to mr, 1 to nr
+  int64_t k = 0;                   // 0 is allowed: the product is zero
+  int64_t rows = 0, columns = 0;   // 1 to mr, 1 to nr
   const void* a = nullptr;
   int64_t a_row = 1, a_step = 0;
   const void* b = nullptr;
-  int64_t b_step = 0;
+  int64_t b_step = 0, b_column = 1;
   void* c = nullptr;
   const void* source = nullptr;
 };
 using GemmMicroKernel = void (*)(const GemmTile&, const GemmEpilogue&);
 
 struct GemmTileSize {
-  int mr, nr;
+  int mr, nr, vector;
 };
 
-// Packs `lanes` rows of A (or columns of B) over k steps into ceil(lanes / width) panels of `width` lanes, each
-// width * k elements long. Strides count elements of the source's dtype. The destination needs kGemmPadding elements
-// more than the panels, and may be written there.
+// Packs `lanes` rows of A (or columns of B) over k steps into ceil(lanes / width) panels of `width` lanes (mr or nr),
+// each width * k elements long. Strides count elements of the source's dtype.
 using GemmPack = void (*)(const void* from, int64_t lane_stride, int64_t step_stride, int64_t lanes, int64_t k, int width,
                           void* to);
-constexpr int64_t kGemmPadding = 64;
+
+// Up to this many rows need no packing at all: the skinny kernels read each element of B once, where it lies.
+constexpr int64_t kSkinnyRows = 4;
 
 struct GemmKernels {
   GemmTileSize size[static_cast<int>(Compute::count)];
   GemmMicroKernel micro[static_cast<int>(Compute::count)];
   GemmPack pack[static_cast<int>(DType::count)];
+  // Up to kSkinnyRows rows and any number of columns; A and B have the given storage dtype, null for integers.
+  // dot: a_step = b_step = 1, so that vectors run along k. axpy: b_column = 1, vectors run along the columns.
+  GemmMicroKernel dot[static_cast<int>(DType::count)];
+  GemmMicroKernel axpy[static_cast<int>(DType::count)];
 };
 
 TENSOROPS_DECLARE_KERNELS(GemmKernels, gemm_kernels)
