@@ -66,10 +66,11 @@ struct Vec {
 
   TENSOROPS_INLINE Vec() = default;
   TENSOROPS_INLINE Vec(V value) : v(value) {}
-  TENSOROPS_INLINE Vec(T value) : v(V{} + value) {}
+  // `value - 0` is `value` for every bit pattern, -0 too, so the compiler is free to broadcast; `0 + value` is not.
+  TENSOROPS_INLINE Vec(T value) : v(value - V{}) {}
   // Literals in formulas: `2 * x`, `0.5 * x`.
   template <class Number, class = decltype(static_cast<T>(Number{}))>
-  TENSOROPS_INLINE Vec(Number value) : v(V{} + static_cast<T>(value)) {}
+  TENSOROPS_INLINE Vec(Number value) : v(static_cast<T>(value) - V{}) {}
 
   static TENSOROPS_INLINE Vec load(const T* p) {
     Vec r;

@@ -1,0 +1,120 @@
+// Vectors from any storage type, whole or in part, and what moves values across lanes.
+#pragma once
+
+#include "cpu/kernels/convert.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+// One vector of C from adjacent elements of S.
+template <class C, class S>
+TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
+  if constexpr (__is_same(C, S)) {
+    return Vec<C>::load(p);
+  } else if constexpr (__is_same(C, float) && __is_same(S, BFloat16)) {
+#if defined(__AVX512F__)
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return Vec<C>((typename Native<C>::type)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+#elif defined(__AVX2__)
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return Vec<C>((typename Native<C>::type)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+#elif defined(__SSE4_1__)
+    const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return Vec<C>((typename Native<C>::type)_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16));
+#endif
+  } else if constexpr (__is_same(C, float) && __is_same(S, Half)) {
+#if defined(__AVX512F__)
+    return Vec<C>((typename Native<C>::type)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__F16C__)
+    return Vec<C>((typename Native<C>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#endif
+  }
+  C lanes[Vec<C>::size];
+  for (int i = 0; i < Vec<C>::size; ++i) lanes[i] = load_as<C>(p[i]);
+  return Vec<C>::load(lanes);
+}
+
+// The first n lanes (n <= 0: none), the others zero; nothing past them is read.
+template <class C, class S>
+TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
+  if (n >= Vec<C>::size) return load_vector<C>(p);
+#if defined(__AVX512F__)
+  const auto mask = static_cast<uint32_t>((1u << (n > 0 ? n : 0)) - 1);
+  using V = typename Native<C>::type;
+  if constexpr (__is_same(C, S) && sizeof(C) == 4) return Vec<C>((V)_mm512_maskz_loadu_epi32(__mmask16(mask), p));
+  if constexpr (__is_same(C, S) && sizeof(C) == 8) return Vec<C>((V)_mm512_maskz_loadu_epi64(__mmask8(mask), p));
+  if constexpr (__is_same(C, float) && __is_same(S, BFloat16))
+    return Vec<C>((V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(mask), p)), 16));
+  if constexpr (__is_same(C, float) && __is_same(S, Half))
+    return Vec<C>((V)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(__mmask16(mask), p)));
+#endif
+  C lanes[Vec<C>::size] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = load_as<C>(p[i]);
+  return Vec<C>::load(lanes);
+}
+
+// Stores the first n lanes (all of them for n >= Vec<T>::size).
+template <class T>
+TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
+  if (n >= Vec<T>::size) return x.store(p);
+#if defined(__AVX512F__)
+  const auto mask = static_cast<uint32_t>((1u << n) - 1);
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_epi32(p, __mmask16(mask), (__m512i)x.v);
+  else _mm512_mask_storeu_epi64(p, __mmask8(mask), (__m512i)x.v);
+#else
+  // Halves, quarters, ... by the bits of n: no masked store, which is slow on some AVX2 cores.
+  T lanes[Vec<T>::size];
+  x.store(lanes);
+  int64_t i = 0;
+  if constexpr (Vec<T>::size > 4)
+    if (n & 4) {
+      __builtin_memcpy(p, lanes, 4 * sizeof(T));
+      i = 4;
+    }
+  if constexpr (Vec<T>::size > 2)
+    if (n & 2) {
+      __builtin_memcpy(p + i, lanes + i, 2 * sizeof(T));
+      i += 2;
+    }
+  if (n & 1) p[i] = lanes[i];
+#endif
+}
+
+template <class T>
+TENSOROPS_INLINE T sum_lanes(Vec<T> x) {
+  T lanes[Vec<T>::size];
+  x.store(lanes);
+#pragma GCC unroll 8
+  for (int width = Vec<T>::size / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+// Lane j of the result's row i is lane i of row j: log2(size) rounds that swap blocks across the diagonal.
+template <class T, int D>
+TENSOROPS_INLINE void transpose_round(Vec<T>* rows) {
+  using Index = typename Native<typename MaskInt<T>::type>::type;
+  constexpr int n = Vec<T>::size;
+  Index low, high;
+  for (int j = 0; j < n; ++j) {
+    low[j] = (j & D) ? n + j - D : j;
+    high[j] = (j & D) ? n + j : j + D;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i)
+    if ((i & D) == 0) {
+      const auto a = rows[i].v, b = rows[i + D].v;
+      rows[i].v = __builtin_shuffle(a, b, low);
+      rows[i + D].v = __builtin_shuffle(a, b, high);
+    }
+}
+template <class T>
+TENSOROPS_INLINE void transpose(Vec<T>* rows) {
+  if constexpr (Vec<T>::size >= 16) transpose_round<T, 8>(rows);
+  if constexpr (Vec<T>::size >= 8) transpose_round<T, 4>(rows);
+  if constexpr (Vec<T>::size >= 4) transpose_round<T, 2>(rows);
+  transpose_round<T, 1>(rows);
+}
+
+}  // namespace
+}  // namespace tensorops::cpu::TENSOROPS_ISA
