@@ -161,7 +161,7 @@ template <int Threads, class T, class F>
 TENSOROPS_DEVICE T block_reduce(T x, T identity, F combine) {
   static_assert(Threads % kWarp == 0 && Threads <= 1024);
   constexpr int kWarps = Threads / kWarp;
-  __shared__ alignas(16) unsigned char raw[(kWarps + 1) * sizeof(T)];
+  alignas(16) __shared__ unsigned char raw[(kWarps + 1) * sizeof(T)];
   T* partial = reinterpret_cast<T*>(raw);
   x = warp_reduce(x, combine);
   __syncthreads();  // an earlier call may still be reading

@@ -11,6 +11,7 @@ namespace {
   struct name##_row {                                                                                              \
     static constexpr Elementwise op = Elementwise::name;                                                           \
     static constexpr Domain domain = Domain::domain_;                                                              \
+    static constexpr bool exists = true;                                                                           \
     template <class V>                                                                                             \
     static TENSOROPS_DEVICE V value(V x, [[maybe_unused]] V p0, [[maybe_unused]] V p1, [[maybe_unused]] V p2) {    \
       return V(formula);                                                                                           \
@@ -19,15 +20,15 @@ namespace {
   struct name##_backward_row {                                                                                     \
     static constexpr Elementwise op = Elementwise::name##_backward;                                                \
     static constexpr Domain domain = Domain::ACTIVATION;                                                           \
+    static constexpr bool exists = Saved::saved != Saved::none;                                                    \
     template <class V>                                                                                             \
     static TENSOROPS_DEVICE V value(V g, V saved_value, [[maybe_unused]] V p0, [[maybe_unused]] V p1,              \
                                     [[maybe_unused]] V p2) {                                                       \
       [[maybe_unused]] const V x = saved_value, y = saved_value;                                                   \
       const V slope = V(slope_);                                                                                   \
       /* Piecewise linear: a closed gate passes nothing on, not even an infinite gradient. */                      \
-      if constexpr (std::is_same_v<decltype(curve), int>)                                                          \
-        if ((curve) == 0) return select(slope == 0, V(0), g * slope);                                              \
-      return g * slope;                                                                                            \
+      if constexpr (std::is_same_v<decltype(curve), const Flat>) return select(slope == 0, V(0), g * slope);       \
+      else return g * slope;                                                                                       \
     }                                                                                                              \
   };
 TENSOROPS_UNARY_TABLE(UNARY)
@@ -36,6 +37,7 @@ TENSOROPS_UNARY_TABLE(UNARY)
   struct name##_row {                                                                                              \
     static constexpr Elementwise op = Elementwise::name;                                                           \
     static constexpr Domain domain = Domain::domain_;                                                              \
+    static constexpr bool exists = true;                                                                           \
     template <class V>                                                                                             \
     static TENSOROPS_DEVICE V value(V a, V b, [[maybe_unused]] V p0, [[maybe_unused]] V p1,                        \
                                     [[maybe_unused]] V p2) {                                                       \
@@ -48,6 +50,7 @@ TENSOROPS_BINARY_TABLE(BINARY)
   struct name##_row {                                                                                              \
     static constexpr Elementwise op = Elementwise::name;                                                           \
     static constexpr Domain domain = Domain::domain_;                                                              \
+    static constexpr bool exists = true;                                                                           \
     template <class V>                                                                                             \
     static TENSOROPS_DEVICE V value(V a, V b, V c, [[maybe_unused]] V p0, [[maybe_unused]] V p1,                   \
                                     [[maybe_unused]] V p2) {                                                       \
@@ -58,7 +61,8 @@ TENSOROPS_TERNARY_TABLE(TERNARY)
 #undef TERNARY
 
 template <class Row, class C>
-constexpr bool is_defined = is_floating<C> || Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE;
+constexpr bool is_defined =
+    Row::exists && (is_floating<C> || Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE);
 
 // Applies a row to element j of the loaded operands x[input][element].
 template <class Row, int Inputs, class C, int N>
