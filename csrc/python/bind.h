@@ -7,6 +7,10 @@
 // (complex, sparse, quantized, another device) sends the call to the torch function at `torch_path`; it is counted.
 #pragma once
 
+// python_arg_parser.h formats messages with fmt, whose compiled half torch keeps to itself.
+#ifndef FMT_HEADER_ONLY
+#define FMT_HEADER_ONLY 1
+#endif
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/utils/wrap_outputs.h>
 #include <torch/csrc/utils/python_arg_parser.h>
@@ -90,6 +94,7 @@ TENSOROPS_READ(double, toDouble(i))
 TENSOROPS_READ(std::optional<double>, toDoubleOptional(i))
 TENSOROPS_READ(bool, toBool(i))
 TENSOROPS_READ(c10::IntArrayRef, intlist(i))
+TENSOROPS_READ(c10::SymIntArrayRef, symintlist(i))
 TENSOROPS_READ(at::OptionalIntArrayRef, intlistOptional(i))
 TENSOROPS_READ(std::optional<c10::ScalarType>, scalartypeOptional(i))
 TENSOROPS_READ(std::string_view, stringView(i))
