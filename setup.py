@@ -24,6 +24,11 @@ if X86:
 
 DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a"
 
+# TENSOROPS_SANITIZE=address,undefined builds for tools/sanitize.sh; the flags come last, so that they win.
+SANITIZERS = os.environ.get("TENSOROPS_SANITIZE", "")
+SANITIZE = [f"-fsanitize={SANITIZERS}", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"] if SANITIZERS else []
+SANITIZE_CXX = [*SANITIZE, "-fno-omit-frame-pointer", "-O1", "-g1"] if SANITIZERS else []
+
 
 def say(message: str) -> None:
     """Reports a build decision where pip shows it with -v and a plain build always does."""
@@ -31,7 +36,7 @@ def say(message: str) -> None:
 
 
 def with_cuda() -> bool:
-    """TENSOROPS_CUDA decides; 'auto' builds CUDA where torch has it and a toolkit is found. A visible GPU plays no part."""
+    """TENSOROPS_CUDA decides; 'auto' builds CUDA where torch has it and a toolkit is found, GPU visible or not."""
     wish = os.environ.get("TENSOROPS_CUDA", "auto")
     if wish not in ("0", "1", "auto"):
         raise SystemExit(f"TENSOROPS_CUDA must be 0, 1 or auto, got {wish!r}")
@@ -82,7 +87,10 @@ def git_commit() -> str:
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -107,7 +115,8 @@ class Build(BuildExtension):
         plain = extension.extra_compile_args
         plain = plain["cxx"] if isinstance(plain, dict) else plain
         # -O3 for loops, no errno or trap semantics so that they vectorise; NaN, inf and signed zero keep their meaning.
-        kernel_flags = [*plain, "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+        fast = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+        kernel_flags = [*plain, *fast, "-Wno-psabi", "-Wno-maybe-uninitialized", *SANITIZE_CXX]
         include_dirs = [*self.compiler.include_dirs, *extension.include_dirs]
         for name, flags in INSTRUCTION_SETS.items():
             extension.extra_objects += self.compiler.compile(
@@ -125,7 +134,7 @@ class Build(BuildExtension):
         return {"cxx": flags, "nvcc": []} if isinstance(extension.extra_compile_args, dict) else flags
 
     def write_facts(self, folder: Path) -> None:
-        """Bakes in what `python -m tensorops.info` prints; rewritten only on change, so that nothing else recompiles."""
+        """Bakes in what `python -m tensorops.info` prints; rewritten only on change, or all would recompile."""
         cuda = "TENSOROPS_WITH_CUDA" in dict(self.extensions[0].define_macros)
         compiler = subprocess.run(
             [*self.compiler.compiler_cxx[:1], "--version"], capture_output=True, text=True, check=False
@@ -138,9 +147,8 @@ class Build(BuildExtension):
             "CUDA_ARCHITECTURES": os.environ.get("TORCH_CUDA_ARCH_LIST", "") if cuda else "",
             "GIT_COMMIT": git_commit(),
         }
-        text = "#pragma once\n" + "".join(
-            '#define TENSOROPS_{} "{}"\n'.format(k, v.replace("\\", "\\\\").replace('"', '\\"')) for k, v in facts.items()
-        )
+        quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in facts.items()}
+        text = "#pragma once\n" + "".join(f'#define TENSOROPS_{name} "{value}"\n' for name, value in quoted.items())
         path = folder / "build_facts.h"
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
@@ -149,11 +157,11 @@ class Build(BuildExtension):
 
 def extension():
     """The one extension module, tensorops._C."""
-    rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/cpu"]
-    flags = ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+    rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/functionalize", "csrc/cpu"]
+    flags = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
     # OpenMP's pragmas are compiled in, its runtime is not linked: the symbols must be those of torch's own runtime,
     # or torch.set_num_threads would not reach us.
-    cxx = [*flags, "-fopenmp", *INSTRUCTION_SETS["baseline"]]
+    cxx = [*flags, "-fopenmp", *INSTRUCTION_SETS["baseline"], *SANITIZE_CXX]
     cuda = with_cuda()
     if cuda:
         rooms.append("csrc/cuda")
@@ -164,13 +172,14 @@ def extension():
         sources += (ROOT / "csrc/cuda/kernels").glob("*.cu")
     names = sorted(str(path.relative_to(ROOT)) for path in sources)
     kind = CUDAExtension if cuda else CppExtension
+    nvcc = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fvisibility=hidden"]
     return kind(
         "tensorops._C",
         names,
         include_dirs=[str(ROOT / "csrc")],
         define_macros=[("TENSOROPS_WITH_CUDA", "1")] if cuda else [],
-        extra_compile_args={"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "-lineinfo"]} if cuda else cxx,
-        extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
+        extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,
+        extra_link_args=SANITIZE or (["-Wl,-s"] if sys.platform == "linux" else []),
     )
 
 

@@ -6,7 +6,10 @@
 #include <string>
 
 #include "build_facts.h"
+#include "autocast/policies.h"
+#include "cpu/allocator.h"
 #include "cpu/capability.h"
+#include "functionalize/inplace.h"
 #include "python/families.h"
 
 namespace py = pybind11;
@@ -26,8 +29,17 @@ PYBIND11_MODULE(_C, module) {
         {"cuda_architectures", TENSOROPS_CUDA_ARCHITECTURES}, {"commit", TENSOROPS_GIT_COMMIT}};
   });
   module.def("cpu_capability", &cpu::capability_name);
+  module.def("empty_cache", &cpu::empty_cache, "Returns the CPU memory kept for reuse to the operating system.");
+  module.def("memory_stats", [] {
+    const cpu::MemoryStats s = cpu::memory_stats();
+    return std::map<std::string, int64_t>{{"allocated_bytes", s.allocated}, {"peak_allocated_bytes", s.peak_allocated},
+                                          {"cached_bytes", s.cached},       {"cache_limit_bytes", s.limit},
+                                          {"hits", s.hits},                 {"misses", s.misses}};
+  });
   module.def("_entry", &python::entry_named, "The __self__ of a bound function; pickle needs it.");
   module.def("bound_functions", &python::bound_functions, "Name of each bound function and the torch function it mirrors.");
+  autocast::register_policies();
+  functionalize::register_inplace();
   python::bind_elementwise(module.ptr());
   python::bind_matmul(module.ptr());
   python::bind_convolution(module.ptr());

@@ -3,15 +3,24 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/DispatchKeySet.h>
+
+#include "cpu/allocator.h"
 
 namespace tensorops::cpu {
 
 inline at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType dtype) {
-  return at::Tensor(at::detail::empty_strided_cpu(sizes, strides, dtype));
+  constexpr c10::DispatchKeySet key(c10::DispatchKey::CPU);
+  const size_t bytes = at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype));
+  return at::Tensor(at::detail::empty_strided_generic(sizes, strides, allocator_for(bytes), key, dtype));
 }
+
 inline at::Tensor empty(c10::IntArrayRef sizes, c10::ScalarType dtype,
                         c10::MemoryFormat format = c10::MemoryFormat::Contiguous) {
-  return at::Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
+  constexpr c10::DispatchKeySet key(c10::DispatchKey::CPU);
+  const size_t bytes = at::detail::computeStorageNbytesContiguous(sizes, c10::elementSize(dtype));
+  return at::Tensor(at::detail::empty_generic(sizes, allocator_for(bytes), key, dtype, format));
 }
 
 }  // namespace tensorops::cpu

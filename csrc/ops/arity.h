@@ -70,6 +70,7 @@ inline bool has_inplace(const ElementwiseRow& row) { return !row.backward && row
 template <class F, class I, class O>
 void impl_elementwise(torch::Library& library, F functional, I inplace, O out) {
   for (const ElementwiseRow& row : elementwise_rows()) {
+    if (!is_registered(row)) continue;
     for_arity(row, [&](auto tensors, auto scalars) {
       using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
       const std::string name = row.name;

@@ -23,6 +23,8 @@ struct ElementwiseRow {
   bool backward;        // this row is some unary op's <name>_backward(grad, saved)
 };
 const std::array<ElementwiseRow, kElementwiseCount>& elementwise_rows();
+// An op that saves nothing has no use for a backward op of its own: its slope is a constant.
+inline bool is_registered(const ElementwiseRow& row) { return !(row.backward && row.saved == Saved::none); }
 inline const ElementwiseRow& row_of(Elementwise op) { return elementwise_rows()[static_cast<size_t>(op)]; }
 
 // The arguments of a call, borrowed.
@@ -65,3 +67,25 @@ at::Tensor wrapped_number(const c10::Scalar& value);
 
 }  // namespace ops
 }  // namespace tensorops
+
+// What torch offers on top of the rows. `out` and in-place forms follow from the row that a call resolves to.
+namespace tensorops::ops {
+
+// div(rounding_mode=None | "trunc" | "floor"): the row that it is.
+Elementwise division(std::optional<std::string_view> rounding_mode);
+// gelu(approximate="none" | "tanh"): the row that it is.
+Elementwise gelu_row(std::string_view approximate);
+
+// clamp with numbers: an absent bound is infinite. The input comes promoted to the result's dtype.
+struct Clamp {
+  at::Tensor input;
+  Scalars bounds;
+};
+Clamp clamp_arguments(const at::Tensor& input, const std::optional<c10::Scalar>& min, const std::optional<c10::Scalar>& max);
+
+at::Tensor clamp(const at::Tensor& input, const std::optional<c10::Scalar>& min, const std::optional<c10::Scalar>& max);
+at::Tensor clamp_tensor(const at::Tensor& input, const std::optional<at::Tensor>& min, const std::optional<at::Tensor>& max);
+at::Tensor gelu(const at::Tensor& input, std::string_view approximate);
+at::Tensor prelu(const at::Tensor& input, const at::Tensor& weight);
+
+}  // namespace tensorops::ops

@@ -2,6 +2,10 @@
 // namespace, after it has defined select, exp, sqrt, tanh, ... for its V. TENSOROPS_FORMULA is the room's function
 // qualifier (always_inline, __device__, inline).
 
+// The curve of a piecewise linear op.
+struct Flat {};
+constexpr Flat flat;
+
 constexpr double kLn2 = 0.693147180559945309417;
 constexpr double kLn10 = 2.30258509299404568402;
 constexpr double kTwoOverSqrtPi = 1.12837916709551257390;
@@ -21,7 +25,8 @@ TENSOROPS_FORMULA V sign(V x) {
 template <class V>
 TENSOROPS_FORMULA V sigmoid(V x) {
   const V e = exp(-abs(x));
-  return select(x >= 0, 1 / (1 + e), e / (1 + e));
+  const V inverse = 1 / (1 + e);
+  return select(x >= 0, inverse, e * inverse);
 }
 
 // log(1 + exp(x)) without overflow.
@@ -43,10 +48,10 @@ TENSOROPS_FORMULA V elu_curve(V x, V alpha, V scale, V input_scale) {
   return select(x > 0, V(0), scale * alpha * input_scale * input_scale * exp(input_scale * x));
 }
 
-// Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415: x * Phi(x). erfc keeps the left tail accurate.
+// Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415: x * Phi(x).
 template <class V>
 TENSOROPS_FORMULA V normal_cdf(V x) {
-  return 0.5 * erfc(-kSqrtHalf * x);
+  return 0.5 * (1 + erf(kSqrtHalf * x));
 }
 template <class V>
 TENSOROPS_FORMULA V normal_pdf(V x) {

@@ -5,7 +5,7 @@
 //   UNARY(name, domain, saved, scalars, formula of x, slope, curve)
 //     slope   derivative, in x when `saved` is self, in y (the result) when `saved` is result; it becomes the kernel of
 //             <name>_backward(grad, saved) = grad * slope
-//     curve   derivative of the slope by the same variable, used at tensor level by double backward; 0 where it vanishes
+//     curve   derivative of the slope by the same variable, used at tensor level by double backward; flat where it vanishes
 //   BINARY(name, domain, scalars, formula of a and b, gradient for a, gradient for b)
 //   TERNARY(name, domain, scalars, formula of a, b and c, and the three gradients)
 //     gradients are tensor-level expressions in g (incoming gradient) and the inputs; `none` where there is no gradient
@@ -18,8 +18,8 @@
 #pragma once
 
 #define TENSOROPS_UNARY_TABLE(UNARY)                                                                                   \
-  UNARY(abs, REAL, self, "", abs(x), sign(x), 0)                                                                       \
-  UNARY(neg, REAL, none, "", -x, -1, 0)                                                                                \
+  UNARY(abs, REAL, self, "", abs(x), sign(x), flat)                                                                    \
+  UNARY(neg, REAL, none, "", -x, -1, flat)                                                                             \
   UNARY(sqrt, FLOATING, result, "", sqrt(x), 0.5 / y, -0.5 / (y * y))                                                  \
   UNARY(rsqrt, FLOATING, result, "", 1 / sqrt(x), -0.5 * y * y * y, -1.5 * y * y)                                      \
   UNARY(square, REAL, self, "", x * x, 2 * x, 2)                                                                       \
@@ -29,7 +29,7 @@
   UNARY(expm1, FLOATING, result, "", expm1(x), y + 1, 1)                                                               \
   UNARY(log, FLOATING, self, "", log(x), 1 / x, -1 / (x * x))                                                          \
   UNARY(log2, FLOATING, self, "", log2(x), 1 / (kLn2 * x), -1 / (kLn2 * x * x))                                        \
-  UNARY(log10, FLOATING, self, "", log10(x), 1 / (kLn10 * x), -1 / (kLn10 * x * x))                                      \
+  UNARY(log10, FLOATING, self, "", log10(x), 1 / (kLn10 * x), -1 / (kLn10 * x * x))                                    \
   UNARY(log1p, FLOATING, self, "", log1p(x), 1 / (x + 1), -1 / ((x + 1) * (x + 1)))                                    \
   UNARY(sin, FLOATING, self, "", sin(x), cos(x), -sin(x))                                                              \
   UNARY(cos, FLOATING, self, "", cos(x), -sin(x), -cos(x))                                                             \
@@ -43,16 +43,16 @@
   UNARY(sigmoid, FLOATING, result, "", sigmoid(x), y * (1 - y), 1 - 2 * y)                                             \
   UNARY(erf, FLOATING, self, "", erf(x), kTwoOverSqrtPi * exp(-x * x), -2 * kTwoOverSqrtPi * x * exp(-x * x))          \
   UNARY(erfc, FLOATING, self, "", erfc(x), -kTwoOverSqrtPi * exp(-x * x), 2 * kTwoOverSqrtPi * x * exp(-x * x))        \
-  UNARY(sign, REAL, none, "", sign(x), 0, 0)                                                                           \
-  UNARY(ceil, REAL, none, "", ceil(x), 0, 0)                                                                           \
-  UNARY(floor, REAL, none, "", floor(x), 0, 0)                                                                         \
-  UNARY(round, REAL, none, "", round(x), 0, 0)                                                                         \
-  UNARY(trunc, REAL, none, "", trunc(x), 0, 0)                                                                         \
-  UNARY(frac, ACTIVATION, none, "", x - trunc(x), 1, 0)                                                                \
-  UNARY(relu, REAL, result, "", maximum(x, 0), select(y <= 0, V(0), 1), 0)                                             \
-  UNARY(relu6, REAL, result, "", minimum(maximum(x, 0), 6), select((y <= 0) | (y >= 6), V(0), 1), 0)                   \
-  UNARY(leaky_relu, ACTIVATION, self, ", Scalar negative_slope=0.01", select(x > 0, x, p0 * x),                         \
-        select(x > 0, V(1), p0), 0)                                                                                    \
+  UNARY(sign, REAL, none, "", sign(x), 0, flat)                                                                        \
+  UNARY(ceil, REAL, none, "", ceil(x), 0, flat)                                                                        \
+  UNARY(floor, REAL, none, "", floor(x), 0, flat)                                                                      \
+  UNARY(round, REAL, none, "", round(x), 0, flat)                                                                      \
+  UNARY(trunc, REAL, none, "", trunc(x), 0, flat)                                                                      \
+  UNARY(frac, ACTIVATION, none, "", x - trunc(x), 1, flat)                                                             \
+  UNARY(relu, REAL, result, "", maximum(x, 0), select(y <= 0, V(0), 1), flat)                                          \
+  UNARY(relu6, REAL, result, "", minimum(maximum(x, 0), 6), select((y <= 0) | (y >= 6), V(0), 1), flat)                \
+  UNARY(leaky_relu, ACTIVATION, self, ", Scalar negative_slope=0.01", select(x > 0, x, p0 * x),                        \
+        select(x > 0, V(1), p0), flat)                                                                                 \
   UNARY(elu, ACTIVATION, self, ", Scalar alpha=1, Scalar scale=1, Scalar input_scale=1", elu(x, p0, p1, p2),           \
         elu_slope(x, p0, p1, p2), elu_curve(x, p0, p1, p2))                                                            \
   UNARY(selu, ACTIVATION, self, "", elu(x, V(kSeluAlpha), V(kSeluScale), V(1)),                                        \
@@ -67,21 +67,21 @@
   UNARY(softsign, ACTIVATION, self, "", x / (1 + abs(x)), 1 / ((1 + abs(x)) * (1 + abs(x))),                           \
         -2 * sign(x) / ((1 + abs(x)) * (1 + abs(x)) * (1 + abs(x))))                                                   \
   UNARY(hardtanh, REAL, self, ", Scalar min_val=-1, Scalar max_val=1", minimum(maximum(x, p0), p1),                    \
-        select((x <= p0) | (x >= p1), V(0), 1), 0)                                                                     \
+        select((x <= p0) | (x >= p1), V(0), 1), flat)                                                                  \
   UNARY(hardswish, ACTIVATION, self, "", x * minimum(maximum(x + 3, 0), 6) / 6,                                        \
         select(x <= -3, V(0), select(x < 3, x / 3 + 0.5, 1)), select((x <= -3) | (x >= 3), V(0), 1.0 / 3))             \
   UNARY(hardsigmoid, ACTIVATION, self, "", minimum(maximum(x + 3, 0), 6) / 6,                                          \
-        select((x > -3) & (x < 3), V(1.0 / 6), 0), 0)                                                                  \
+        select((x > -3) & (x < 3), V(1.0 / 6), 0), flat)                                                               \
   UNARY(logsigmoid, ACTIVATION, self, "", -softplus(-x), sigmoid(-x), -sigmoid(x) * sigmoid(-x))                       \
   UNARY(tanhshrink, ACTIVATION, self, "", x - tanh(x), tanh(x) * tanh(x), 2 * tanh(x) * (1 - tanh(x) * tanh(x)))       \
   UNARY(threshold, REAL, self, ", Scalar threshold, Scalar value", select(x <= p0, p1, x),                             \
-        select(x <= p0, V(0), V(1)), 0)                                                                                \
+        select(x <= p0, V(0), V(1)), flat)                                                                             \
   UNARY(_clamp, REAL, self, ", Scalar min, Scalar max", minimum(maximum(x, p0), p1),                                   \
-        select((x < p0) | (x > p1), V(0), 1), 0)                                                                       \
-  UNARY(isnan, PREDICATE, none, "", indicator(isnan(x)), 0, 0)                                                         \
-  UNARY(isinf, PREDICATE, none, "", indicator(isinf(x)), 0, 0)                                                         \
-  UNARY(isfinite, PREDICATE, none, "", indicator(isfinite(x)), 0, 0)                                                   \
-  UNARY(logical_not, PREDICATE, none, "", indicator(x == 0), 0, 0)
+        select((x < p0) | (x > p1), V(0), 1), flat)                                                                    \
+  UNARY(isnan, PREDICATE, none, "", indicator(isnan(x)), 0, flat)                                                      \
+  UNARY(isinf, PREDICATE, none, "", indicator(isinf(x)), 0, flat)                                                      \
+  UNARY(isfinite, PREDICATE, none, "", indicator(isfinite(x)), 0, flat)                                                \
+  UNARY(logical_not, PREDICATE, none, "", indicator(x == 0), 0, flat)
 
 #define TENSOROPS_BINARY_TABLE(BINARY)                                                                                 \
   BINARY(add, REAL, ", *, Scalar alpha=1", a + p0 * b, g, g * p0)                                                      \
@@ -100,6 +100,8 @@
   BINARY(minimum, REAL, "", minimum(a, b), select(a == b, g / 2, select(a < b, g, 0)),                                 \
          select(a == b, g / 2, select(a < b, V(0), g)))                                                                \
   BINARY(_prelu, ACTIVATION, "", select(a > 0, a, a * b), select(a > 0, g, g * b), select(a > 0, V(0), g * a))         \
+  BINARY(_clamp_min, REAL, "", maximum(a, b), select(a >= b, g, 0), select(a < b, g, 0))                               \
+  BINARY(_clamp_max, REAL, "", minimum(a, b), select(a <= b, g, 0), select(a > b, g, 0))                               \
   BINARY(eq, PREDICATE, "", indicator(a == b), none, none)                                                             \
   BINARY(ne, PREDICATE, "", indicator(a != b), none, none)                                                             \
   BINARY(lt, PREDICATE, "", indicator(a < b), none, none)                                                              \
@@ -114,7 +116,9 @@
   TERNARY(where, REAL, "", select(a != 0, b, c), none, select(a, g, 0), select(a, V(0), g))                            \
   TERNARY(lerp, ACTIVATION, "", lerp(a, b, c), g * (1 - c), g * c, g * (b - a))                                        \
   TERNARY(addcmul, REAL, ", *, Scalar value=1", a + p0 * b * c, g, g * (p0 * c), g * (p0 * b))                         \
-  TERNARY(addcdiv, ACTIVATION, ", *, Scalar value=1", a + p0 * (b / c), g, g * (p0 / c), -g * (p0 * b / (c * c)))
+  TERNARY(addcdiv, ACTIVATION, ", *, Scalar value=1", a + p0 * (b / c), g, g * (p0 / c), -g * (p0 * b / (c * c)))      \
+  TERNARY(_clamp_between, REAL, "", minimum(maximum(a, b), c), select((a >= b) & (a <= c), g, 0),                      \
+          select((a < b) & (b < c), g, 0), select((a > c) | (c < b), g, 0))
 
 namespace tensorops {
 

@@ -7,6 +7,10 @@
 // (complex, sparse, quantized, another device) sends the call to the torch function at `torch_path`; it is counted.
 #pragma once
 
+// python_arg_parser.h formats messages with fmt, whose compiled half torch keeps to itself.
+#ifndef FMT_HEADER_ONLY
+#define FMT_HEADER_ONLY 1
+#endif
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/utils/wrap_outputs.h>
 #include <torch/csrc/utils/python_arg_parser.h>
@@ -16,12 +20,15 @@
 #include <string>
 #include <vector>
 
+#include "ops/elementwise.h"
 #include "ops/handle.h"
 
 namespace tensorops::python {
 
 // Thrown through by readers to leave the fast lane for torch's op.
 struct NotCovered {};
+
+using ops::wrapped_number;
 
 // One Python signature and what runs it.
 struct Overload {
@@ -59,6 +66,12 @@ inline void require_covered(const c10::Scalar& s) {
 template <class T>
 void require_covered(const T&) {}
 
+// A Python number where the op has a tensor: `Scalar other` in the signature, a wrapped 0-dim tensor in the call.
+struct Number {
+  at::Tensor tensor;
+};
+inline void require_covered(const Number& n) { require_covered(n.tensor); }
+
 // Read<T>::from reads parameter i as a T, or as something that converts to T and owns what T borrows.
 template <class T>
 struct Read;
@@ -70,6 +83,10 @@ struct Read;
 TENSOROPS_READ(at::Tensor, tensor(i))
 TENSOROPS_READ(std::optional<at::Tensor>, optionalTensor(i))
 TENSOROPS_READ(c10::Scalar, scalar(i))
+template <>
+struct Read<Number> {
+  static Number from(torch::PythonArgs& r, int i) { return {wrapped_number(r.scalar(i))}; }
+};
 TENSOROPS_READ(std::optional<c10::Scalar>, scalarOptional(i))
 TENSOROPS_READ(int64_t, toInt64(i))
 TENSOROPS_READ(std::optional<int64_t>, toInt64Optional(i))
@@ -77,6 +94,7 @@ TENSOROPS_READ(double, toDouble(i))
 TENSOROPS_READ(std::optional<double>, toDoubleOptional(i))
 TENSOROPS_READ(bool, toBool(i))
 TENSOROPS_READ(c10::IntArrayRef, intlist(i))
+TENSOROPS_READ(c10::SymIntArrayRef, symintlist(i))
 TENSOROPS_READ(at::OptionalIntArrayRef, intlistOptional(i))
 TENSOROPS_READ(std::optional<c10::ScalarType>, scalartypeOptional(i))
 TENSOROPS_READ(std::string_view, stringView(i))
@@ -105,7 +123,7 @@ PyObject* call_parsed(torch::PythonArgs& r, const F& f, std::index_sequence<I...
 }
 
 template <class R, class... A>
-constexpr bool kAllTensors = (std::is_same_v<Bare<A>, at::Tensor> && ...);
+constexpr bool kAllTensors = (std::is_same_v<A, const at::Tensor&> && ...);
 
 template <class R, class... A, class F, size_t... I>
 PyObject* call_plain(const at::Tensor* const* t, const F& f, std::index_sequence<I...>) {
@@ -139,16 +157,17 @@ Overload overload(std::string signature, R (*f)(A...)) {
   return overload_of<R, A...>(std::move(signature), std::make_shared<R (*)(A...)>(f));
 }
 
-// A signature that ends in `Tensor out=None`: `functional` without it, `out` with it as the last argument.
-template <class Functional, class Out>
-Overload overload(std::string signature, const Functional& functional, const Out& out) {
-  Overload plain = overload(signature, functional);
-  Overload with_out = overload(std::move(signature), out);
+// One signature that ends in `Tensor out=None`: `plain` without it, `with_out` with it as the last argument.
+inline Overload either(Overload plain, Overload with_out) {
   plain.call = [a = std::move(plain.call), b = std::move(with_out.call)](torch::PythonArgs& r) {
     const int last = static_cast<int>(r.signature.params.size()) - 1;
     return r.isNone(last) ? a(r) : b(r);
   };
   return plain;
+}
+template <class Functional, class Out>
+Overload overload(const std::string& signature, const Functional& functional, const Out& out) {
+  return either(overload(signature, functional), overload(signature, out));
 }
 
 }  // namespace tensorops::python

@@ -63,7 +63,7 @@ TENSOROPS_INLINE Vec<T> div_floor(Vec<T> a, Vec<T> b) {
       [[maybe_unused]] const V x = saved_value, y = saved_value;                                                 \
       const V slope = V(slope_);                                                                                 \
       /* Piecewise linear: a closed gate passes nothing on, not even an infinite gradient. */                    \
-      if constexpr (__is_same(decltype(curve), int)) return select(slope == 0, V(0), g * slope);                 \
+      if constexpr (__is_same(decltype(curve), const Flat)) return select(slope == 0, V(0), g * slope);                 \
       else return g * slope;                                                                                     \
     }                                                                                                            \
   };

@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "cpu/kernels/vec.h"
+#include "cpu/kernels/vec_math_f32.h"
 
 #if defined(__AVX2__)
 #include <sleef.h>

@@ -1,0 +1,24 @@
+// Working memory of a kernel: kept per thread and handed out again, so that no call pays for fresh pages.
+#pragma once
+
+#include <cstdint>
+
+namespace tensorops::cpu {
+
+class Scratch {
+ public:
+  explicit Scratch(int64_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // Aligned to a cache line; the contents are whatever the last user left.
+  template <class T = char>
+  T* data() const { return static_cast<T*>(data_); }
+
+ private:
+  void* data_;
+  int64_t bytes_;
+};
+
+}  // namespace tensorops::cpu

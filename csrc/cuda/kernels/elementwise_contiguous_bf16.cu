@@ -1,0 +1,8 @@
+#include "cuda/kernels/elementwise_contiguous.h"
+
+namespace tensorops::cuda {
+
+#define TENSOROPS_ROW(row, inputs) contiguous_launcher<row, BFloat16, inputs>(),
+const ContiguousLauncher elementwise_contiguous_bf16[kElementwiseCount] = {TENSOROPS_ALL_ROWS};
+
+}  // namespace tensorops::cuda

@@ -1,0 +1,8 @@
+#include "cuda/kernels/elementwise_strided.h"
+
+namespace tensorops::cuda {
+
+#define TENSOROPS_ROW(row, inputs) strided_launcher<row, int64_t, inputs>(),
+const StridedLauncher elementwise_strided_i64[kElementwiseCount] = {TENSOROPS_ALL_ROWS};
+
+}  // namespace tensorops::cuda

@@ -1,0 +1,160 @@
+// The ops that torch spells differently from the table's rows: div's rounding modes, gelu's approximations, clamp's
+// optional bounds, prelu's weight shape; and the overloads that take a number in a tensor's place.
+#include <ATen/native/TypeProperties.h>
+#include <torch/library.h>
+
+#include "ops/arity.h"
+#include "ops/elementwise.h"
+
+namespace tensorops {
+namespace ops {
+
+Elementwise division(std::optional<std::string_view> rounding_mode) {
+  if (!rounding_mode) return Elementwise::_div_true;
+  if (*rounding_mode == "trunc") return Elementwise::_div_trunc;
+  if (*rounding_mode == "floor") return Elementwise::_div_floor;
+  TORCH_CHECK(false, "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '", *rounding_mode, "'");
+}
+
+Elementwise gelu_row(std::string_view approximate) {
+  if (approximate == "none") return Elementwise::_gelu_erf;
+  if (approximate == "tanh") return Elementwise::_gelu_tanh;
+  TORCH_CHECK(false, "approximate argument must be either none or tanh.");
+}
+
+at::Tensor gelu(const at::Tensor& input, std::string_view approximate) { return elementwise(gelu_row(approximate), input); }
+
+Clamp clamp_arguments(const at::Tensor& input, const std::optional<c10::Scalar>& min, const std::optional<c10::Scalar>& max) {
+  TORCH_CHECK(min || max, "torch.clamp: At least one of 'min' or 'max' must not be None");
+  TORCH_CHECK(input.scalar_type() != c10::kBool, "clamp is not supported for bool tensors");
+  at::native::ResultTypeState state = at::native::update_result_type_state(input, {});
+  if (min) state = at::native::update_result_type_state(*min, state);
+  if (max) state = at::native::update_result_type_state(*max, state);
+  const c10::ScalarType type = at::native::result_type(state);
+  Clamp clamp{input.scalar_type() == type ? input : input.to(type), {{}, 2}};
+  if (c10::isFloatingType(type)) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    clamp.bounds.values[0] = min.value_or(-infinity);
+    clamp.bounds.values[1] = max.value_or(infinity);
+  } else {
+    clamp.bounds.values[0] = min.value_or(std::numeric_limits<int64_t>::min());
+    clamp.bounds.values[1] = max.value_or(std::numeric_limits<int64_t>::max());
+  }
+  return clamp;
+}
+
+at::Tensor clamp(const at::Tensor& input, const std::optional<c10::Scalar>& min, const std::optional<c10::Scalar>& max) {
+  const Clamp c = clamp_arguments(input, min, max);
+  return elementwise(Elementwise::_clamp, {{&c.input}, 1}, c.bounds);
+}
+
+at::Tensor clamp_tensor(const at::Tensor& input, const std::optional<at::Tensor>& min, const std::optional<at::Tensor>& max) {
+  TORCH_CHECK(min || max, "torch.clamp: At least one of 'min' or 'max' must not be None");
+  if (min && max) return elementwise(Elementwise::_clamp_between, input, *min, *max);
+  return min ? elementwise(Elementwise::_clamp_min, input, *min) : elementwise(Elementwise::_clamp_max, input, *max);
+}
+
+at::Tensor prelu(const at::Tensor& input, const at::Tensor& weight) {
+  TORCH_CHECK(weight.dim() <= 1, "prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = ", weight.dim());
+  if (weight.sym_numel() == 1) return elementwise(Elementwise::_prelu, input, weight.view_symint({1}).expand_symint(std::vector<c10::SymInt>(std::max<int64_t>(input.dim(), 0), 1)));
+  TORCH_CHECK(input.dim() > 0, "Not allow zero-dim input tensor.");
+  const auto channels = input.dim() > 1 ? input.sym_size(1) : c10::SymInt(1);
+  TORCH_CHECK(channels == weight.sym_numel(), "Mismatch of parameter numbers and input channel size. Found parameter numbers = ",
+              weight.sym_numel(), " and channel size = ", channels, ".");
+  std::vector<c10::SymInt> shape(static_cast<size_t>(input.dim()), 1);
+  shape[input.dim() > 1 ? 1 : 0] = weight.sym_numel();
+  return elementwise(Elementwise::_prelu, input, weight.reshape_symint(shape));
+}
+
+}  // namespace ops
+
+namespace {
+
+using Number = const c10::Scalar&;
+
+at::Tensor div(const at::Tensor& input, const at::Tensor& other, std::optional<std::string_view> mode) {
+  return ops::elementwise(ops::division(mode), input, other);
+}
+at::Tensor div_scalar(const at::Tensor& input, Number other, std::optional<std::string_view> mode) {
+  return ops::elementwise(ops::division(mode), input, ops::wrapped_number(other));
+}
+at::Tensor floor_divide(const at::Tensor& input, const at::Tensor& other) {
+  return ops::elementwise(Elementwise::_div_floor, input, other);
+}
+at::Tensor floor_divide_scalar(const at::Tensor& input, Number other) {
+  return ops::elementwise(Elementwise::_div_floor, input, ops::wrapped_number(other));
+}
+
+bool takes_numbers(const ElementwiseRow& row) { return row.tensors == 2 && !row.backward && row.name[0] != '_'; }
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(tensorops, library) {
+  const auto define = [&](const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); };
+  define("div(Tensor input, Tensor other, *, str? rounding_mode=None) -> Tensor");
+  define("div.Scalar(Tensor input, Scalar other, *, str? rounding_mode=None) -> Tensor");
+  define("floor_divide(Tensor input, Tensor other) -> Tensor");
+  define("floor_divide.Scalar(Tensor input, Scalar other) -> Tensor");
+  define("gelu(Tensor input, *, str approximate='none') -> Tensor");
+  define("clamp(Tensor input, Scalar? min=None, Scalar? max=None) -> Tensor");
+  define("clamp.Tensor(Tensor input, Tensor? min=None, Tensor? max=None) -> Tensor");
+  define("prelu(Tensor input, Tensor weight) -> Tensor");
+  define("where.ScalarSelf(Tensor condition, Scalar input, Tensor other) -> Tensor");
+  define("where.ScalarOther(Tensor condition, Tensor input, Scalar other) -> Tensor");
+  define("where.Scalar(Tensor condition, Scalar input, Scalar other) -> Tensor");
+  define("lerp.Scalar(Tensor input, Tensor end, Scalar weight) -> Tensor");
+  for (const ElementwiseRow& row : elementwise_rows()) {
+    if (!takes_numbers(row)) continue;
+    const std::string name = row.name, scalars = row.scalar_schema;
+    const std::string second = row.op == Elementwise::pow ? "exponent" : "other";
+    define(name + ".Scalar(Tensor input, Scalar " + second + scalars + ") -> Tensor");
+    define(name + ".Scalar_Tensor(Scalar input, Tensor " + second + scalars + ") -> Tensor");
+  }
+}
+
+TORCH_LIBRARY_IMPL(tensorops, CompositeImplicitAutograd, library) {
+  library.impl("div", div);
+  library.impl("div.Scalar", div_scalar);
+  library.impl("floor_divide", floor_divide);
+  library.impl("floor_divide.Scalar", floor_divide_scalar);
+  library.impl("gelu", ops::gelu);
+  library.impl("clamp", ops::clamp);
+  library.impl("clamp.Tensor", ops::clamp_tensor);
+  library.impl("prelu", ops::prelu);
+  library.impl("where.ScalarSelf", [](const at::Tensor& c, Number a, const at::Tensor& b) {
+    return ops::elementwise(Elementwise::where, c, ops::wrapped_number(a), b);
+  });
+  library.impl("where.ScalarOther", [](const at::Tensor& c, const at::Tensor& a, Number b) {
+    return ops::elementwise(Elementwise::where, c, a, ops::wrapped_number(b));
+  });
+  library.impl("where.Scalar", [](const at::Tensor& c, Number a, Number b) {
+    return ops::elementwise(Elementwise::where, c, ops::wrapped_number(a), ops::wrapped_number(b));
+  });
+  library.impl("lerp.Scalar", [](const at::Tensor& a, const at::Tensor& b, Number w) {
+    return ops::elementwise(Elementwise::lerp, a, b, ops::wrapped_number(w));
+  });
+  for (const ElementwiseRow& row : elementwise_rows()) {
+    if (!takes_numbers(row)) continue;
+    const std::string name = row.name;
+    const Elementwise op = row.op;
+    if (row.scalars == 0) {
+      library.impl((name + ".Scalar").c_str(), [op](const at::Tensor& a, Number b) {
+        return ops::elementwise(op, a, ops::wrapped_number(b));
+      });
+      library.impl((name + ".Scalar_Tensor").c_str(), [op](Number a, const at::Tensor& b) {
+        return ops::elementwise(op, ops::wrapped_number(a), b);
+      });
+    } else {
+      library.impl((name + ".Scalar").c_str(), [op](const at::Tensor& a, Number b, Number alpha) {
+        const at::Tensor number = ops::wrapped_number(b);
+        return ops::elementwise(op, {{&a, &number}, 2}, {{alpha}, 1});
+      });
+      library.impl((name + ".Scalar_Tensor").c_str(), [op](Number a, const at::Tensor& b, Number alpha) {
+        const at::Tensor number = ops::wrapped_number(a);
+        return ops::elementwise(op, {{&number, &b}, 2}, {{alpha}, 1});
+      });
+    }
+  }
+}
+
+}  // namespace tensorops

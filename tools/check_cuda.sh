@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The whole CUDA package without a GPU: a second virtual environment with torch 2.11.0, whose wheel is the CUDA 13.0 build
+# and which is also the oldest torch we support; the package built with CUDAExtension for sm_80 and sm_90a, linked and
+# imported; and the CPU tests run on that build.
+# usage: tools/check_cuda.sh [PYTEST ARGUMENTS]        (PYTHON=… picks the interpreter; CUDA_HOME or nvcc on PATH the toolkit)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+venv=${CUDA_VENV:-.cuda-venv}
+if [ -z "${CUDA_HOME:-}" ]; then
+  if command -v nvcc >/dev/null; then
+    CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
+  elif [ -x /usr/local/cuda/bin/nvcc ]; then
+    CUDA_HOME=/usr/local/cuda
+  else
+    echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"
+    exit 1
+  fi
+fi
+export CUDA_HOME TENSOROPS_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0a"
+[ -x "$CUDA_HOME/bin/nvcc" ] || { echo "check_cuda: no $CUDA_HOME/bin/nvcc"; exit 1; }
+[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+
+if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
+  "$PYTHON" -m venv "$venv"
+  sed 's/^torch==.*/torch==2.11.0/' requirements.txt >"$venv/requirements.txt"
+  "$venv/bin/pip" install --disable-pip-version-check -q -r "$venv/requirements.txt"
+  touch "$venv/.ready"
+fi
+"$venv/bin/python" -c 'import torch; assert torch.version.cuda, f"torch {torch.__version__} is not a CUDA build"'
+
+"$venv/bin/python" setup.py -q build -b build/cuda
+library=$(find build/cuda/lib* -name '_C*.so')
+export PYTHONPATH=$PWD/$(dirname "$(dirname "$library")")
+for arch in sm_80 sm_90a; do
+  "$CUDA_HOME/bin/cuobjdump" --list-elf "$library" | grep -q "$arch" || { echo "check_cuda: no code for $arch"; exit 1; }
+done
+"$venv/bin/python" -m tensorops.info
+exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"

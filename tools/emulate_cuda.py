@@ -1,0 +1,156 @@
+"""Builds the CUDA room for the CPU: its kernels run under tools/emulate_cuda.h, its ops take the place of the CPU's.
+
+    python tools/emulate_cuda.py build/emulate && PYTHONPATH=build/emulate python -m pytest tests
+
+A GPU shows more (speed, real races, the compiler); this shows wrong indices, shapes, barriers and formulas where there is
+none. With --sanitize the kernels run under AddressSanitizer (LD_PRELOAD libasan.so).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pybind11
+import torch
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH_H = """#pragma once
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/Tensor.h>
+#include <cuda_runtime_api.h>
+#include <limits>
+#include "ops/scalar_type.h"
+namespace tensorops::cuda {
+struct Guard { explicit Guard(c10::Device) {} };
+inline cudaStream_t stream() { return nullptr; }
+inline void check_launch() {}
+inline at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType t, c10::Device) {
+  return at::Tensor(at::detail::empty_strided_cpu(sizes, strides, t));
+}
+inline at::Tensor empty(c10::IntArrayRef sizes, c10::ScalarType t, c10::Device,
+                        c10::MemoryFormat format = c10::MemoryFormat::Contiguous) {
+  return at::Tensor(at::detail::empty_cpu(sizes, t, false, format));
+}
+"""
+
+
+def emulated_launches(text: str) -> str:
+    """Rewrites `kernel<<<grid, block, shared, stream>>>(arguments);` as a call of emulate::launch."""
+    while (at := text.find("<<<")) >= 0:
+        start = max(text.rfind(c, 0, at) for c in ";{}") + 1
+        close = text.index(">>>", at)
+        end = text.index(";", close)
+        grid, block = split_arguments(text[at + 3 : close])[:2]
+        kernel, call = text[start:at].strip(), text[close + 3 : end]
+        lines = [line for line in kernel.splitlines() if not line.lstrip().startswith("//")]
+        kernel = "\n".join(lines)
+        text = f"{text[:start]}\n  emulate::launch({grid}, {block}, [&] {{ {kernel}{call}; }}){text[end:]}"
+    return text
+
+
+def split_arguments(text: str) -> list[str]:
+    """Splits at the commas outside all brackets."""
+    parts, depth = [""], 0
+    for c in text:
+        depth += (c in "([{") - (c in ")]}")
+        if c == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    return parts
+
+
+def prepare(folder: Path) -> None:
+    """Copies csrc/ with the CUDA room rewritten; the rest is linked."""
+    source = folder / "csrc"
+    source.mkdir(parents=True, exist_ok=True)
+    for entry in (ROOT / "csrc").iterdir():
+        if entry.name != "cuda" and not (source / entry.name).exists():
+            (source / entry.name).symlink_to(entry)
+    for path in (source / "cuda").rglob("*.*"):
+        if not (ROOT / "csrc" / path.relative_to(source)).exists():
+            path.unlink()
+    for path in (ROOT / "csrc/cuda").rglob("*"):
+        if path.suffix not in (".h", ".cpp", ".cu"):
+            continue
+        text = emulated_launches(path.read_text())
+        if path.name == "launch.h":
+            text = LAUNCH_H + text[text.index("// Every defined tensor must be on") :]
+        text = re.sub(r"IMPL\(tensorops, CUDA,", "IMPL(tensorops, CPU,", text).replace(".is_cuda()", ".is_cpu()")
+        target = source / path.relative_to(ROOT / "csrc")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text() != text:
+            target.write_text(text)
+    (folder / "generated").mkdir(exist_ok=True)
+    facts = "TORCH_VERSION_BUILT COMPILER COMPILE_FLAGS CUDA_VERSION CUDA_ARCHITECTURES GIT_COMMIT".split()
+    values = {"TORCH_VERSION_BUILT": torch.__version__}
+    header = folder / "generated/build_facts.h"
+    if not header.exists():
+        header.write_text("".join(f'#define TENSOROPS_{fact} "{values.get(fact, "emulated")}"\n' for fact in facts))
+    package = folder / "tensorops"
+    if not package.is_symlink():
+        shutil.copytree(ROOT / "python/tensorops", package, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so"))
+
+
+def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
+    """The build of tensorops._C: CPU files of a family only where the CUDA room has none."""
+    includes = [folder / "csrc", folder / "generated"]
+    system = [*cpp_extension.include_paths(), pybind11.get_include(), sysconfig.get_paths()["include"], cuda_home / "include"]
+    flags = ["-std=c++20 -O1 -g1 -fPIC -fopenmp -fvisibility=hidden -w -march=x86-64-v3 -DTORCH_EXTENSION_NAME=_C"]
+    flags += [f"-I{p}" for p in includes] + [f"-isystem {p}" for p in system]
+    if sanitize:
+        flags.append("-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero")
+    csrc = folder / "csrc"
+    emulated = {p.stem for p in (csrc / "cuda").glob("*.cpp")}
+    plain = [p for room in ("", "python", "ops", "autograd", "autocast") for p in (csrc / room).glob("*.cpp")]
+    plain += (csrc / "cuda").glob("*.cpp")
+    plain += [p for p in (csrc / "cpu").glob("*.cpp") if p.stem not in emulated]
+    library = Path(torch.__file__).parent / "lib"
+    link = f"-shared -L{library} -Wl,-rpath,{library} -lc10 -ltorch -ltorch_cpu -ltorch_python"
+    text = f"flags = {' '.join(flags)}\n"
+    text += "rule cxx\n  command = g++ $flags $extra -MMD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc\n"
+    text += f"rule link\n  command = g++ {'-fsanitize=address,undefined ' if sanitize else ''}$in {link} -o $out\n"
+    objects = []
+
+    def add(path: Path, name: str, extra: str = "") -> None:
+        objects.append(f"obj/{name}.o")
+        text_of.append(f"build obj/{name}.o: cxx {path}\n  extra = {extra}\n")
+
+    text_of: list[str] = []
+    for path in plain:
+        add(path, f"{path.parent.name}_{path.stem}")
+    for path in (csrc / "cuda/kernels").glob("*.cu"):
+        add(path, f"cuda_kernels_{path.stem}", f"-x c++ -include {ROOT}/tools/emulate_cuda.h")
+    for path in (csrc / "cpu/kernels").glob("*.cpp"):
+        if path.stem in emulated:
+            continue
+        for isa, march in (("baseline", "x86-64-v2"), ("avx2", "x86-64-v3"), ("avx512", "x86-64-v4")):
+            extra = f"-O3 -march={march} -DTENSOROPS_ISA={isa} -fno-math-errno -fno-trapping-math"
+            add(path, f"cpu_kernels_{path.stem}_{isa}", extra)
+    module = f"tensorops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return text + "".join(text_of) + f"build {module}: link {' '.join(objects)}\n"
+
+
+def main() -> None:
+    """Prepares the sources and runs ninja."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cuda-home", type=Path, default=Path(cpp_extension.CUDA_HOME or "/usr/local/cuda"))
+    parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare(folder)
+    (folder / "build.ninja").write_text(ninja_file(folder, options.cuda_home, options.sanitize))
+    subprocess.run(["ninja", "-C", str(folder), "-j", str(options.jobs)], check=True)
+
+
+if __name__ == "__main__":
+    main()

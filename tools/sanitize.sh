@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# AddressSanitizer and UBSan over the kernels: builds the package with both into build/sanitize and runs a part of the tests
+# on that build. An out-of-bounds read, a misaligned access or a signed overflow ends the run.
+# usage: tools/sanitize.sh [PYTEST ARGUMENTS]        (PYTHON=… picks the interpreter that has torch and pytest)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+command -v "$PYTHON" >/dev/null || { echo "sanitize: no $PYTHON; set PYTHON"; exit 1; }
+PYTHON=$(command -v "$PYTHON")
+[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+
+TENSOROPS_SANITIZE=address,undefined TENSOROPS_CUDA=0 "$PYTHON" setup.py -q build -b build/sanitize
+library=$(find build/sanitize/lib* -name '_C*.so')
+nm -D "$library" | grep -q __asan_report || { echo "sanitize: $library is not instrumented"; exit 1; }
+
+# The interpreter is not instrumented: the runtimes are loaded before it, and libstdc++ with them, so that exceptions are
+# intercepted. Python never frees everything, hence no leak check; our caching allocator would hide overruns.
+runtime() { "${CXX:-g++}" -print-file-name="$1"; }
+export LD_PRELOAD="$(runtime libasan.so) $(runtime libubsan.so) $(runtime libstdc++.so.6)"
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export PYTHONMALLOC=malloc PYTHONPATH=$(dirname "$(dirname "$library")")
+
+# First that it can fail: a read past the end of a buffer, made through ctypes, must be reported.
+if "$PYTHON" -c 'import ctypes; b = ctypes.create_string_buffer(8); ctypes.memmove(ctypes.create_string_buffer(64), b, 64)' \
+    2>/dev/null; then
+  echo "sanitize: an overrun went unnoticed; the sanitizer is not active"
+  exit 1
+fi
+exec "$PYTHON" -m pytest -q -p no:cacheprovider "$@"
