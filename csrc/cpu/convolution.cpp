@@ -6,7 +6,6 @@
 // conversion); for the weight gradient, sums of at most kSums or one weight tensor.
 #include "ops/convolution.h"
 
-#include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
 #include <cstring>
@@ -18,6 +17,7 @@
 #include "cpu/kernels/gemm.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -31,16 +31,6 @@ constexpr int64_t kSums = 16 << 20;       // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;     // pixels that one task takes through one panel of weights
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Uninitialised memory, aligned to 64 bytes.
-class Buffer {
- public:
-  explicit Buffer(int64_t bytes) : data_(c10::GetCPUAllocator()->allocate(static_cast<size_t>(bytes))) {}
-  char* data() const { return static_cast<char*>(data_.get()); }
-
- private:
-  at::DataPtr data_;
-};
 
 // The kernels for one compute type.
 struct Kernels {
@@ -213,6 +203,7 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, i
     to += k * width * kernels.width;
   };
   const auto taps = static_cast<int64_t>(pass.taps.size());
+  if (taps == 0) return;
   if (channels_inside) {
     for (const Tap& tap : pass.taps) pack(tap.weight, pass.weight_inner, pass.inner);
     return;
@@ -308,7 +299,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
 
   // Each group: its panels one after another, then its bias.
   const int64_t group_bytes = panels.total() * (k + 1) * width;
-  const Buffer packed(pass.groups * group_bytes);
+  const Scratch packed(pass.groups * group_bytes);
   const auto bias_at = [&](int64_t group) { return packed.data() + group * group_bytes + panels.total() * k * width; };
   parallel(pass.groups * panels.count, k * kernels.size.columns, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
@@ -331,7 +322,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   const int64_t batch = pass.source.size(0);
   const int64_t chunk = images.in_place() ? batch
       : std::min(batch, at::get_num_threads() * std::max<int64_t>(1, kStaged / std::max<int64_t>(1, images.bytes())));
-  const Buffer staged(images.in_place() ? 0 : chunk * images.bytes());
+  const Scratch staged(images.in_place() ? 0 : chunk * images.bytes());
   const auto element = static_cast<int64_t>(pass.result.element_size());
   char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
   const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
@@ -466,7 +457,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
 
   const int64_t part_bytes = groups * rows * panels.total() * width;
   const int64_t parts = std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
-  const Buffer sums(parts * part_bytes);
+  const Scratch sums(parts * part_bytes);
   const auto sums_at = [&](int64_t part, int64_t group, int64_t panel) {
     return sums.data() + part * part_bytes + (group * panels.total() + panels.begin(panel)) * rows * width;
   };
@@ -523,8 +514,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   };
   const int64_t tasks = parts * groups * panels.count;
   parallel(tasks, batch * pixels * rows * 4 / parts, [&](int64_t begin, int64_t end) {
-    const Buffer staged(images.in_place() ? 0 : images.bytes());
-    const Buffer packed(block * kernels.size.columns * width);
+    const Scratch staged(images.in_place() ? 0 : images.bytes());
+    const Scratch packed(block * kernels.size.columns * width);
     for (int64_t task = begin; task < end; ++task)
       accumulate(task / (groups * panels.count), task / panels.count % groups, task % panels.count, staged.data(),
                  packed.data());

@@ -17,6 +17,7 @@ constexpr int kRows = 4, kSingleRows = 8;
 #endif
 constexpr int kIntegerRows = 4;  // integers are served, not tuned
 constexpr int kVectors = 2;
+constexpr int64_t kChain = 64;
 
 template <class T>
 constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
@@ -85,38 +86,51 @@ template <class T, int R, int N, bool Adjacent>
 void tile_kernel(const ConvTile& tile) {
   using V = Vec<T>;
   constexpr int kWidth = N * V::size;
-  V sum[R][N];
-  if (tile.init == nullptr) {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
-  } else {
-    const T* init = static_cast<const T*>(tile.init);
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = V::load(init + r * tile.init_row + v * V::size);
-  }
-
+  V sum[R][N], total[R][N];
   const T* b = static_cast<const T*>(tile.b);
   const int64_t* steps = tile.steps;
   const T* const first = static_cast<const T*>(tile.x) + tile.rows[0];
   [[maybe_unused]] const T* x[R];
   if constexpr (!Adjacent)
     for (int r = 0; r < R; ++r) x[r] = static_cast<const T*>(tile.x) + tile.rows[r];
-  for (const int64_t* const end = steps + tile.k; steps != end; ++steps, b += kWidth) {
-    const int64_t step = *steps;
-    V row[N];
-#pragma GCC unroll 2
-    for (int v = 0; v < N; ++v) row[v] = V::load(b + v * V::size);
-    [[maybe_unused]] const T* at = first + step;
+
+  for (int64_t done = 0;; done += kChain) {
 #pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-      const V value = Adjacent ? at[r] : x[r][step];
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = fma(value, row[v], sum[r][v]);
+      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
+    const int64_t count = tile.k - done < kChain ? tile.k - done : kChain;
+    for (const int64_t* const end = steps + count; steps != end; ++steps, b += kWidth) {
+      const int64_t step = *steps;
+      V row[N];
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) row[v] = V::load(b + v * V::size);
+      [[maybe_unused]] const T* at = first + step;
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r) {
+        const V value = Adjacent ? at[r] : x[r][step];
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[r][v] = fma(value, row[v], sum[r][v]);
+      }
     }
+    if (done > 0) {
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + total[r][v];
+    }
+    if (done + kChain >= tile.k) break;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) total[r][v] = sum[r][v];
+  }
+  if (tile.init != nullptr) {
+    const T* init = static_cast<const T*>(tile.init);
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + V::load(init + r * tile.init_row + v * V::size);
   }
 
   if (tile.out_column == 1 && tile.out_type == DTypeOf<T>::value) {

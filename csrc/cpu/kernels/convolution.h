@@ -7,7 +7,8 @@
 //   input gradient   r: input pixels         p: (out channel, tap)      b: weights
 //   weight gradient  r: (channel, tap)       p: output pixels           b: output gradient
 //
-// Each element is one chain of multiply-adds in the order of p, so the way work is cut into tiles never shows in a result.
+// Each element is chains of 64 multiply-adds in the order of p, added up: the rounding error grows with the square root of
+// 64 + k / 64, not of k, and the way work is cut into tiles never shows in a result.
 #pragma once
 
 #include <cstdint>
