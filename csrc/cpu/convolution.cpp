@@ -41,6 +41,7 @@ struct Kernels {
         size(TENSOROPS_KERNELS(conv_kernels).size[static_cast<int>(compute)]),
         tile(TENSOROPS_KERNELS(conv_kernels).tile[static_cast<int>(compute)]),
         load(TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)]),
+        store(TENSOROPS_KERNELS(elementwise_kernels).store[static_cast<int>(compute)][static_cast<int>(dtype)]),
         pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]) {}
 
   DType compute_dtype() const {
@@ -54,13 +55,9 @@ struct Kernels {
   ConvTileSize size;
   void (*tile)(const ConvTile&);
   LoadKernel load;
+  StoreKernel store;
   GemmPack pack;
 };
-
-StoreKernel store_kernel(const Kernels& kernels) {
-  return TENSOROPS_KERNELS(elementwise_kernels)
-      .store[static_cast<int>(kernels.compute)][static_cast<int>(kernels.dtype)];
-}
 
 // Columns of a product cut into panels of one or two vectors.
 struct Panels {
@@ -275,8 +272,136 @@ class DataTiles {
   int64_t per_block_;
 };
 
+// A few planes of one image with a border of zeros, in the compute type; for a step of s across, each row's columns are
+// dealt out to s sub-rows, so that what neighbouring output pixels read is adjacent.
+class Planes {
+ public:
+  Planes(const Tensor& t, const Border& border, int64_t step, const Kernels& kernels)
+      : source_(t), border_(border), step_(step), kernels_(kernels), element_(static_cast<int64_t>(t.element_size())) {
+    full_ = t.size(3) + border.left + border.right;
+    part_ = divide_up(full_, step);
+    row = step * part_;
+  }
+
+  // Elements that `rows` rows take, with room for a vector read past the end.
+  int64_t elements(int64_t rows) const { return rows * row + kernels_.size.vector; }
+  // Where column w of the bordered image is.
+  int64_t column(int64_t w) const { return w % step_ * part_ + w / step_; }
+
+  // Rows [begin, begin + rows) of the bordered image.
+  void copy(int64_t n, int64_t c, int64_t begin, int64_t rows, char* to, char* line) const {
+    const int64_t width = kernels_.width, inside = source_.size(3);
+    const char* plane = static_cast<const char*>(source_.const_data_ptr()) +
+                        (n * source_.stride(0) + c * source_.stride(1)) * element_;
+    std::memset(line, 0, border_.left * width);
+    std::memset(line + (border_.left + inside) * width, 0, border_.right * width);
+    for (int64_t h = begin - border_.top; h < begin - border_.top + rows; ++h, to += row * width) {
+      if (h < 0 || h >= source_.size(2)) {
+        std::memset(to, 0, row * width);
+        continue;
+      }
+      char* middle = (step_ == 1 ? to : line) + border_.left * width;
+      kernels_.load(plane + h * source_.stride(2) * element_, source_.stride(3) * element_, middle, inside);
+      if (step_ == 1) {
+        std::memset(to, 0, border_.left * width);
+        std::memset(middle + inside * width, 0, border_.right * width);
+      } else {
+        TENSOROPS_KERNELS(conv_kernels).split[static_cast<int>(kernels_.compute)](line, full_, step_, to, part_);
+      }
+    }
+    std::memset(to, 0, kernels_.size.vector * width);
+  }
+  // Bytes of the line that copy works on.
+  int64_t line_bytes() const { return full_ * kernels_.width; }
+
+  int64_t row;  // elements from one row to the next
+
+ private:
+  const Tensor& source_;
+  const Border border_;
+  const int64_t step_;
+  const Kernels& kernels_;
+  const int64_t element_;
+  int64_t full_, part_;
+};
+
+// Passes with fewer output channels per group than this would leave most lanes of a tile empty; their vectors run along
+// the pixels of a row instead.
+constexpr int64_t kFewChannels = 4;
+constexpr int64_t kPlaneBytes = 256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
+
+void run_planes(const DataPass& pass, const Kernels& kernels) {
+  const Border border = border_of(pass);
+  const Planes planes(pass.source, border, pass.step_w, kernels);
+  const int64_t width = kernels.width;
+  const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
+  int64_t reach = 0;
+  for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
+  // Output rows of a block, and the bordered rows they read.
+  const int64_t affordable = kPlaneBytes / (std::max<int64_t>(1, pass.inner) * planes.row * width);
+  const int64_t block = std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
+  const int64_t rows = (block - 1) * pass.step_h + reach, blocks = divide_up(pass.height, block);
+  const int64_t plane = planes.elements(rows);
+
+  std::vector<int64_t> steps;
+  steps.reserve(k);
+  for (int64_t c = 0; c < pass.inner; ++c)
+    for (const Tap& tap : pass.taps)
+      steps.push_back(c * plane + (tap.h + border.top) * planes.row + planes.column(tap.w + border.left));
+
+  const auto element = static_cast<int64_t>(pass.result.element_size());
+  const bool direct = pass.pixel_stride == 1 && is_compute_type(kernels.dtype, kernels.compute);
+  const auto plane_kernel = TENSOROPS_KERNELS(conv_kernels).plane[static_cast<int>(kernels.compute)];
+  const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
+  parallel(tasks, block * pass.width * k * pass.outer / 4, [&](int64_t begin, int64_t end) {
+    const Scratch source(pass.inner * plane * width), line(planes.line_bytes()), weight((k + 1) * width);
+    const Scratch sums(direct ? 0 : block * pass.width * width);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % blocks * block, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
+      ConvPlane p;
+      p.height = std::min(block, pass.height - first);
+      p.width = pass.width;
+      for (int64_t c = 0; c < pass.inner; ++c)
+        planes.copy(n, group * pass.inner + c, first * pass.step_h, (p.height - 1) * pass.step_h + reach,
+                    source.data() + c * plane * width, line.data());
+      p.x = source.data();
+      p.x_row = pass.step_h * planes.row;
+      p.steps = steps.data();
+      p.k = k;
+      p.weight = weight.data();
+      for (int64_t o = 0; o < pass.outer; ++o) {
+        const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
+        const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
+                           (group * pass.weight_group + o * pass.weight_outer) * weight_element;
+        char* to = weight.data();
+        for (int64_t c = 0; c < pass.inner; ++c)
+          for (const Tap& tap : pass.taps) {
+            kernels.load(from + (c * pass.weight_inner + tap.weight) * weight_element, weight_element, to, 1);
+            to += width;
+          }
+        const int64_t channel = group * pass.outer + o;
+        if (pass.bias.defined()) {
+          kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + channel * pass.bias.stride(0) * weight_element,
+                       weight_element, to, 1);
+          p.bias = to;
+        }
+        char* out = static_cast<char*>(pass.result.data_ptr()) +
+                    (pass.offset + n * pass.result.stride(0) + channel * pass.result.stride(1) + first * pass.row_stride) * element;
+        p.out = direct ? out : sums.data();
+        p.out_row = direct ? pass.row_stride : pass.width;
+        plane_kernel(p);
+        if (!direct)
+          for (int64_t i = 0; i < p.height; ++i)
+            kernels.store(sums.data() + i * pass.width * width, out + i * pass.row_stride * element,
+                          pass.pixel_stride * element, pass.width);
+      }
+    }
+  });
+}
+
 void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
+  if (pass.outer < kFewChannels) return run_planes(pass, kernels);
   const Border border = border_of(pass);
   const Images images(pass.source, border, kernels);
   const Panels panels(pass.outer, kernels.size);
@@ -419,6 +544,57 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
   return result;
 }
 
+// One channel in, one channel out: for each pair, the images in order.
+void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p, const Border& border,
+                           const Kernels& kernels) {
+  const Planes planes(input, border, p.stride[1], kernels);
+  const int64_t width = kernels.width, outer = result.size(0) / p.groups, taps = result.size(2) * result.size(3);
+  const int64_t height = grad.size(2), across = grad.size(3);
+  const int64_t rows = (height - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1;
+  std::vector<int64_t> steps;
+  for (int64_t h = 0; h < result.size(2); ++h)
+    for (int64_t w = 0; w < result.size(3); ++w)
+      steps.push_back(h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
+  const auto element = static_cast<int64_t>(grad.element_size());
+  const bool direct = grad.stride(3) == 1 && is_compute_type(kernels.dtype, kernels.compute);
+  const auto kernel = TENSOROPS_KERNELS(conv_kernels).plane_gradient[static_cast<int>(kernels.compute)];
+  parallel(p.groups, grad.size(0) * outer * height * across * taps / 4, [&](int64_t begin, int64_t end) {
+    const Scratch x(planes.elements(rows) * width), line(planes.line_bytes()), sums(outer * taps * width);
+    const Scratch converted(direct ? 0 : height * across * width);
+    for (int64_t group = begin; group < end; ++group) {
+      std::memset(sums.data(), 0, outer * taps * width);
+      for (int64_t n = 0; n < grad.size(0); ++n) {
+        planes.copy(n, group, 0, rows, x.data(), line.data());
+        for (int64_t o = 0; o < outer; ++o) {
+          const char* from = static_cast<const char*>(grad.const_data_ptr()) +
+                             (n * grad.stride(0) + (group * outer + o) * grad.stride(1)) * element;
+          if (!direct)
+            for (int64_t i = 0; i < height; ++i)
+              kernels.load(from + i * grad.stride(2) * element, grad.stride(3) * element,
+                           converted.data() + i * across * width, across);
+          ConvPlaneGradient gradient;
+          gradient.x = x.data();
+          gradient.x_row = p.stride[0] * planes.row;
+          gradient.steps = steps.data();
+          gradient.k = taps;
+          gradient.grad = direct ? from : converted.data();
+          gradient.grad_row = direct ? grad.stride(2) : across;
+          gradient.height = height;
+          gradient.width = across;
+          gradient.sums = sums.data() + o * taps * width;
+          kernel(gradient);
+        }
+      }
+      for (int64_t o = 0; o < outer; ++o)
+        for (int64_t h = 0; h < result.size(2); ++h)
+          kernels.store(sums.data() + (o * taps + h * result.size(3)) * width,
+                        static_cast<char*>(result.data_ptr()) +
+                            ((group * outer + o) * result.stride(0) + h * result.stride(2)) * element,
+                        result.stride(3) * element, result.size(3));
+    }
+  });
+}
+
 // Sums over pixels. The batch is cut into parts by size alone; each part's sums are a tile product whose rows are
 // (channel, tap), whose columns are output channels and whose k runs over pixels; the parts are added in order.
 Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef weight_size, c10::IntArrayRef stride,
@@ -443,6 +619,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
                                            (input.size(2) - 1));
   border.right = std::max<int64_t>(0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left -
                                           (input.size(3) - 1));
+  if (inner == 1 && outer < kFewChannels && groups > 1) {
+    plane_weight_gradient(grad, input, result, p, border, kernels);
+    return result;
+  }
   const Images images(input, border, kernels);
   const Panels panels(outer, kernels.size);
 
@@ -522,7 +702,6 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   });
 
   // Parts added, and (row, out channel) turned into (out channel, row).
-  const StoreKernel store = store_kernel(kernels);
   const ElementwiseKernel add =
       TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(Elementwise::add)][static_cast<int>(kernels.compute)];
   ElementwiseParams plain_sum;
@@ -541,7 +720,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
         char* to = static_cast<char*>(result.data_ptr()) +
                    ((group * outer + panels.begin(panel)) * result.stride(0) + c * result.stride(1) +
                     tap / weight_size[3] * result.stride(2) + tap % weight_size[3] * result.stride(3)) * element;
-        store(total, to, result.stride(0) * element, panels.columns_of(panel));
+        kernels.store(total, to, result.stride(0) * element, panels.columns_of(panel));
       }
     }
   });
@@ -556,7 +735,6 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
   const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const auto sum_run = table.sum_run[static_cast<int>(kernels.compute)];
   const auto add_rows = table.add_rows[static_cast<int>(kernels.compute)];
-  const StoreKernel store = store_kernel(kernels);
   const auto element = static_cast<int64_t>(grad.element_size());
   const int64_t width = kernels.width, channels = grad.size(1), across = grad.size(3);
   const bool plain = is_compute_type(kernels.dtype, kernels.compute);
@@ -585,7 +763,7 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
             }
             add_rows(row, 0, 1, count, total);
           }
-        store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
+        kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
       }
     });
     return result;
@@ -607,7 +785,7 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
             }
             sum_run(values, count, total);
           }
-      store(total, static_cast<char*>(result.data_ptr()) + c * element, width, 1);
+      kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, width, 1);
     }
   });
   return result;

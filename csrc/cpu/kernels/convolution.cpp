@@ -171,6 +171,123 @@ void tile(const ConvTile& t) {
   }
 }
 
+// R rows by N vectors of one plane.
+template <class T, int R, int N>
+TENSOROPS_INLINE void plane_tile(const ConvPlane& p, int64_t i, int64_t j) {
+  using V = Vec<T>;
+  const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
+  const T* const weight = static_cast<const T*>(p.weight);
+  const int64_t x_row = p.x_row;
+  V total[R][N];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) total[r][v] = p.bias != nullptr ? V(*static_cast<const T*>(p.bias)) : V(T(0));
+  for (int64_t done = 0; done < p.k; done += kChain) {
+    const int64_t end = p.k - done < kChain ? p.k : done + kChain;
+    V sum[R][N];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
+    for (int64_t k = done; k < end; ++k) {
+      const T* at = x + p.steps[k];
+      const V w = weight[k];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r, at += x_row)
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) sum[r][v] = fma(V::load(at + v * V::size), w, sum[r][v]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) total[r][v] = total[r][v] + sum[r][v];
+  }
+  T* out = static_cast<T*>(p.out) + i * p.out_row + j;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r, out += p.out_row)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v)
+      if (j + v * V::size < p.width) store_lanes<T>(total[r][v], out + v * V::size, p.width - j - v * V::size);
+}
+
+template <class T, int R>
+TENSOROPS_INLINE void plane_rows(const ConvPlane& p, int64_t i) {
+  constexpr int V = Vec<T>::size;
+  int64_t j = 0;
+  for (; j + V < p.width; j += 2 * V) plane_tile<T, R, 2>(p, i, j);
+  if (j < p.width) plane_tile<T, R, 1>(p, i, j);
+}
+
+template <class T>
+void plane(const ConvPlane& p) {
+  constexpr int kTall = kVectorBytes == 64 && is_floating<T> ? 8 : 4;
+  int64_t i = 0;
+  for (; i + kTall <= p.height; i += kTall) plane_rows<T, kTall>(p, i);
+  for (; i + 2 <= p.height; i += 2) plane_rows<T, 2>(p, i);
+  if (i < p.height) plane_rows<T, 1>(p, i);
+}
+
+// K taps at once, so that each vector of the gradient is read once for all of them.
+template <class T, int K>
+TENSOROPS_INLINE void plane_taps(const ConvPlaneGradient& p, int64_t tap) {
+  using V = Vec<T>;
+  T* const sums = static_cast<T*>(p.sums) + tap;
+  const int64_t across = (p.width + V::size - 1) / V::size;
+  const int64_t rows = across < kChain ? kChain / across : 1;
+  for (int64_t begin = 0; begin < p.height; begin += rows) {
+    const int64_t end = p.height - begin < rows ? p.height : begin + rows;
+    V sum[K];
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) sum[k] = V(T(0));
+    for (int64_t i = begin; i < end; ++i) {
+      const T* grad = static_cast<const T*>(p.grad) + i * p.grad_row;
+      const T* x = static_cast<const T*>(p.x) + i * p.x_row;
+      int64_t j = 0;
+      for (; j + V::size <= p.width; j += V::size) {
+        const V g = V::load(grad + j);
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k) sum[k] = fma(V::load(x + p.steps[tap + k] + j), g, sum[k]);
+      }
+      if (j < p.width) {
+        // Both operands end with the row: what lies behind may be inf or NaN.
+        const V g = load_lanes<T>(grad + j, p.width - j);
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k) sum[k] = fma(load_lanes<T>(x + p.steps[tap + k] + j, p.width - j), g, sum[k]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) sums[k] += sum_lanes(sum[k]);
+  }
+}
+
+template <class T>
+void plane_gradient(const ConvPlaneGradient& p) {
+  int64_t tap = 0;
+  for (; tap + 9 <= p.k; tap += 9) plane_taps<T, 9>(p, tap);
+  for (; tap + 5 <= p.k; tap += 5) plane_taps<T, 5>(p, tap);
+  for (; tap < p.k; ++tap) plane_taps<T, 1>(p, tap);
+}
+
+template <class T>
+void split(const void* row, int64_t n, int64_t step, void* to, int64_t phase) {
+  using V = Vec<T>;
+  const T* from = static_cast<const T*>(row);
+  T* out = static_cast<T*>(to);
+  int64_t i = 0;
+  if (step == 2) {
+    using Index = typename Native<typename MaskInt<T>::type>::type;
+    Index even, odd;
+    for (int l = 0; l < V::size; ++l) even[l] = 2 * l, odd[l] = 2 * l + 1;
+    for (; i + 2 * V::size <= n; i += 2 * V::size) {
+      const V a = V::load(from + i), b = V::load(from + i + V::size);
+      V(__builtin_shuffle(a.v, b.v, even)).store(out + i / 2);
+      V(__builtin_shuffle(a.v, b.v, odd)).store(out + phase + i / 2);
+    }
+  }
+  for (; i < n; ++i) out[i % step * phase + i / step] = from[i];
+}
+
 template <class T>
 void sum_run(const void* from, int64_t n, void* sum) {
   using V = Vec<T>;
@@ -203,6 +320,9 @@ extern const ConvKernels conv_kernels;
 const ConvKernels conv_kernels = {
     {SIZE(float), SIZE(double), SIZE(int32_t), SIZE(int64_t)},
     {tile<float>, tile<double>, tile<int32_t>, tile<int64_t>},
+    {plane<float>, plane<double>, plane<int32_t>, plane<int64_t>},
+    {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},
+    {split<float>, split<double>, split<int32_t>, split<int64_t>},
     {sum_run<float>, sum_run<double>, sum_run<int32_t>, sum_run<int64_t>},
     {add_rows<float>, add_rows<double>, add_rows<int32_t>, add_rows<int64_t>},
 };
