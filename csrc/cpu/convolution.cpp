@@ -29,6 +29,7 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;      // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;       // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;     // pixels that one task takes through one panel of weights
+constexpr int64_t kMostRows = 32;          // of any ConvTileSize
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -225,7 +226,7 @@ class DataTiles {
       : pass_(pass), images_(images), kernels_(kernels) {
     const int64_t pixels = pass.height * pass.width;
     // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them.
-    by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 2 >= kernels.size.rows;
+    by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 3 >= kernels.size.rows * 2;
     per_block_ = by_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
     blocks = divide_up(pixels, per_block_);
     out_adjacent_ = pass.pixel_stride == 1 && (by_rows_ || pass.row_stride == pass.width);
@@ -262,7 +263,6 @@ class DataTiles {
   int64_t blocks;
 
  private:
-  static constexpr int64_t kMostRows = 32;
   int64_t row_tile(int64_t most) const { return pass_.width / divide_up(pass_.width, most); }
 
   const DataPass& pass_;
@@ -325,9 +325,10 @@ class Planes {
   int64_t full_, part_;
 };
 
-// Passes with fewer output channels per group than this would leave most lanes of a tile empty; their vectors run along
-// the pixels of a row instead.
-constexpr int64_t kFewChannels = 4;
+// Passes with few output channels per group would leave most lanes of a tile empty; their vectors run along the pixels of
+// a row instead.
+bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channels <= kernels.size.vector; }
+
 constexpr int64_t kPlaneBytes = 256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
 
 void run_planes(const DataPass& pass, const Kernels& kernels) {
@@ -401,7 +402,7 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
 
 void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
-  if (pass.outer < kFewChannels) return run_planes(pass, kernels);
+  if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
   const Border border = border_of(pass);
   const Images images(pass.source, border, kernels);
   const Panels panels(pass.outer, kernels.size);
@@ -619,21 +620,21 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
                                            (input.size(2) - 1));
   border.right = std::max<int64_t>(0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left -
                                           (input.size(3) - 1));
-  if (inner == 1 && outer < kFewChannels && groups > 1) {
+  if (inner == 1 && groups > 1 && few_channels(outer, kernels)) {
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
   const Images images(input, border, kernels);
   const Panels panels(outer, kernels.size);
 
-  // Rows are in the order of the image's memory: (tap, channel) where channels are adjacent, else (channel, tap).
-  const bool channels_inside = images.channel == 1 && inner > 1;
+  // Rows are in the order of the result's memory.
+  const bool channels_inside = result.stride(1) == 1 && inner > 1;
   std::vector<int64_t> row_offsets(rows);
-  const auto row_of = [&](int64_t c, int64_t tap) { return channels_inside ? tap * inner + c : c * taps + tap; };
   for (int64_t c = 0; c < inner; ++c)
     for (int64_t tap = 0; tap < taps; ++tap)
-      row_offsets[row_of(c, tap)] = c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
-                                    tap % weight_size[3] * p.dilation[1] * images.pixel;
+      row_offsets[channels_inside ? tap * inner + c : c * taps + tap] =
+          c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
+          tap % weight_size[3] * p.dilation[1] * images.pixel;
 
   const int64_t part_bytes = groups * rows * panels.total() * width;
   const int64_t parts = std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
@@ -642,85 +643,94 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     return sums.data() + part * part_bytes + (group * panels.total() + panels.begin(panel)) * rows * width;
   };
 
-  // Blocks of pixels whose packed gradient stays in the L1 or L2 cache.
-  const int64_t block = std::min<int64_t>(pixels, kBlockPixels);
+  // Blocks of pixels whose packed gradient stays in the caches: a piece of an image, or several small images.
+  const int64_t block = std::min(pixels, kBlockPixels);
+  const int64_t together = std::clamp<int64_t>(
+      std::min(kBlockPixels / pixels, images.in_place() ? batch : kStaged / images.bytes()), 1, divide_up(batch, parts));
+  const int64_t image_step = images.in_place() ? input.stride(0) : images.bytes() / width;
   const auto element = static_cast<int64_t>(grad.element_size());
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
     std::memset(sum, 0, rows * panel_width * width);
-    int64_t steps[kBlockPixels], out_rows[32];
-    for (int64_t n = batch * part / parts; n < batch * (part + 1) / parts; ++n) {
-      const char* image = images.original(n);
-      if (!images.in_place()) {
-        for (int64_t item = 0; item < images.items(); ++item) images.copy(n, item, staged);
-        image = staged;
-      }
+    int64_t steps[kBlockPixels], out_rows[kMostRows];
+    for (int64_t r = 0; r < kMostRows; ++r) out_rows[r] = r * panel_width;
+    ConvTile tile;
+    tile.steps = steps;
+    tile.b = packed;
+    tile.columns = panel_width;
+    tile.out_type = kernels.compute_dtype();
+    tile.out_rows = out_rows;
+    tile.init_row = panel_width;
+    const int64_t last = batch * (part + 1) / parts;
+    for (int64_t n = batch * part / parts; n < last; n += together) {
+      const int64_t images_here = std::min(together, last - n);
+      if (!images.in_place())
+        for (int64_t item = 0; item < images_here * images.items(); ++item)
+          images.copy(n + item / images.items(), item % images.items(), staged + item / images.items() * images.bytes());
+      tile.x = (images.in_place() ? images.original(n) : staged) + group * inner * images.channel * width;
       const char* from = static_cast<const char*>(grad.const_data_ptr()) +
                          (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
       for (int64_t begin = 0; begin < pixels; begin += block) {
-        const int64_t count = std::min(block, pixels - begin);
         // Runs of pixels inside a row: their steps, and their gradients packed.
-        for (int64_t done = 0; done < count;) {
-          const int64_t i = (begin + done) / across, j = (begin + done) % across;
-          const int64_t run = std::min(count - done, across - j);
-          for (int64_t t = 0; t < run; ++t)
-            steps[done + t] = i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
-          kernels.pack(from + (i * grad.stride(2) + j * grad.stride(3)) * element, grad.stride(1), grad.stride(3),
-                       panels.columns_of(panel), run, static_cast<int>(panel_width), packed + done * panel_width * width);
-          done += run;
-        }
-        ConvTile tile;
-        tile.x = image + group * inner * images.channel * width;
-        tile.steps = steps;
-        tile.k = count;
-        tile.b = packed;
-        tile.columns = panel_width;
-        tile.out_type = kernels.compute_dtype();
-        tile.out_rows = out_rows;
+        tile.k = 0;
+        for (int64_t image = 0; image < images_here; ++image)
+          for (int64_t at = begin; at < std::min(begin + block, pixels);) {
+            const int64_t i = at / across, j = at % across;
+            const int64_t run = std::min(std::min(begin + block, pixels) - at, across - j);
+            for (int64_t t = 0; t < run; ++t)
+              steps[tile.k + t] = image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
+            kernels.pack(from + (image * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element, grad.stride(1),
+                         grad.stride(3), panels.columns_of(panel), run, static_cast<int>(panel_width),
+                         packed + tile.k * panel_width * width);
+            tile.k += run;
+            at += run;
+          }
         const int64_t tiles = divide_up(rows, kernels.size.rows);
-        for (int64_t r = 0; r < 32; ++r) out_rows[r] = r * panel_width;
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t first = rows * t / tiles;
           tile.row_count = rows * (t + 1) / tiles - first;
           tile.rows = row_offsets.data() + first;
           tile.out = sum + first * panel_width * width;
           tile.init = tile.out;
-          tile.init_row = panel_width;
           kernels.tile(tile);
         }
       }
     }
   };
-  const int64_t tasks = parts * groups * panels.count;
-  parallel(tasks, batch * pixels * rows * 4 / parts, [&](int64_t begin, int64_t end) {
-    const Scratch staged(images.in_place() ? 0 : images.bytes());
-    const Scratch packed(block * kernels.size.columns * width);
+  parallel(parts * groups * panels.count, batch * pixels * rows * 4 / parts, [&](int64_t begin, int64_t end) {
+    const Scratch staged(images.in_place() ? 0 : together * images.bytes());
+    const Scratch packed(kBlockPixels * kernels.size.columns * width);
     for (int64_t task = begin; task < end; ++task)
       accumulate(task / (groups * panels.count), task / panels.count % groups, task % panels.count, staged.data(),
                  packed.data());
   });
 
   // Parts added, and (row, out channel) turned into (out channel, row).
-  const ElementwiseKernel add =
-      TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(Elementwise::add)][static_cast<int>(kernels.compute)];
+  const auto compute = static_cast<int>(kernels.compute);
+  const auto& elementwise = TENSOROPS_KERNELS(elementwise_kernels);
+  const ElementwiseKernel add = elementwise.kernel[static_cast<int>(Elementwise::add)][compute];
+  const LoadKernel gather = elementwise.load[static_cast<int>(kernels.compute_dtype())][compute];
   ElementwiseParams plain_sum;
   plain_sum.real[0] = 1, plain_sum.integer[0] = 1;
-  parallel(groups * panels.count * inner, parts * taps * kernels.size.columns, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kRows = 64;
+  const int64_t pieces = divide_up(rows, kRows);
+  parallel(groups * panels.count * pieces, kRows * kernels.size.columns * parts, [&](int64_t begin, int64_t end) {
+    alignas(64) char line[kRows * 8];
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t c = item % inner, panel = item / inner % panels.count, group = item / (inner * panels.count);
+      const int64_t first = item % pieces * kRows, panel = item / pieces % panels.count;
+      const int64_t group = item / (pieces * panels.count), count = std::min(kRows, rows - first);
       const int64_t panel_width = panels.width_of(panel);
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t at = row_of(c, tap) * panel_width * width;
-        char* total = sums_at(0, group, panel) + at;
-        for (int64_t part = 1; part < parts; ++part) {
-          const void* in[3] = {total, sums_at(part, group, panel) + at, nullptr};
-          add(plain_sum, total, in, panel_width);
-        }
-        char* to = static_cast<char*>(result.data_ptr()) +
-                   ((group * outer + panels.begin(panel)) * result.stride(0) + c * result.stride(1) +
-                    tap / weight_size[3] * result.stride(2) + tap % weight_size[3] * result.stride(3)) * element;
-        kernels.store(total, to, result.stride(0) * element, panels.columns_of(panel));
+      char* const total = sums_at(0, group, panel) + first * panel_width * width;
+      for (int64_t part = 1; part < parts; ++part) {
+        const void* in[3] = {total, sums_at(part, group, panel) + first * panel_width * width, nullptr};
+        add(plain_sum, total, in, count * panel_width);
+      }
+      char* to = static_cast<char*>(result.data_ptr()) +
+                 ((group * outer + panels.begin(panel)) * rows + first) * element;
+      for (int64_t column = 0; column < panels.columns_of(panel); ++column, to += rows * element) {
+        gather(total + column * width, panel_width * width, line, count);
+        kernels.store(line, to, element, count);
       }
     }
   });

@@ -285,7 +285,11 @@ void split(const void* row, int64_t n, int64_t step, void* to, int64_t phase) {
       V(__builtin_shuffle(a.v, b.v, odd)).store(out + phase + i / 2);
     }
   }
-  for (; i < n; ++i) out[i % step * phase + i / step] = from[i];
+  // i is a multiple of the step here.
+  for (int64_t first = 0; first < step; ++first) {
+    T* to_phase = out + first * phase + i / step;
+    for (int64_t j = i + first; j < n; j += step) *to_phase++ = from[j];
+  }
 }
 
 template <class T>
