@@ -43,7 +43,8 @@ struct Kernels {
         tile(TENSOROPS_KERNELS(conv_kernels).tile[static_cast<int>(compute)]),
         load(TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)]),
         store(TENSOROPS_KERNELS(elementwise_kernels).store[static_cast<int>(compute)][static_cast<int>(dtype)]),
-        pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]) {}
+        pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]),
+        border(TENSOROPS_KERNELS(conv_kernels).border[static_cast<int>(dtype)]) {}
 
   DType compute_dtype() const {
     constexpr DType types[] = {DType::f32, DType::f64, DType::i32, DType::i64};
@@ -58,6 +59,7 @@ struct Kernels {
   LoadKernel load;
   StoreKernel store;
   GemmPack pack;
+  std::remove_extent_t<decltype(ConvKernels::border)> border;
 };
 
 // Columns of a product cut into panels of one or two vectors.
@@ -126,6 +128,11 @@ class Images {
     const int64_t right = border_.right * kernels_.width, w = source_.size(3);
     std::memset(to, 0, border_.top * line);
     to += border_.top * line;
+    if (source_.stride(3) == 1) {
+      kernels_.border(at(n, c, 0), source_.stride(2), source_.size(2), w, border_.left, border_.right, to, width_);
+      std::memset(to + source_.size(2) * line, 0, border_.bottom * line);
+      return;
+    }
     for (int64_t h = 0; h < source_.size(2); ++h, to += line) {
       std::memset(to, 0, left);
       kernels_.load(at(n, c, h), source_.stride(3) * element_, to + left, w);
@@ -293,6 +300,17 @@ class Planes {
     const int64_t width = kernels_.width, inside = source_.size(3);
     const char* plane = static_cast<const char*>(source_.const_data_ptr()) +
                         (n * source_.stride(0) + c * source_.stride(1)) * element_;
+    if (step_ == 1 && source_.stride(3) == 1) {
+      const int64_t first = std::clamp<int64_t>(begin - border_.top, 0, source_.size(2));
+      const int64_t last = std::clamp<int64_t>(begin - border_.top + rows, 0, source_.size(2));
+      const int64_t above = std::clamp<int64_t>(border_.top - begin, 0, rows);
+      std::memset(to, 0, above * row * width);
+      kernels_.border(plane + first * source_.stride(2) * element_, source_.stride(2), last - first, inside, border_.left,
+                      border_.right, to + above * row * width, row);
+      const int64_t written = above + last - first;
+      std::memset(to + written * row * width, 0, ((rows - written) * row + kernels_.size.vector) * width);
+      return;
+    }
     std::memset(line, 0, border_.left * width);
     std::memset(line + (border_.left + inside) * width, 0, border_.right * width);
     for (int64_t h = begin - border_.top; h < begin - border_.top + rows; ++h, to += row * width) {
@@ -353,15 +371,34 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
   const auto element = static_cast<int64_t>(pass.result.element_size());
   const bool direct = pass.pixel_stride == 1 && is_compute_type(kernels.dtype, kernels.compute);
   const auto plane_kernel = TENSOROPS_KERNELS(conv_kernels).plane[static_cast<int>(kernels.compute)];
+  const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
+  const int64_t group_weights = pass.outer * (k + 1);  // with the bias behind them
+  const Scratch weights(pass.groups * group_weights * width);
+  parallel(pass.groups, group_weights * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      char* to = weights.data() + group * group_weights * width;
+      for (int64_t o = 0; o < pass.outer; ++o)
+        for (int64_t c = 0; c < pass.inner; ++c)
+          for (const Tap& tap : pass.taps) {
+            const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
+            kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
+            to += width;
+          }
+      if (!pass.bias.defined()) continue;
+      const int64_t stride = pass.bias.stride(0) * weight_element;
+      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, to, pass.outer);
+    }
+  });
   const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
   parallel(tasks, block * pass.width * k * pass.outer / 4, [&](int64_t begin, int64_t end) {
-    const Scratch source(pass.inner * plane * width), line(planes.line_bytes()), weight((k + 1) * width);
-    const Scratch sums(direct ? 0 : block * pass.width * width);
+    const Scratch source(pass.inner * plane * width), line(planes.line_bytes());
+    const Scratch sums(direct ? 0 : pass.outer * block * pass.width * width);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % blocks * block, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
       ConvPlane p;
       p.height = std::min(block, pass.height - first);
       p.width = pass.width;
+      p.channels = pass.outer;
       for (int64_t c = 0; c < pass.inner; ++c)
         planes.copy(n, group * pass.inner + c, first * pass.step_h, (p.height - 1) * pass.step_h + reach,
                     source.data() + c * plane * width, line.data());
@@ -369,33 +406,21 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
       p.x_row = pass.step_h * planes.row;
       p.steps = steps.data();
       p.k = k;
-      p.weight = weight.data();
-      for (int64_t o = 0; o < pass.outer; ++o) {
-        const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
-        const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
-                           (group * pass.weight_group + o * pass.weight_outer) * weight_element;
-        char* to = weight.data();
-        for (int64_t c = 0; c < pass.inner; ++c)
-          for (const Tap& tap : pass.taps) {
-            kernels.load(from + (c * pass.weight_inner + tap.weight) * weight_element, weight_element, to, 1);
-            to += width;
-          }
-        const int64_t channel = group * pass.outer + o;
-        if (pass.bias.defined()) {
-          kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + channel * pass.bias.stride(0) * weight_element,
-                       weight_element, to, 1);
-          p.bias = to;
-        }
-        char* out = static_cast<char*>(pass.result.data_ptr()) +
-                    (pass.offset + n * pass.result.stride(0) + channel * pass.result.stride(1) + first * pass.row_stride) * element;
-        p.out = direct ? out : sums.data();
-        p.out_row = direct ? pass.row_stride : pass.width;
-        plane_kernel(p);
-        if (!direct)
+      p.weight = weights.data() + group * group_weights * width;
+      if (pass.bias.defined()) p.bias = static_cast<const char*>(p.weight) + pass.outer * k * width;
+      char* const out = static_cast<char*>(pass.result.data_ptr()) +
+                        (pass.offset + n * pass.result.stride(0) + group * pass.outer * pass.result.stride(1) +
+                         first * pass.row_stride) * element;
+      p.out = direct ? out : sums.data();
+      p.out_row = direct ? pass.row_stride : pass.width;
+      p.out_channel = direct ? pass.result.stride(1) : p.height * pass.width;
+      plane_kernel(p);
+      if (!direct)
+        for (int64_t o = 0; o < pass.outer; ++o)
           for (int64_t i = 0; i < p.height; ++i)
-            kernels.store(sums.data() + i * pass.width * width, out + i * pass.row_stride * element,
-                          pass.pixel_stride * element, pass.width);
-      }
+            kernels.store(sums.data() + (o * p.height + i) * pass.width * width,
+                          out + (o * pass.result.stride(1) + i * pass.row_stride) * element, pass.pixel_stride * element,
+                          pass.width);
     }
   });
 }
@@ -652,7 +677,6 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
-    std::memset(sum, 0, rows * panel_width * width);
     int64_t steps[kBlockPixels], out_rows[kMostRows];
     for (int64_t r = 0; r < kMostRows; ++r) out_rows[r] = r * panel_width;
     ConvTile tile;
@@ -662,6 +686,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     tile.out_type = kernels.compute_dtype();
     tile.out_rows = out_rows;
     tile.init_row = panel_width;
+    bool fresh = true;
     const int64_t last = batch * (part + 1) / parts;
     for (int64_t n = batch * part / parts; n < last; n += together) {
       const int64_t images_here = std::min(together, last - n);
@@ -692,9 +717,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
           tile.row_count = rows * (t + 1) / tiles - first;
           tile.rows = row_offsets.data() + first;
           tile.out = sum + first * panel_width * width;
-          tile.init = tile.out;
+          tile.init = fresh ? nullptr : tile.out;
           kernels.tile(tile);
         }
+        fresh = false;
       }
     }
   };
@@ -710,13 +736,13 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto compute = static_cast<int>(kernels.compute);
   const auto& elementwise = TENSOROPS_KERNELS(elementwise_kernels);
   const ElementwiseKernel add = elementwise.kernel[static_cast<int>(Elementwise::add)][compute];
-  const LoadKernel gather = elementwise.load[static_cast<int>(kernels.compute_dtype())][compute];
+  const GemmPack transpose = TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(kernels.compute_dtype())];
   ElementwiseParams plain_sum;
   plain_sum.real[0] = 1, plain_sum.integer[0] = 1;
   constexpr int64_t kRows = 64;
   const int64_t pieces = divide_up(rows, kRows);
   parallel(groups * panels.count * pieces, kRows * kernels.size.columns * parts, [&](int64_t begin, int64_t end) {
-    alignas(64) char line[kRows * 8];
+    const Scratch turned(kRows * kernels.size.columns * width);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item % pieces * kRows, panel = item / pieces % panels.count;
       const int64_t group = item / (pieces * panels.count), count = std::min(kRows, rows - first);
@@ -728,10 +754,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
       }
       char* to = static_cast<char*>(result.data_ptr()) +
                  ((group * outer + panels.begin(panel)) * rows + first) * element;
-      for (int64_t column = 0; column < panels.columns_of(panel); ++column, to += rows * element) {
-        gather(total + column * width, panel_width * width, line, count);
-        kernels.store(line, to, element, count);
-      }
+      const int64_t columns = panels.columns_of(panel);
+      transpose(total, panel_width, 1, count, columns, kRows, turned.data());
+      for (int64_t column = 0; column < columns; ++column, to += rows * element)
+        kernels.store(turned.data() + column * kRows * width, to, element, count);
     }
   });
   return result;

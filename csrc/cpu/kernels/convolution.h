@@ -42,9 +42,9 @@ struct ConvTileSize {
   int columns, vector;
 };
 
-// Few output channels (depthwise above all): vectors run along pixels instead. One output channel over a rectangle:
+// Few output channels (depthwise above all): vectors run along pixels instead. A rectangle of a few output channels:
 //
-//   out[i, j] = bias + sum over p of weight[p] * x[i * x_row + steps[p] + j]
+//   out[c, i, j] = bias[c] + sum over p of weight[c, p] * x[i * x_row + steps[p] + j]
 //
 // x may be read up to one vector past the last column.
 struct ConvPlane {
@@ -53,9 +53,10 @@ struct ConvPlane {
   const int64_t* steps = nullptr;
   const void* weight = nullptr;
   int64_t k = 0;
-  const void* bias = nullptr;  // one value, or null
+  const void* bias = nullptr;  // or null
   void* out = nullptr;
-  int64_t out_row = 0;
+  int64_t out_channel = 0, out_row = 0;
+  int64_t channels = 0;
   int64_t height = 0, width = 0;
 };
 
@@ -76,6 +77,9 @@ struct ConvKernels {
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
   void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
   void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
+  // Rows of n adjacent elements, from a storage dtype to its compute type, between `left` and `right` zeros.
+  void (*border[static_cast<int>(DType::count)])(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t left,
+                                                 int64_t right, void* to, int64_t to_row);
   // to[i % step * phase + i / step] = row[i] for i < n; all of the compute type.
   void (*split[static_cast<int>(Compute::count)])(const void* row, int64_t n, int64_t step, void* to, int64_t phase);
   // Of the compute type: *sum += the sum of n adjacent elements; sums[i] += each of `count` rows' element i < n.
