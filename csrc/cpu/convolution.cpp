@@ -29,6 +29,7 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;      // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;       // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;     // pixels that one task takes through one panel of weights
+constexpr int64_t kRowsTogether = 8;      // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kMostRows = 32;          // of any ConvTileSize
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -425,8 +426,87 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
   });
 }
 
+// Depthwise with adjacent channels.
+bool by_channels(const Tensor& a, const Tensor& b, int64_t inner, int64_t outer, const Kernels& kernels) {
+  return inner == 1 && outer == 1 && a.size(1) >= 4 && a.stride(1) == 1 && b.stride(1) == 1 &&
+         TENSOROPS_KERNELS(conv_kernels).channels[static_cast<int>(kernels.dtype)] != nullptr;
+}
+
+// The taps that reach inside an image from a run of pixels of one row, and where they read: f(first pixel, pixels, taps).
+class TapRuns {
+ public:
+  TapRuns(const std::vector<Tap>& taps, int64_t step_h, int64_t step_w, const Tensor& image)
+      : taps_(taps), step_h_(step_h), step_w_(step_w), image_(image) {}
+
+  template <class F>
+  void row(int64_t i, int64_t width, F f) {
+    for (int64_t j = 0; j < width;) {
+      // All pixels up to `next` are reached by the same taps.
+      int64_t next = width;
+      steps_.clear();
+      rows_.clear();
+      for (size_t t = 0; t < taps_.size(); ++t) {
+        const int64_t h = i * step_h_ + taps_[t].h, w = j * step_w_ + taps_[t].w;
+        if (h < 0 || h >= image_.size(2)) continue;
+        const bool inside = w >= 0 && w < image_.size(3);
+        // The pixel at which this tap next crosses an edge of the image.
+        const int64_t edge = w < 0 ? 0 : image_.size(3);
+        if (w < image_.size(3)) next = std::min(next, j + divide_up(edge - w, step_w_));
+        if (!inside) continue;
+        steps_.push_back(h * image_.stride(2) + w * image_.stride(3));
+        rows_.push_back(static_cast<int64_t>(t));
+      }
+      f(j, next - j, steps_, rows_);
+      j = next;
+    }
+  }
+
+ private:
+  const std::vector<Tap>& taps_;
+  const int64_t step_h_, step_w_;
+  const Tensor& image_;
+  std::vector<int64_t> steps_, rows_;
+};
+
+void run_channels(const DataPass& pass, const Kernels& kernels) {
+  const auto kernel = TENSOROPS_KERNELS(conv_kernels).channels[static_cast<int>(kernels.dtype)];
+  const auto element = static_cast<int64_t>(pass.result.element_size());
+  const auto taps = static_cast<int64_t>(pass.taps.size());
+  const int64_t channels = pass.groups, width = kernels.width;
+  const Scratch weights((taps + 1) * channels * width);
+  for (int64_t t = 0; t < taps; ++t)
+    kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + pass.taps[t].weight * element,
+                 pass.weight_group * element, weights.data() + t * channels * width, channels);
+  char* const bias = weights.data() + taps * channels * width;
+  if (pass.bias.defined())
+    kernels.load(pass.bias.const_data_ptr(), pass.bias.stride(0) * element, bias, channels);
+  parallel(pass.source.size(0) * pass.height, pass.width * channels * taps / 4, [&](int64_t begin, int64_t end) {
+    TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t n = item / pass.height, i = item % pass.height;
+      runs.row(i, pass.width, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
+        ConvChannels c;
+        c.x = static_cast<const char*>(pass.source.const_data_ptr()) + n * pass.source.stride(0) * element;
+        c.x_pixel = pass.step_w * pass.source.stride(3);
+        c.steps = steps.data();
+        c.weight_rows = rows.data();
+        c.k = static_cast<int64_t>(steps.size());
+        c.weight = weights.data();
+        c.bias = pass.bias.defined() ? bias : nullptr;
+        c.out = static_cast<char*>(pass.result.data_ptr()) +
+                (pass.offset + n * pass.result.stride(0) + i * pass.row_stride + j * pass.pixel_stride) * element;
+        c.out_pixel = pass.pixel_stride;
+        c.pixels = pixels;
+        c.channels = channels;
+        kernel(c);
+      });
+    }
+  });
+}
+
 void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
+  if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
   const Border border = border_of(pass);
   const Images images(pass.source, border, kernels);
@@ -621,6 +701,59 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
   });
 }
 
+// The same with adjacent channels: images in parts cut by size alone, added in order.
+void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
+                              const Kernels& kernels) {
+  const auto& table = TENSOROPS_KERNELS(conv_kernels);
+  const auto kernel = table.channels_gradient[static_cast<int>(kernels.dtype)];
+  const auto add_rows = table.add_rows[static_cast<int>(kernels.compute)];
+  std::vector<Tap> taps;
+  for (int64_t h = 0; h < result.size(2); ++h)
+    for (int64_t w = 0; w < result.size(3); ++w)
+      taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
+                      h * result.stride(2) + w * result.stride(3)});
+  const auto element = static_cast<int64_t>(grad.element_size());
+  const int64_t channels = p.groups, width = kernels.width, batch = grad.size(0);
+  const auto count = static_cast<int64_t>(taps.size());
+  const int64_t sums_bytes = count * channels * width;
+  const int64_t parts = std::clamp<int64_t>(kSums / sums_bytes, 1, std::min<int64_t>(batch, 16));
+  const Scratch sums(parts * sums_bytes);
+  parallel(parts, grad.numel() * count / parts, [&](int64_t begin, int64_t end) {
+    TapRuns runs(taps, p.stride[0], p.stride[1], input);
+    const Scratch rows_sum(sums_bytes);
+    for (int64_t part = begin; part < end; ++part) {
+      char* const total = sums.data() + part * sums_bytes;
+      std::memset(total, 0, sums_bytes);
+      for (int64_t n = batch * part / parts; n < batch * (part + 1) / parts; ++n)
+        for (int64_t first = 0; first < grad.size(2); first += kRowsTogether) {
+          std::memset(rows_sum.data(), 0, sums_bytes);
+          for (int64_t i = first; i < std::min(first + kRowsTogether, grad.size(2)); ++i)
+            runs.row(i, grad.size(3), [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
+              ConvChannelsGradient c;
+              c.x = static_cast<const char*>(input.const_data_ptr()) + n * input.stride(0) * element;
+              c.x_pixel = p.stride[1] * input.stride(3);
+              c.steps = steps.data();
+              c.weight_rows = rows.data();
+              c.k = static_cast<int64_t>(steps.size());
+              c.grad = static_cast<const char*>(grad.const_data_ptr()) +
+                       (n * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
+              c.grad_pixel = grad.stride(3);
+              c.pixels = pixels;
+              c.channels = channels;
+              c.sums = rows_sum.data();
+              c.sums_row = channels;
+              kernel(c);
+            });
+          add_rows(rows_sum.data(), 0, 1, count * channels, total);
+        }
+    }
+  });
+  for (int64_t part = 1; part < parts; ++part) add_rows(sums.data() + part * sums_bytes, 0, 1, count * channels, sums.data());
+  for (int64_t t = 0; t < count; ++t)
+    kernels.store(sums.data() + t * channels * width, static_cast<char*>(result.data_ptr()) + taps[t].weight * element,
+                  result.stride(0) * element, channels);
+}
+
 // Sums over pixels. The batch is cut into parts by size alone; each part's sums are a tile product whose rows are
 // (channel, tap), whose columns are output channels and whose k runs over pixels; the parts are added in order.
 Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef weight_size, c10::IntArrayRef stride,
@@ -645,6 +778,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
                                            (input.size(2) - 1));
   border.right = std::max<int64_t>(0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left -
                                           (input.size(3) - 1));
+  if (by_channels(grad, input, inner, outer, kernels)) {
+    channels_weight_gradient(grad, input, result, p, kernels);
+    return result;
+  }
   if (inner == 1 && groups > 1 && few_channels(outer, kernels)) {
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
@@ -661,6 +798,11 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
           c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
           tap % weight_size[3] * p.dilation[1] * images.pixel;
 
+  const auto adjacent = [&](int64_t first, int64_t count) {
+    for (int64_t r = 1; r < count; ++r)
+      if (row_offsets[first + r] != row_offsets[first] + r) return false;
+    return true;
+  };
   const int64_t part_bytes = groups * rows * panels.total() * width;
   const int64_t parts = std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
   const Scratch sums(parts * part_bytes);
@@ -716,6 +858,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
           const int64_t first = rows * t / tiles;
           tile.row_count = rows * (t + 1) / tiles - first;
           tile.rows = row_offsets.data() + first;
+          tile.adjacent = adjacent(first, tile.row_count);
           tile.out = sum + first * panel_width * width;
           tile.init = fresh ? nullptr : tile.out;
           kernels.tile(tile);
@@ -821,7 +964,14 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
             }
             sum_run(values, count, total);
           }
-      kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, width, 1);
+      if (kernels.compute == Compute::f32) {
+        // Kept in f64 until here.
+        double sum;
+        std::memcpy(&sum, total, sizeof(sum));
+        const auto rounded = static_cast<float>(sum);
+        std::memcpy(total, &rounded, sizeof(rounded));
+      }
+      kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, element, 1);
     }
   });
   return result;

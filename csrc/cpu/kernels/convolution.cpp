@@ -3,6 +3,7 @@
 
 #include "cpu/kernels/convert.h"
 #include "cpu/kernels/lanes.h"
+#include "cpu/kernels/vec_convert.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -302,6 +303,92 @@ void plane_gradient(const ConvPlaneGradient& p) {
   for (; tap < p.k; ++tap) plane_taps<T, 1>(p, tap);
 }
 
+// P pixels by N vectors of channels, the last of them `lanes` wide.
+template <class S, class T, int P, int N>
+TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c, int64_t lanes) {
+  using V = Vec<T>;
+  const S* const x = static_cast<const S*>(a.x) + j * a.x_pixel + c;
+  const T* const weight = static_cast<const T*>(a.weight) + c;
+  const T* const bias = static_cast<const T*>(a.bias) + c;
+  const int64_t x_pixel = a.x_pixel;
+  const auto width = [&](int v) TENSOROPS_LAMBDA_INLINE { return v + 1 < N ? int64_t(V::size) : lanes; };
+  V sum[P][N];
+#pragma GCC unroll 4
+  for (int v = 0; v < N; ++v) {
+    const V first = a.bias != nullptr ? load_lanes<T>(bias + v * V::size, width(v)) : V(T(0));
+#pragma GCC unroll 4
+    for (int i = 0; i < P; ++i) sum[i][v] = first;
+  }
+  for (int64_t p = 0; p < a.k; ++p) {
+    const S* at = x + a.steps[p];
+    const T* row = weight + a.weight_rows[p] * a.channels;
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      const V w = load_lanes<T>(row + v * V::size, width(v));
+#pragma GCC unroll 4
+      for (int i = 0; i < P; ++i) sum[i][v] = fma(load_lanes<T>(at + i * x_pixel + v * V::size, width(v)), w, sum[i][v]);
+    }
+  }
+  S* out = static_cast<S*>(a.out) + j * a.out_pixel + c;
+#pragma GCC unroll 4
+  for (int i = 0; i < P; ++i, out += a.out_pixel)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      if (width(v) == V::size) store_vec(sum[i][v], out + v * V::size);
+      else store_vec(sum[i][v], out + v * V::size, width(v));
+    }
+}
+
+template <class S, class T>
+void channels(const ConvChannels& a) {
+  constexpr int V = Vec<T>::size;
+  const auto columns = [&]<int N>(int64_t c, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
+    int64_t j = 0;
+    for (; j + 4 <= a.pixels; j += 4) channels_tile<S, T, 4, N>(a, j, c, lanes);
+    for (; j < a.pixels; ++j) channels_tile<S, T, 1, N>(a, j, c, lanes);
+  };
+  int64_t c = 0;
+  for (; c + 2 * V <= a.channels; c += 2 * V) columns.template operator()<2>(c, V);
+  for (; c < a.channels; c += V) columns.template operator()<1>(c, a.channels - c < V ? a.channels - c : V);
+}
+
+// K taps at once, one vector of channels.
+template <class S, class T, int K>
+TENSOROPS_INLINE void channels_taps(const ConvChannelsGradient& a, int64_t tap, int64_t c, int64_t lanes) {
+  using V = Vec<T>;
+  const S* x[K];
+  V sum[K];
+#pragma GCC unroll 16
+  for (int p = 0; p < K; ++p) {
+    x[p] = static_cast<const S*>(a.x) + a.steps[tap + p] + c;
+    sum[p] = V(T(0));
+  }
+  const S* grad = static_cast<const S*>(a.grad) + c;
+  int64_t offset = 0;
+  for (int64_t j = 0; j < a.pixels; ++j, grad += a.grad_pixel, offset += a.x_pixel) {
+    const V g = load_lanes<T>(grad, lanes);
+#pragma GCC unroll 16
+    for (int p = 0; p < K; ++p) sum[p] = fma(load_lanes<T>(x[p] + offset, lanes), g, sum[p]);
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < K; ++p) {
+    T* to = static_cast<T*>(a.sums) + a.weight_rows[tap + p] * a.sums_row + c;
+    store_lanes<T>(load_lanes<T>(to, lanes) + sum[p], to, lanes);
+  }
+}
+
+template <class S, class T>
+void channels_gradient(const ConvChannelsGradient& a) {
+  constexpr int V = Vec<T>::size;
+  for (int64_t c = 0; c < a.channels; c += V) {
+    const int64_t lanes = a.channels - c < V ? a.channels - c : V;
+    int64_t tap = 0;
+    for (; tap + 9 <= a.k; tap += 9) channels_taps<S, T, 9>(a, tap, c, lanes);
+    for (; tap + 3 <= a.k; tap += 3) channels_taps<S, T, 3>(a, tap, c, lanes);
+    for (; tap < a.k; ++tap) channels_taps<S, T, 1>(a, tap, c, lanes);
+  }
+}
+
 template <class S, class T>
 void border(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t left, int64_t right, void* to,
             int64_t to_row) {
@@ -338,6 +425,12 @@ void split(const void* row, int64_t n, int64_t step, void* to, int64_t phase) {
 }
 
 template <class T>
+struct TotalOf { using type = T; };
+template <> struct TotalOf<float> { using type = double; };
+template <class T>
+using Total = typename TotalOf<T>::type;
+
+template <class T>
 void sum_run(const void* from, int64_t n, void* sum) {
   using V = Vec<T>;
   const T* x = static_cast<const T*>(from);
@@ -346,7 +439,12 @@ void sum_run(const void* from, int64_t n, void* sum) {
   for (; i + 4 * V::size <= n; i += 4 * V::size)
     for (int v = 0; v < 4; ++v) lanes[v] = lanes[v] + V::load(x + i + v * V::size);
   for (int v = 0; i < n; i += V::size, v = (v + 1) % 4) lanes[v] = lanes[v] + load_lanes<T>(x + i, n - i);
-  *static_cast<T*>(sum) += sum_lanes((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]));
+  const V all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+  T each[V::size];
+  all.store(each);
+  Total<T> total = *static_cast<Total<T>*>(sum);
+  for (int l = 0; l < V::size; ++l) total += each[l];
+  *static_cast<Total<T>*>(sum) = total;
 }
 
 template <class T>
@@ -361,6 +459,10 @@ void add_rows(const void* from, int64_t row_stride, int64_t count, int64_t n, vo
   }
 }
 
+// In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
+#define FLOATING(f)                                                                                           \
+  {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half, float>, f<float, float>, f<double, double>, nullptr, \
+   f<BFloat16, float>}
 #define SIZE(T) {rows_of<T>, single_rows_of<T>, kVectors * Vec<T>::size, Vec<T>::size}
 
 }  // namespace
@@ -371,6 +473,8 @@ const ConvKernels conv_kernels = {
     {tile<float>, tile<double>, tile<int32_t>, tile<int64_t>},
     {plane<float>, plane<double>, plane<int32_t>, plane<int64_t>},
     {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},
+    FLOATING(channels),
+    FLOATING(channels_gradient),
     {border<uint8_t, int32_t>, border<int8_t, int32_t>, border<int16_t, int32_t>, border<int32_t, int32_t>,
      border<int64_t, int64_t>, border<Half, float>, border<float, float>, border<double, double>, nullptr,
      border<BFloat16, float>},

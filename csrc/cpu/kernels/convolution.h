@@ -72,17 +72,52 @@ struct ConvPlaneGradient {
   void* sums = nullptr;
 };
 
+// Depthwise with adjacent channels: vectors run along those, and images are read where they lie. For a run of pixels that
+// the same taps reach, each as many channels:
+//
+//   out[j, c] = bias[c] + sum over p of weight[weight_rows[p] * channels + c] * x[steps[p] + j * x_pixel + c]
+struct ConvChannels {
+  const void* x = nullptr;      // storage dtype
+  int64_t x_pixel = 0;
+  const int64_t* steps = nullptr;
+  const int64_t* weight_rows = nullptr;
+  int64_t k = 0;
+  const void* weight = nullptr;  // this and the bias, which may be null, of the compute type
+  const void* bias = nullptr;
+  void* out = nullptr;           // storage dtype
+  int64_t out_pixel = 0;
+  int64_t pixels = 0, channels = 0;
+};
+
+// And its weight gradient: sums[weight_rows[p] * sums_row + c] += sum over j of grad[j * grad_pixel + c] * x[...].
+struct ConvChannelsGradient {
+  const void* x = nullptr;  // this and grad of the storage dtype
+  int64_t x_pixel = 0;
+  const int64_t* steps = nullptr;
+  const int64_t* weight_rows = nullptr;
+  int64_t k = 0;
+  const void* grad = nullptr;
+  int64_t grad_pixel = 0;
+  int64_t pixels = 0, channels = 0;
+  void* sums = nullptr;  // compute type
+  int64_t sums_row = 0;
+};
+
 struct ConvKernels {
   ConvTileSize size[static_cast<int>(Compute::count)];
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
   void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
   void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
+  // By storage dtype; null for integers.
+  void (*channels[static_cast<int>(DType::count)])(const ConvChannels&);
+  void (*channels_gradient[static_cast<int>(DType::count)])(const ConvChannelsGradient&);
   // Rows of n adjacent elements, from a storage dtype to its compute type, between `left` and `right` zeros.
   void (*border[static_cast<int>(DType::count)])(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t left,
                                                  int64_t right, void* to, int64_t to_row);
   // to[i % step * phase + i / step] = row[i] for i < n; all of the compute type.
   void (*split[static_cast<int>(Compute::count)])(const void* row, int64_t n, int64_t step, void* to, int64_t phase);
-  // Of the compute type: *sum += the sum of n adjacent elements; sums[i] += each of `count` rows' element i < n.
+  // Of the compute type: *sum (f64 for f32) += the sum of n adjacent elements; sums[i] += each of `count` rows' element
+  // i < n.
   void (*sum_run[static_cast<int>(Compute::count)])(const void* from, int64_t n, void* sum);
   void (*add_rows[static_cast<int>(Compute::count)])(const void* from, int64_t row_stride, int64_t count, int64_t n,
                                                      void* sums);
