@@ -18,7 +18,8 @@ using ops::OptionalTensor;
 struct Params {
   std::vector<SymInt> stride, padding, dilation;
   SymInt groups;
-  Params(SymInts s, SymInts p, SymInts d, SymInt g) : stride(s.vec()), padding(p.vec()), dilation(d.vec()), groups(std::move(g)) {}
+  Params(SymInts s, SymInts p, SymInts d, SymInt g)
+      : stride(s.vec()), padding(p.vec()), dilation(d.vec()), groups(std::move(g)) {}
 
   Tensor conv2d(const Tensor& input, const Tensor& weight) const {
     return ops::_conv2d(input, weight, std::nullopt, stride, padding, dilation, groups);
@@ -36,8 +37,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   const Tensor absent;
   const Tensor& b = bias ? *bias : absent;
   Graph graph("Conv2dBackward", {&input, &weight, &b});
-  Tensor output =
-      Graph::forward([&] { return ops::_conv2d(input, weight, bias, stride, padding, dilation, groups); });
+  Tensor output = Graph::forward([&] { return ops::_conv2d(input, weight, bias, stride, padding, dilation, groups); });
   if (graph.recording())
     graph.record({&output}, {&input, &weight}, [params = Params(stride, padding, dilation, groups)](Backward& back) {
       const Tensor &grad = back.gradient(), &input = back.saved(0), &weight = back.saved(1);
@@ -48,8 +48,8 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   return output;
 }
 
-Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, SymInts input_size, SymInts stride, SymInts padding,
-                             SymInts dilation, SymInt groups) {
+Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, SymInts input_size, SymInts stride,
+                             SymInts padding, SymInts dilation, SymInt groups) {
   Graph graph("Conv2dInputGradientBackward", {&grad, &weight});
   Tensor result = Graph::forward(
       [&] { return ops::conv2d_input_gradient(grad, weight, input_size, stride, padding, dilation, groups); });
@@ -62,8 +62,8 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, SymInts i
   return result;
 }
 
-Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, SymInts weight_size, SymInts stride, SymInts padding,
-                              SymInts dilation, SymInt groups) {
+Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, SymInts weight_size, SymInts stride,
+                              SymInts padding, SymInts dilation, SymInt groups) {
   Graph graph("Conv2dWeightGradientBackward", {&grad, &input});
   Tensor result = Graph::forward(
       [&] { return ops::conv2d_weight_gradient(grad, input, weight_size, stride, padding, dilation, groups); });

@@ -1,8 +1,8 @@
 // Convolution on the CPU: three passes over one inner kernel (kernels/convolution.h), a product of tiles that reads the
 // image through tables of offsets.
 //
-// Workspace, beside the result: the weights once more, packed; what a thread works on of the image, with its zero border
-// and in the compute type (kStaged, or one image where that is larger; nothing when there is no border and no
+// Workspace, beside the result: the weights once more, packed; what a thread works on of the image, with its zero
+// border and in the compute type (kStaged, or one image where that is larger; nothing when there is no border and no
 // conversion); for the weight gradient, sums of at most kSums or one weight tensor.
 #include "ops/convolution.h"
 
@@ -26,11 +26,11 @@ using at::Tensor;
 using ops::OptionalTensor;
 using Params = ConvParams<int64_t>;
 
-constexpr int64_t kStaged = 1 << 20;      // bytes of bordered images per thread
-constexpr int64_t kSums = 16 << 20;       // bytes of partial weight gradients
-constexpr int64_t kBlockPixels = 256;     // pixels that one task takes through one panel of weights
-constexpr int64_t kRowsTogether = 8;      // rows of pixels whose sums are kept apart from the total
-constexpr int64_t kMostRows = 32;          // of any ConvTileSize
+constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
+constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
+constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
+constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
+constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -82,8 +82,8 @@ struct Border {
   bool any() const { return top > 0 || left > 0 || bottom > 0 || right > 0; }
 };
 
-// A batch of images as the inner kernel wants them: in the compute type, with a border of zeros. Images that already are
-// so are used where they lie; the others are copied, a few at a time.
+// A batch of images as the inner kernel wants them: in the compute type, with a border of zeros. Images that already
+// are so are used where they lie; the others are copied, a few at a time.
 class Images {
  public:
   Images(const Tensor& t, const Border& border, const Kernels& kernels)
@@ -110,8 +110,10 @@ class Images {
   int64_t items() const { return channels_last_ ? height_ : source_.size(1); }
   int64_t item_cost() const { return channels_last_ ? row : channel; }
   void copy(int64_t n, int64_t item, char* image) const {
-    if (channels_last_) copy_row(n, item, image + item * row * kernels_.width);
-    else copy_channel(n, item, image + item * channel * kernels_.width);
+    if (channels_last_)
+      copy_row(n, item, image + item * row * kernels_.width);
+    else
+      copy_channel(n, item, image + item * channel * kernels_.width);
   }
   const char* original(int64_t n) const {
     return static_cast<const char*>(source_.const_data_ptr()) + n * source_.stride(0) * element_;
@@ -154,7 +156,8 @@ class Images {
       kernels_.load(from, element_, to + left, source_.size(3) * channels);
     } else {
       for (int64_t w = 0; w < source_.size(3); ++w)
-        kernels_.load(from + w * source_.stride(3) * element_, element_, to + left + w * pixel * kernels_.width, channels);
+        kernels_.load(from + w * source_.stride(3) * element_, element_, to + left + w * pixel * kernels_.width,
+                      channels);
     }
     std::memset(to + row * kernels_.width - right, 0, right);
   }
@@ -174,15 +177,15 @@ struct Tap {
 
 // A convolution in the direction of the data: forward, or one phase of the input gradient.
 struct DataPass {
-  Tensor source;           // (batch, groups * inner, height, width)
+  Tensor source;  // (batch, groups * inner, height, width)
   int64_t groups, inner, outer;
   std::vector<Tap> taps;
   int64_t step_h, step_w;
-  Tensor weight;           // strides below, in elements
+  Tensor weight;  // strides below, in elements
   int64_t weight_group, weight_outer, weight_inner;
-  Tensor bias;             // (groups * outer) or undefined
-  Tensor result;           // (batch, groups * outer, ., .), of which every result_step-th pixel from result_offset is written
-  int64_t height, width;   // pixels written
+  Tensor bias;    // (groups * outer) or undefined
+  Tensor result;  // (batch, groups * outer, ., .), of which every result_step-th pixel from result_offset is written
+  int64_t height, width;  // pixels written
   int64_t row_stride, pixel_stride, offset;
 };
 
@@ -197,10 +200,10 @@ Border border_of(const DataPass& pass) {
   return border;
 }
 
-// Weights of one group and panel as k rows of the panel's width. k runs over (channel, tap), or over (tap, channel) where
-// the image's channels are adjacent.
-void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, int64_t first, int64_t columns, int64_t width,
-                  bool channels_inside, char* to) {
+// Weights of one group and panel as k rows of the panel's width. k runs over (channel, tap), or over (tap, channel)
+// where the image's channels are adjacent.
+void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, int64_t first, int64_t columns,
+                  int64_t width, bool channels_inside, char* to) {
   const auto element = static_cast<int64_t>(pass.weight.element_size());
   const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
                      (group * pass.weight_group + first * pass.weight_outer) * element;
@@ -299,15 +302,15 @@ class Planes {
   // Rows [begin, begin + rows) of the bordered image.
   void copy(int64_t n, int64_t c, int64_t begin, int64_t rows, char* to, char* line) const {
     const int64_t width = kernels_.width, inside = source_.size(3);
-    const char* plane = static_cast<const char*>(source_.const_data_ptr()) +
-                        (n * source_.stride(0) + c * source_.stride(1)) * element_;
+    const char* plane =
+        static_cast<const char*>(source_.const_data_ptr()) + (n * source_.stride(0) + c * source_.stride(1)) * element_;
     if (step_ == 1 && source_.stride(3) == 1) {
       const int64_t first = std::clamp<int64_t>(begin - border_.top, 0, source_.size(2));
       const int64_t last = std::clamp<int64_t>(begin - border_.top + rows, 0, source_.size(2));
       const int64_t above = std::clamp<int64_t>(border_.top - begin, 0, rows);
       std::memset(to, 0, above * row * width);
-      kernels_.border(plane + first * source_.stride(2) * element_, source_.stride(2), last - first, inside, border_.left,
-                      border_.right, to + above * row * width, row);
+      kernels_.border(plane + first * source_.stride(2) * element_, source_.stride(2), last - first, inside,
+                      border_.left, border_.right, to + above * row * width, row);
       const int64_t written = above + last - first;
       std::memset(to + written * row * width, 0, ((rows - written) * row + kernels_.size.vector) * width);
       return;
@@ -344,11 +347,12 @@ class Planes {
   int64_t full_, part_;
 };
 
-// Passes with few output channels per group would leave most lanes of a tile empty; their vectors run along the pixels of
-// a row instead.
+// Passes with few output channels per group would leave most lanes of a tile empty; their vectors run along the pixels
+// of a row instead.
 bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channels <= kernels.size.vector; }
 
-constexpr int64_t kPlaneBytes = 256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
+constexpr int64_t kPlaneBytes =
+    256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
 
 void run_planes(const DataPass& pass, const Kernels& kernels) {
   const Border border = border_of(pass);
@@ -359,7 +363,8 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
   for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
   // Output rows of a block, and the bordered rows they read.
   const int64_t affordable = kPlaneBytes / (std::max<int64_t>(1, pass.inner) * planes.row * width);
-  const int64_t block = std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
+  const int64_t block =
+      std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
   const int64_t rows = (block - 1) * pass.step_h + reach, blocks = divide_up(pass.height, block);
   const int64_t plane = planes.elements(rows);
 
@@ -382,12 +387,14 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
         for (int64_t c = 0; c < pass.inner; ++c)
           for (const Tap& tap : pass.taps) {
             const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
-            kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
+            kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element,
+                         to, 1);
             to += width;
           }
       if (!pass.bias.defined()) continue;
       const int64_t stride = pass.bias.stride(0) * weight_element;
-      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, to, pass.outer);
+      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, to,
+                   pass.outer);
     }
   });
   const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
@@ -395,7 +402,8 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
     const Scratch source(pass.inner * plane * width), line(planes.line_bytes());
     const Scratch sums(direct ? 0 : pass.outer * block * pass.width * width);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task % blocks * block, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
+      const int64_t first = task % blocks * block, group = task / blocks % pass.groups,
+                    n = task / (blocks * pass.groups);
       ConvPlane p;
       p.height = std::min(block, pass.height - first);
       p.width = pass.width;
@@ -411,7 +419,8 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
       if (pass.bias.defined()) p.bias = static_cast<const char*>(p.weight) + pass.outer * k * width;
       char* const out = static_cast<char*>(pass.result.data_ptr()) +
                         (pass.offset + n * pass.result.stride(0) + group * pass.outer * pass.result.stride(1) +
-                         first * pass.row_stride) * element;
+                         first * pass.row_stride) *
+                            element;
       p.out = direct ? out : sums.data();
       p.out_row = direct ? pass.row_stride : pass.width;
       p.out_channel = direct ? pass.result.stride(1) : p.height * pass.width;
@@ -420,8 +429,8 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
         for (int64_t o = 0; o < pass.outer; ++o)
           for (int64_t i = 0; i < p.height; ++i)
             kernels.store(sums.data() + (o * p.height + i) * pass.width * width,
-                          out + (o * pass.result.stride(1) + i * pass.row_stride) * element, pass.pixel_stride * element,
-                          pass.width);
+                          out + (o * pass.result.stride(1) + i * pass.row_stride) * element,
+                          pass.pixel_stride * element, pass.width);
     }
   });
 }
@@ -432,7 +441,8 @@ bool by_channels(const Tensor& a, const Tensor& b, int64_t inner, int64_t outer,
          TENSOROPS_KERNELS(conv_kernels).channels[static_cast<int>(kernels.dtype)] != nullptr;
 }
 
-// The taps that reach inside an image from a run of pixels of one row, and where they read: f(first pixel, pixels, taps).
+// The taps that reach inside an image from a run of pixels of one row, and where they read: f(first pixel, pixels,
+// taps).
 class TapRuns {
  public:
   TapRuns(const std::vector<Tap>& taps, int64_t step_h, int64_t step_w, const Tensor& image)
@@ -478,8 +488,7 @@ void run_channels(const DataPass& pass, const Kernels& kernels) {
     kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + pass.taps[t].weight * element,
                  pass.weight_group * element, weights.data() + t * channels * width, channels);
   char* const bias = weights.data() + taps * channels * width;
-  if (pass.bias.defined())
-    kernels.load(pass.bias.const_data_ptr(), pass.bias.stride(0) * element, bias, channels);
+  if (pass.bias.defined()) kernels.load(pass.bias.const_data_ptr(), pass.bias.stride(0) * element, bias, channels);
   parallel(pass.source.size(0) * pass.height, pass.width * channels * taps / 4, [&](int64_t begin, int64_t end) {
     TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source);
     for (int64_t item = begin; item < end; ++item) {
@@ -551,8 +560,10 @@ void run(const DataPass& pass, const Kernels& kernels) {
 
   const DataTiles tiles(pass, images, kernels);
   const int64_t batch = pass.source.size(0);
-  const int64_t chunk = images.in_place() ? batch
-      : std::min(batch, at::get_num_threads() * std::max<int64_t>(1, kStaged / std::max<int64_t>(1, images.bytes())));
+  const int64_t chunk = images.in_place()
+                            ? batch
+                            : std::min(batch, at::get_num_threads() *
+                                                  std::max<int64_t>(1, kStaged / std::max<int64_t>(1, images.bytes())));
   const Scratch staged(images.in_place() ? 0 : chunk * images.bytes());
   const auto element = static_cast<int64_t>(pass.result.element_size());
   char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
@@ -600,9 +611,24 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   const Tensor result = empty(sizes, input.scalar_type(), conv_memory_format(input, weight));
   if (result.numel() == 0) return result;
 
-  DataPass pass{input, groups, weight.size(1), weight.size(0) / groups, {}, p.stride[0], p.stride[1], weight,
-                weight.size(0) / groups * weight.stride(0), weight.stride(0), weight.stride(1), b, result,
-                result.size(2), result.size(3), result.stride(2), result.stride(3), 0};
+  DataPass pass{input,
+                groups,
+                weight.size(1),
+                weight.size(0) / groups,
+                {},
+                p.stride[0],
+                p.stride[1],
+                weight,
+                weight.size(0) / groups * weight.stride(0),
+                weight.stride(0),
+                weight.stride(1),
+                b,
+                result,
+                result.size(2),
+                result.size(3),
+                result.stride(2),
+                result.stride(3),
+                0};
   for (int64_t h = 0; h < weight.size(2); ++h)
     for (int64_t w = 0; w < weight.size(3); ++w)
       pass.taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
@@ -619,10 +645,11 @@ bool phase_shift(int64_t phase, int64_t kernel, int64_t padding, int64_t stride,
   return true;
 }
 
-// Input pixels fall into stride * stride phases; each phase is a convolution of the output's gradient, with step one and
-// the taps that reach it.
-Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntArrayRef input_size, c10::IntArrayRef stride,
-                             c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups) {
+// Input pixels fall into stride * stride phases; each phase is a convolution of the output's gradient, with step one
+// and the taps that reach it.
+Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntArrayRef input_size,
+                             c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation,
+                             int64_t groups) {
   const Params p = conv_params<int64_t>(stride, padding, dilation, groups);
   check_conv_gradient<int64_t>("conv2d_input_gradient", grad.sizes(), input_size, weight.sizes(), p);
   check_conv_dtypes(grad, weight, nullptr);
@@ -633,10 +660,23 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
   const int64_t outer = weight.size(0) / groups;
   for (int64_t y = 0; y < std::min(p.stride[0], result.size(2)); ++y)
     for (int64_t x = 0; x < std::min(p.stride[1], result.size(3)); ++x) {
-      DataPass pass{grad, groups, outer, weight.size(1), {}, 1, 1, weight,
-                    outer * weight.stride(0), weight.stride(1), weight.stride(0), Tensor(), result,
-                    divide_up(result.size(2) - y, p.stride[0]), divide_up(result.size(3) - x, p.stride[1]),
-                    result.stride(2) * p.stride[0], result.stride(3) * p.stride[1],
+      DataPass pass{grad,
+                    groups,
+                    outer,
+                    weight.size(1),
+                    {},
+                    1,
+                    1,
+                    weight,
+                    outer * weight.stride(0),
+                    weight.stride(1),
+                    weight.stride(0),
+                    Tensor(),
+                    result,
+                    divide_up(result.size(2) - y, p.stride[0]),
+                    divide_up(result.size(3) - x, p.stride[1]),
+                    result.stride(2) * p.stride[0],
+                    result.stride(3) * p.stride[1],
                     y * result.stride(2) + x * result.stride(3)};
       for (int64_t h = 0; h < weight.size(2); ++h)
         for (int64_t w = 0; w < weight.size(3); ++w) {
@@ -651,8 +691,8 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
 }
 
 // One channel in, one channel out: for each pair, the images in order.
-void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p, const Border& border,
-                           const Kernels& kernels) {
+void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
+                           const Border& border, const Kernels& kernels) {
   const Planes planes(input, border, p.stride[1], kernels);
   const int64_t width = kernels.width, outer = result.size(0) / p.groups, taps = result.size(2) * result.size(3);
   const int64_t height = grad.size(2), across = grad.size(3);
@@ -748,7 +788,8 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
         }
     }
   });
-  for (int64_t part = 1; part < parts; ++part) add_rows(sums.data() + part * sums_bytes, 0, 1, count * channels, sums.data());
+  for (int64_t part = 1; part < parts; ++part)
+    add_rows(sums.data() + part * sums_bytes, 0, 1, count * channels, sums.data());
   for (int64_t t = 0; t < count; ++t)
     kernels.store(sums.data() + t * channels * width, static_cast<char*>(result.data_ptr()) + taps[t].weight * element,
                   result.stride(0) * element, channels);
@@ -756,8 +797,9 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
 
 // Sums over pixels. The batch is cut into parts by size alone; each part's sums are a tile product whose rows are
 // (channel, tap), whose columns are output channels and whose k runs over pixels; the parts are added in order.
-Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef weight_size, c10::IntArrayRef stride,
-                              c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups) {
+Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef weight_size,
+                              c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation,
+                              int64_t groups) {
   const Params p = conv_params<int64_t>(stride, padding, dilation, groups);
   check_conv_gradient<int64_t>("conv2d_weight_gradient", grad.sizes(), input.sizes(), weight_size, p);
   check_conv_dtypes(grad, input, nullptr);
@@ -774,10 +816,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const int64_t rows = inner * taps, pixels = height * across;
   Border border;
   border.top = p.padding[0], border.left = p.padding[1];
-  border.bottom = std::max<int64_t>(0, (height - 1) * p.stride[0] + (weight_size[2] - 1) * p.dilation[0] - border.top -
-                                           (input.size(2) - 1));
-  border.right = std::max<int64_t>(0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left -
-                                          (input.size(3) - 1));
+  border.bottom = std::max<int64_t>(
+      0, (height - 1) * p.stride[0] + (weight_size[2] - 1) * p.dilation[0] - border.top - (input.size(2) - 1));
+  border.right = std::max<int64_t>(
+      0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left - (input.size(3) - 1));
   if (by_channels(grad, input, inner, outer, kernels)) {
     channels_weight_gradient(grad, input, result, p, kernels);
     return result;
@@ -804,7 +846,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     return true;
   };
   const int64_t part_bytes = groups * rows * panels.total() * width;
-  const int64_t parts = std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
+  const int64_t parts =
+      std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
   const Scratch sums(parts * part_bytes);
   const auto sums_at = [&](int64_t part, int64_t group, int64_t panel) {
     return sums.data() + part * part_bytes + (group * panels.total() + panels.begin(panel)) * rows * width;
@@ -812,8 +855,9 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
 
   // Blocks of pixels whose packed gradient stays in the caches: a piece of an image, or several small images.
   const int64_t block = std::min(pixels, kBlockPixels);
-  const int64_t together = std::clamp<int64_t>(
-      std::min(kBlockPixels / pixels, images.in_place() ? batch : kStaged / images.bytes()), 1, divide_up(batch, parts));
+  const int64_t together =
+      std::clamp<int64_t>(std::min(kBlockPixels / pixels, images.in_place() ? batch : kStaged / images.bytes()), 1,
+                          divide_up(batch, parts));
   const int64_t image_step = images.in_place() ? input.stride(0) : images.bytes() / width;
   const auto element = static_cast<int64_t>(grad.element_size());
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
@@ -834,7 +878,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
       const int64_t images_here = std::min(together, last - n);
       if (!images.in_place())
         for (int64_t item = 0; item < images_here * images.items(); ++item)
-          images.copy(n + item / images.items(), item % images.items(), staged + item / images.items() * images.bytes());
+          images.copy(n + item / images.items(), item % images.items(),
+                      staged + item / images.items() * images.bytes());
       tile.x = (images.in_place() ? images.original(n) : staged) + group * inner * images.channel * width;
       const char* from = static_cast<const char*>(grad.const_data_ptr()) +
                          (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
@@ -846,9 +891,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
             const int64_t i = at / across, j = at % across;
             const int64_t run = std::min(std::min(begin + block, pixels) - at, across - j);
             for (int64_t t = 0; t < run; ++t)
-              steps[tile.k + t] = image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
-            kernels.pack(from + (image * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element, grad.stride(1),
-                         grad.stride(3), panels.columns_of(panel), run, static_cast<int>(panel_width),
+              steps[tile.k + t] =
+                  image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
+            kernels.pack(from + (image * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element,
+                         grad.stride(1), grad.stride(3), panels.columns_of(panel), run, static_cast<int>(panel_width),
                          packed + tile.k * panel_width * width);
             tile.k += run;
             at += run;
@@ -895,8 +941,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
         const void* in[3] = {total, sums_at(part, group, panel) + first * panel_width * width, nullptr};
         add(plain_sum, total, in, count * panel_width);
       }
-      char* to = static_cast<char*>(result.data_ptr()) +
-                 ((group * outer + panels.begin(panel)) * rows + first) * element;
+      char* to =
+          static_cast<char*>(result.data_ptr()) + ((group * outer + panels.begin(panel)) * rows + first) * element;
       const int64_t columns = panels.columns_of(panel);
       transpose(total, panel_width, 1, count, columns, kRows, turned.data());
       for (int64_t column = 0; column < columns; ++column, to += rows * element)
@@ -915,7 +961,7 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
   const auto sum_run = table.sum_run[static_cast<int>(kernels.compute)];
   const auto add_rows = table.add_rows[static_cast<int>(kernels.compute)];
   const auto element = static_cast<int64_t>(grad.element_size());
-  const int64_t width = kernels.width, channels = grad.size(1), across = grad.size(3);
+  const int64_t channels = grad.size(1), across = grad.size(3);
   const bool plain = is_compute_type(kernels.dtype, kernels.compute);
   const char* from = static_cast<const char*>(grad.const_data_ptr());
   const auto at = [&](int64_t n, int64_t c, int64_t h) {
@@ -924,27 +970,28 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
   constexpr int64_t kRun = 512;
   if (grad.stride(1) == 1 && grad.stride(3) != 1) {
     // Channels are adjacent: a panel of them at a time, a row of pixels at a time.
-    parallel(divide_up(channels, 64), grad.numel() / std::max<int64_t>(1, channels) * 64, [&](int64_t begin, int64_t end) {
-      alignas(64) char total[64 * 8], row[64 * 8], run[64 * 8];
-      for (int64_t c = begin * 64; c < std::min(channels, end * 64); c += 64) {
-        const int64_t count = std::min<int64_t>(64, channels - c);
-        std::memset(total, 0, sizeof(total));
-        for (int64_t n = 0; n < grad.size(0); ++n)
-          for (int64_t h = 0; h < grad.size(2); ++h) {
-            std::memset(row, 0, sizeof(row));
-            if (plain) {
-              add_rows(at(n, c, h), grad.stride(3), across, count, row);
-            } else {
-              for (int64_t w = 0; w < across; ++w) {
-                kernels.load(at(n, c, h) + w * grad.stride(3) * element, element, run, count);
-                add_rows(run, 0, 1, count, row);
-              }
-            }
-            add_rows(row, 0, 1, count, total);
-          }
-        kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
-      }
-    });
+    parallel(divide_up(channels, 64), grad.numel() / std::max<int64_t>(1, channels) * 64,
+             [&](int64_t begin, int64_t end) {
+               alignas(64) char total[64 * 8], row[64 * 8], run[64 * 8];
+               for (int64_t c = begin * 64; c < std::min(channels, end * 64); c += 64) {
+                 const int64_t count = std::min<int64_t>(64, channels - c);
+                 std::memset(total, 0, sizeof(total));
+                 for (int64_t n = 0; n < grad.size(0); ++n)
+                   for (int64_t h = 0; h < grad.size(2); ++h) {
+                     std::memset(row, 0, sizeof(row));
+                     if (plain) {
+                       add_rows(at(n, c, h), grad.stride(3), across, count, row);
+                     } else {
+                       for (int64_t w = 0; w < across; ++w) {
+                         kernels.load(at(n, c, h) + w * grad.stride(3) * element, element, run, count);
+                         add_rows(run, 0, 1, count, row);
+                       }
+                     }
+                     add_rows(row, 0, 1, count, total);
+                   }
+                 kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
+               }
+             });
     return result;
   }
   const bool flat = grad.stride(2) == across * grad.stride(3);

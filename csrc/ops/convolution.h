@@ -51,10 +51,11 @@ inline const Op<at::Tensor(const at::Tensor&)> conv2d_bias_gradient{"conv2d_bias
 
 // Reads the argument lists of _conv2d and its derivatives.
 template <class Int>
-ConvParams<Int> conv_params(c10::ArrayRef<Int> stride, c10::ArrayRef<Int> padding, c10::ArrayRef<Int> dilation, Int groups) {
+ConvParams<Int> conv_params(c10::ArrayRef<Int> stride, c10::ArrayRef<Int> padding, c10::ArrayRef<Int> dilation,
+                            Int groups) {
   TORCH_CHECK(stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
-              "conv2d: expected 2 strides, 4 paddings (top, left, bottom, right) and 2 dilations, but got stride=", stride,
-              ", padding=", padding, ", dilation=", dilation);
+              "conv2d: expected 2 strides, 4 paddings (top, left, bottom, right) and 2 dilations, but got stride=",
+              stride, ", padding=", padding, ", dilation=", dilation);
   return {{stride[0], stride[1]},
           {padding[0], padding[1], padding[2], padding[3]},
           {dilation[0], dilation[1]},
@@ -88,18 +89,22 @@ Dims<Int> conv_output_sizes(c10::ArrayRef<Int> input, c10::ArrayRef<Int> weight,
                             const ConvParams<Int>& p) {
   check_conv_params(p);
   TORCH_CHECK(weight.size() == input.size(), "Expected ", weight.size(), "-dimensional input for ", weight.size(),
-              "-dimensional weight", weight, ", but got ", input.size(), "-dimensional input of size ", input, " instead");
-  TORCH_CHECK(input.size() == 4, "Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: ", input);
+              "-dimensional weight", weight, ", but got ", input.size(), "-dimensional input of size ", input,
+              " instead");
+  TORCH_CHECK(input.size() == 4,
+              "Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: ", input);
   TORCH_CHECK(weight[0] >= p.groups, "Given groups=", p.groups, ", expected weight to be at least ", p.groups,
               " at dimension 0, but got weight of size ", weight, " instead");
   TORCH_CHECK(weight[0] % p.groups == 0, "Given groups=", p.groups, ", expected weight to be divisible by ", p.groups,
               " at dimension 0, but got weight of size [", weight, "] instead");
-  TORCH_CHECK(input[1] == weight[1] * p.groups, "Given groups=", p.groups, ", weight of size ", weight, ", expected input",
-              input, " to have ", weight[1] * p.groups, " channels, but got ", input[1], " channels instead");
+  TORCH_CHECK(input[1] == weight[1] * p.groups, "Given groups=", p.groups, ", weight of size ", weight,
+              ", expected input", input, " to have ", weight[1] * p.groups, " channels, but got ", input[1],
+              " channels instead");
   TORCH_CHECK(bias == nullptr || (bias->size() == 1 && (*bias)[0] == weight[0]), "Given weight of size ", weight,
               ", expected bias to be 1-dimensional with ", weight[0], " elements, but got bias of size ",
               bias != nullptr ? *bias : c10::ArrayRef<Int>(), " instead");
-  TORCH_CHECK(weight[2] > 0 && weight[3] > 0, "kernel size should be greater than zero, but got kernel_height: ", weight[2],
+  TORCH_CHECK(weight[2] > 0 && weight[3] > 0,
+              "kernel size should be greater than zero, but got kernel_height: ", weight[2],
               " kernel_width: ", weight[3]);
   Dims<Int> output{input[0], weight[0], Int(0), Int(0)};
   for (int d = 0; d < 2; ++d) {
@@ -107,8 +112,8 @@ Dims<Int> conv_output_sizes(c10::ArrayRef<Int> input, c10::ArrayRef<Int> weight,
     const Int kernel = p.dilation[d] * (weight[2 + d] - 1) + 1;
     if (!(padded >= kernel)) {
       TORCH_CHECK(false, "Calculated padded input size per channel: (", input[2] + p.padding[0] + p.padding[2], " x ",
-                  input[3] + p.padding[1] + p.padding[3], "). Kernel size: (", p.dilation[0] * (weight[2] - 1) + 1, " x ",
-                  p.dilation[1] * (weight[3] - 1) + 1, "). Kernel size can't be greater than actual input size");
+                  input[3] + p.padding[1] + p.padding[3], "). Kernel size: (", p.dilation[0] * (weight[2] - 1) + 1,
+                  " x ", p.dilation[1] * (weight[3] - 1) + 1, "). Kernel size can't be greater than actual input size");
     }
     output[2 + d] = (padded - kernel) / p.stride[d] + 1;
   }

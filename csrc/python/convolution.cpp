@@ -12,7 +12,8 @@ at::Tensor conv2d(const at::Tensor& input, const at::Tensor& weight, const ops::
 }
 
 at::Tensor conv2d_padding(const at::Tensor& input, const at::Tensor& weight, const ops::OptionalTensor& bias,
-                          c10::IntArrayRef stride, std::string_view padding, c10::IntArrayRef dilation, int64_t groups) {
+                          c10::IntArrayRef stride, std::string_view padding, c10::IntArrayRef dilation,
+                          int64_t groups) {
   return ops::conv2d_padding(input, weight, bias, c10::fromIntArrayRefSlow(stride), padding,
                              c10::fromIntArrayRefSlow(dilation), groups);
 }

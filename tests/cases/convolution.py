@@ -11,16 +11,20 @@ from .case import FLOATING, INTEGRAL, Case, Draw, arguments
 LAST = torch.channels_last
 
 
+def _output(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+    """The result's sizes, from torch's own shape function."""
+    return torch.conv2d(input.to("meta"), weight.to("meta"), **kwargs)
+
+
 def _flops(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> float:
-    """Two per multiply-add; the output's size comes from torch's own shape function."""
-    output = torch.conv2d(input.to("meta"), weight.to("meta"), None, *args[1:], **{k: v for k, v in kwargs.items() if k != "bias"})
-    return 2.0 * output.numel() * weight[0].numel()
+    """Two per multiply-add."""
+    return 2.0 * _output(input, weight, *args, **kwargs).numel() * weight[0].numel()
 
 
 def _bytes(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> float:
     """Input, weight and output once each."""
-    output = torch.conv2d(input.to("meta"), weight.to("meta"), None, *args[1:], **{k: v for k, v in kwargs.items() if k != "bias"})
-    return float((input.numel() + weight.numel() + output.numel()) * input.element_size())
+    numel = input.numel() + weight.numel() + _output(input, weight, *args, **kwargs).numel()
+    return float(numel * input.element_size())
 
 
 def conv(
@@ -57,7 +61,9 @@ def _strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
 
 def _expanded(draw: Draw) -> tuple[tuple, dict[str, Any]]:
     """One image for the whole batch, one filter for all output channels."""
-    return arguments(draw.normal(1, 3, 6, 6).expand(3, 3, 6, 6), draw.normal(1, 3, 3, 3).expand(5, 3, 3, 3), draw.normal(5))
+    return arguments(
+        draw.normal(1, 3, 6, 6).expand(3, 3, 6, 6), draw.normal(1, 3, 3, 3).expand(5, 3, 3, 3), draw.normal(5)
+    )
 
 
 def _offset(draw: Draw) -> tuple[tuple, dict[str, Any]]:
@@ -103,7 +109,7 @@ CASES: list[Case] = [
     conv("channels-last-groups", (2, 6, 6, 7), (4, 3, 3, 3), padding=1, groups=2, stride=2, input_last=True),
     conv("channels-last-depthwise", (2, 18, 6, 7), (18, 1, 3, 3), padding=1, groups=18, input_last=True),
     Case("conv2d", _strided, "strided"),
-    Case("conv2d", _expanded, "expanded"),
+    Case("conv2d", _expanded, "expanded", gradient=False),
     Case("conv2d", _offset, "offset"),
     conv("integers", (2, 3, 6, 7), (4, 3, 3, 3), padding=1, dtypes=INTEGRAL, gradient=False, exact=True),
     conv("integers-depthwise", (2, 4, 6, 7), (4, 1, 3, 3), groups=4, dtypes=INTEGRAL, gradient=False, exact=True),

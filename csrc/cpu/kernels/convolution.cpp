@@ -27,21 +27,48 @@ constexpr int single_rows_of = is_floating<T> ? kSingleRows : kIntegerRows;
 
 template <class T>
 struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
-template <> struct DTypeOf<double> { static constexpr DType value = DType::f64; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::i64; };
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
+};
 
 // n adjacent sums to n places, `stride` elements apart, of the output's dtype.
 template <class T>
 TENSOROPS_INLINE void store_as(DType type, const T* from, void* to, int64_t index, int64_t stride, int64_t n) {
-#define STORE(dtype)                                                                                              \
-  case DType::dtype: {                                                                                            \
-    using S = Storage<DType::dtype>::type;                                                                        \
-    return store_run<S, T>(from, static_cast<S*>(to) + index, stride * int64_t(sizeof(S)), n);                    \
+#define STORE(dtype)                                                                           \
+  case DType::dtype: {                                                                         \
+    using S = Storage<DType::dtype>::type;                                                     \
+    return store_run<S, T>(from, static_cast<S*>(to) + index, stride * int64_t(sizeof(S)), n); \
   }
-  if constexpr (__is_same(T, float)) switch (type) { STORE(bf16) STORE(f16) default: break; }
-  if constexpr (__is_same(T, int32_t)) switch (type) { STORE(u8) STORE(i8) STORE(i16) default: break; }
+  if constexpr (__is_same(T, float)) {
+    switch (type) {
+      STORE(bf16)
+      STORE(f16)
+      default:
+        break;
+    }
+  }
+  if constexpr (__is_same(T, int32_t)) {
+    switch (type) {
+      STORE(u8)
+      STORE(i8)
+      STORE(i16)
+      default:
+        break;
+    }
+  }
 #undef STORE
   store_run<T, T>(from, static_cast<T*>(to) + index, stride * int64_t(sizeof(T)), n);
 }
@@ -166,11 +193,15 @@ TENSOROPS_INLINE void for_rows(const ConvTile& tile) {
 template <class T>
 void tile(const ConvTile& t) {
   if (t.columns > Vec<T>::size) {
-    if (is_floating<T> && t.adjacent) for_rows<T, 2, is_floating<T>, rows_of<T>>(t);
-    else for_rows<T, 2, false, rows_of<T>>(t);
+    if (is_floating<T> && t.adjacent)
+      for_rows<T, 2, is_floating<T>, rows_of<T>>(t);
+    else
+      for_rows<T, 2, false, rows_of<T>>(t);
   } else {
-    if (is_floating<T> && t.adjacent) for_rows<T, 1, is_floating<T>, single_rows_of<T>>(t);
-    else for_rows<T, 1, false, rows_of<T>>(t);
+    if (is_floating<T> && t.adjacent)
+      for_rows<T, 1, is_floating<T>, single_rows_of<T>>(t);
+    else
+      for_rows<T, 1, false, rows_of<T>>(t);
   }
 }
 
@@ -187,7 +218,8 @@ void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) total[c][r][v] = p.bias != nullptr ? V(static_cast<const T*>(p.bias)[o + c]) : V(T(0));
+      for (int v = 0; v < N; ++v)
+        total[c][r][v] = p.bias != nullptr ? V(static_cast<const T*>(p.bias)[o + c]) : V(T(0));
   for (int64_t done = 0; done < p.k; done += kChain) {
     const int64_t end = p.k - done < kChain ? p.k : done + kChain;
     V sum[O][R][N];
@@ -326,7 +358,8 @@ TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c,
     for (int v = 0; v < N; ++v) {
       const V w = load_lanes<T>(row + v * V::size, width(v));
 #pragma GCC unroll 4
-      for (int i = 0; i < P; ++i) sum[i][v] = fma(load_lanes<T>(at + i * x_pixel + v * V::size, width(v)), w, sum[i][v]);
+      for (int i = 0; i < P; ++i)
+        sum[i][v] = fma(load_lanes<T>(at + i * x_pixel + v * V::size, width(v)), w, sum[i][v]);
     }
   }
   S* out = static_cast<S*>(a.out) + j * a.out_pixel + c;
@@ -334,8 +367,10 @@ TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c,
   for (int i = 0; i < P; ++i, out += a.out_pixel)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) {
-      if (width(v) == V::size) store_vec(sum[i][v], out + v * V::size);
-      else store_vec(sum[i][v], out + v * V::size, width(v));
+      if (width(v) == V::size)
+        store_vec(sum[i][v], out + v * V::size);
+      else
+        store_vec(sum[i][v], out + v * V::size, width(v));
     }
 }
 
@@ -425,8 +460,13 @@ void split(const void* row, int64_t n, int64_t step, void* to, int64_t phase) {
 }
 
 template <class T>
-struct TotalOf { using type = T; };
-template <> struct TotalOf<float> { using type = double; };
+struct TotalOf {
+  using type = T;
+};
+template <>
+struct TotalOf<float> {
+  using type = double;
+};
 template <class T>
 using Total = typename TotalOf<T>::type;
 
@@ -460,9 +500,9 @@ void add_rows(const void* from, int64_t row_stride, int64_t count, int64_t n, vo
 }
 
 // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
-#define FLOATING(f)                                                                                           \
-  {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half, float>, f<float, float>, f<double, double>, nullptr, \
-   f<BFloat16, float>}
+#define FLOATING(f)                                                      \
+  {nullptr,        nullptr,         nullptr,           nullptr, nullptr, \
+   f<Half, float>, f<float, float>, f<double, double>, nullptr, f<BFloat16, float>}
 #define SIZE(T) {rows_of<T>, single_rows_of<T>, kVectors * Vec<T>::size, Vec<T>::size}
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Inner kernels of convolution: a tile of a matrix product whose left operand is addressed through two tables of offsets,
-// so that nothing is unfolded (no im2col). Forward, input gradient and weight gradient are all this one product:
+// Inner kernels of convolution: a tile of a matrix product whose left operand is addressed through two tables of
+// offsets, so that nothing is unfolded (no im2col). Forward, input gradient and weight gradient are all this one
+// product:
 //
 //   out[r, j] = init[r, j] + sum over p of x[rows[r] + steps[p]] * b[p, j]
 //
@@ -7,8 +8,8 @@
 //   input gradient   r: input pixels         p: (out channel, tap)      b: weights
 //   weight gradient  r: (channel, tap)       p: output pixels           b: output gradient
 //
-// Each element is chains of 64 multiply-adds in the order of p, added up: the rounding error grows with the square root of
-// 64 + k / 64, not of k, and the way work is cut into tiles never shows in a result.
+// Each element is chains of 64 multiply-adds in the order of p, added up: the rounding error grows with the square root
+// of 64 + k / 64, not of k, and the way work is cut into tiles never shows in a result.
 #pragma once
 
 #include <cstdint>
@@ -19,20 +20,20 @@
 namespace tensorops::cpu {
 
 struct ConvTile {
-  const void* x = nullptr;             // of the compute type
-  const int64_t* rows = nullptr;       // element offsets
-  int64_t row_count = 0;               // 1 to ConvTileSize::rows (single_rows where it applies)
-  bool adjacent = false;               // rows[r] == rows[0] + r
-  const int64_t* steps = nullptr;      // element offsets
+  const void* x = nullptr;         // of the compute type
+  const int64_t* rows = nullptr;   // element offsets
+  int64_t row_count = 0;           // 1 to ConvTileSize::rows (single_rows where it applies)
+  bool adjacent = false;           // rows[r] == rows[0] + r
+  const int64_t* steps = nullptr;  // element offsets
   int64_t k = 0;
-  const void* b = nullptr;             // k rows of one or two vectors of the compute type, zeros past `columns`
-  int64_t columns = 0;                 // 1 to ConvTileSize::columns; up to one vector's worth, b's rows are one vector
-  const void* init = nullptr;          // compute type, as wide as b's rows; null for zeros
-  int64_t init_row = 0;                // 0 to give all rows the same (a bias)
+  const void* b = nullptr;     // k rows of one or two vectors of the compute type, zeros past `columns`
+  int64_t columns = 0;         // 1 to ConvTileSize::columns; up to one vector's worth, b's rows are one vector
+  const void* init = nullptr;  // compute type, as wide as b's rows; null for zeros
+  int64_t init_row = 0;        // 0 to give all rows the same (a bias)
   void* out = nullptr;
   DType out_type = DType::f32;
-  const int64_t* out_rows = nullptr;   // element offsets
-  bool out_adjacent = false;           // out_rows[r] == out_rows[0] + r
+  const int64_t* out_rows = nullptr;  // element offsets
+  bool out_adjacent = false;          // out_rows[r] == out_rows[0] + r
   int64_t out_column = 1;
 };
 
@@ -72,19 +73,19 @@ struct ConvPlaneGradient {
   void* sums = nullptr;
 };
 
-// Depthwise with adjacent channels: vectors run along those, and images are read where they lie. For a run of pixels that
-// the same taps reach, each as many channels:
+// Depthwise with adjacent channels: vectors run along those, and images are read where they lie. For a run of pixels
+// that the same taps reach, each as many channels:
 //
 //   out[j, c] = bias[c] + sum over p of weight[weight_rows[p] * channels + c] * x[steps[p] + j * x_pixel + c]
 struct ConvChannels {
-  const void* x = nullptr;      // storage dtype
+  const void* x = nullptr;  // storage dtype
   int64_t x_pixel = 0;
   const int64_t* steps = nullptr;
   const int64_t* weight_rows = nullptr;
   int64_t k = 0;
   const void* weight = nullptr;  // this and the bias, which may be null, of the compute type
   const void* bias = nullptr;
-  void* out = nullptr;           // storage dtype
+  void* out = nullptr;  // storage dtype
   int64_t out_pixel = 0;
   int64_t pixels = 0, channels = 0;
 };
@@ -112,8 +113,8 @@ struct ConvKernels {
   void (*channels[static_cast<int>(DType::count)])(const ConvChannels&);
   void (*channels_gradient[static_cast<int>(DType::count)])(const ConvChannelsGradient&);
   // Rows of n adjacent elements, from a storage dtype to its compute type, between `left` and `right` zeros.
-  void (*border[static_cast<int>(DType::count)])(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t left,
-                                                 int64_t right, void* to, int64_t to_row);
+  void (*border[static_cast<int>(DType::count)])(const void* from, int64_t from_row, int64_t rows, int64_t n,
+                                                 int64_t left, int64_t right, void* to, int64_t to_row);
   // to[i % step * phase + i / step] = row[i] for i < n; all of the compute type.
   void (*split[static_cast<int>(Compute::count)])(const void* row, int64_t n, int64_t step, void* to, int64_t phase);
   // Of the compute type: *sum (f64 for f32) += the sum of n adjacent elements; sums[i] += each of `count` rows' element
