@@ -80,14 +80,24 @@ struct Vec {
   TENSOROPS_INLINE void store(T* p) const { __builtin_memcpy(p, &v, sizeof(V)); }
   // The first n lanes; the others are zero on load and untouched in memory on store.
   static TENSOROPS_INLINE Vec load(const T* p, int64_t n) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return Vec((V)_mm512_maskz_loadu_epi32(__mmask16((1u << n) - 1), p));
+    else return Vec((V)_mm512_maskz_loadu_epi64(__mmask8((1u << n) - 1), p));
+#else
     T lanes[size] = {};
     for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
     return load(lanes);
+#endif
   }
   TENSOROPS_INLINE void store(T* p, int64_t n) const {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) _mm512_mask_storeu_epi32(p, __mmask16((1u << n) - 1), (__m512i)v);
+    else _mm512_mask_storeu_epi64(p, __mmask8((1u << n) - 1), (__m512i)v);
+#else
     T lanes[size];
     store(lanes);
     for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+#endif
   }
 
   friend TENSOROPS_INLINE Vec operator+(Vec a, Vec b) { return a.v + b.v; }

@@ -1,0 +1,600 @@
+// The reducers, and the two loops that run them: along a contiguous run, and down the rows of contiguous columns.
+#include "cpu/kernels/reduction.h"
+
+#include "cpu/kernels/convert.h"
+#include "cpu/kernels/vec_math.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+// Elements are taken kGroup at a time and reduced in the compute type by a tree in registers; only the group's state is
+// widened and merged into the accumulators. So rounding stays that of kGroup values, and widening costs little.
+constexpr int kGroup = 8;
+
+template <class C>
+struct AccumulatorOf { using type = int64_t; };
+template <>
+struct AccumulatorOf<float> { using type = double; };
+template <>
+struct AccumulatorOf<double> { using type = double; };
+
+constexpr double kInfinity = __builtin_inf();
+
+template <class A>
+constexpr A lowest() {
+  if constexpr (is_floating<A>) return -kInfinity;
+  else return INT64_MIN;
+}
+template <class A>
+constexpr A highest() {
+  if constexpr (is_floating<A>) return kInfinity;
+  else return INT64_MAX;
+}
+
+// How many elements each side of a merge holds, for the reducers that care.
+template <class A>
+struct Counts {
+  Vec<A> into;    // elements in the accumulator
+  Vec<A> weight;  // share of the other side in the union; 0 when both are empty
+};
+
+// Maps.
+struct Identity {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> map(Vec<T> x, const ReduceParams&) { return x; }
+};
+struct NonZero {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> map(Vec<T> x, const ReduceParams&) { return indicator(x != Vec<T>(0)); }
+};
+struct Magnitude {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> map(Vec<T> x, const ReduceParams&) { return abs(x); }
+};
+struct Square {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> map(Vec<T> x, const ReduceParams&) { return x * x; }
+};
+struct Power {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> map(Vec<T> x, const ReduceParams& params) { return pow(abs(x), Vec<T>(T(params.p))); }
+};
+
+// A reducer: `states` accumulators of which `identity` is the neutral value; `group` gives the state of one element in each
+// of kGroup vectors (or of n, n < kGroup); `merge` adds one state to another; `finish` makes the results.
+template <class Map>
+struct Additive {
+  static constexpr int states = 1;
+  static constexpr bool locates = false;
+  template <class T>
+  using compute = T;
+  template <class A>
+  static constexpr A identity(int) { return 0; }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
+    s[0] = ((Map::map(x[0], p) + Map::map(x[1], p)) + (Map::map(x[2], p) + Map::map(x[3], p))) +
+           ((Map::map(x[4], p) + Map::map(x[5], p)) + (Map::map(x[6], p) + Map::map(x[7], p)));
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& p, Vec<C>* s) { s[0] = Map::map(x, p); }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) { a[0] = a[0] + b[0]; }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>* s, int64_t, const ReduceParams& p) {
+    if constexpr (is_floating<A>) {
+      if constexpr (__is_same(Map, Square)) s[0] = sqrt(s[0]);
+      else if constexpr (__is_same(Map, Power)) s[0] = pow(s[0], Vec<A>(1 / p.p));
+      else s[0] = s[0] / Vec<A>(p.divisor);
+    }
+  }
+};
+
+// Multiplied in double, so that a product of floats neither overflows nor underflows on the way.
+struct Product {
+  static constexpr int states = 1;
+  static constexpr bool locates = false;
+  template <class T>
+  using compute = typename AccumulatorOf<T>::type;
+  template <class A>
+  static constexpr A identity(int) { return 1; }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams&, Vec<C>* s) {
+    s[0] = ((x[0] * x[1]) * (x[2] * x[3])) * ((x[4] * x[5]) * (x[6] * x[7]));
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) { s[0] = x; }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) { a[0] = a[0] * b[0]; }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
+};
+
+// Directions: `pick` lets NaN win; `beats` is strict, and NaN beats every number but not another NaN.
+struct Greater {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> pick(Vec<T> a, Vec<T> b) { return maximum(a, b); }
+  template <class T>
+  static TENSOROPS_INLINE Mask<T> beats(Vec<T> a, Vec<T> b) {
+    if constexpr (is_floating<T>) return (!(a <= b)) & (b == b);
+    else return a > b;
+  }
+  template <class A>
+  static constexpr A identity() { return lowest<A>(); }
+};
+struct Less {
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> pick(Vec<T> a, Vec<T> b) { return minimum(a, b); }
+  template <class T>
+  static TENSOROPS_INLINE Mask<T> beats(Vec<T> a, Vec<T> b) {
+    if constexpr (is_floating<T>) return (!(a >= b)) & (b == b);
+    else return a < b;
+  }
+  template <class A>
+  static constexpr A identity() { return highest<A>(); }
+};
+
+template <class Map, class Direction>
+struct Extremum {
+  static constexpr int states = 1;
+  static constexpr bool locates = false;
+  template <class T>
+  using compute = T;
+  template <class A>
+  static constexpr A identity(int) {
+    if constexpr (__is_same(Map, NonZero)) return __is_same(Direction, Less) ? 1 : 0;
+    else if constexpr (__is_same(Map, Magnitude)) return __is_same(Direction, Less) ? highest<A>() : A(0);
+    else return Direction::template identity<A>();
+  }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
+    Vec<C> y[4];
+    for (int i = 0; i < 4; ++i) y[i] = Direction::pick(Map::map(x[2 * i], p), Map::map(x[2 * i + 1], p));
+    s[0] = Direction::pick(Direction::pick(y[0], y[1]), Direction::pick(y[2], y[3]));
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& p, Vec<C>* s) { s[0] = Map::map(x, p); }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) { a[0] = Direction::pick(a[0], b[0]); }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
+};
+
+using Max = Extremum<Identity, Greater>;
+using Min = Extremum<Identity, Less>;
+using Any = Extremum<NonZero, Greater>;
+using All = Extremum<NonZero, Less>;
+using MaxMagnitude = Extremum<Magnitude, Greater>;
+using MinMagnitude = Extremum<Magnitude, Less>;
+
+struct MinMax {
+  static constexpr int states = 2;
+  static constexpr bool locates = false;
+  template <class T>
+  using compute = T;
+  template <class A>
+  static constexpr A identity(int i) { return i == 0 ? highest<A>() : lowest<A>(); }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
+    Min::group(x, p, s);
+    Max::group(x, p, s + 1);
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) { s[0] = s[1] = x; }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>& counts) {
+    Min::merge(a, b, counts);
+    Max::merge(a + 1, b + 1, counts);
+  }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
+};
+
+// The value and its index; the lowest index among equals, and among NaNs. A group's index counts from the group.
+template <class Direction>
+struct ArgExtremum {
+  static constexpr int states = 2;
+  static constexpr bool locates = true;
+  template <class T>
+  using compute = T;
+  template <class A>
+  static constexpr A identity(int i) { return i == 0 ? Direction::template identity<A>() : A(INT64_MAX); }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams&, Vec<C>* s) {
+    s[0] = x[0];
+    s[1] = Vec<C>(0);
+    for (int i = 1; i < kGroup; ++i) {
+      const Mask<C> better = Direction::beats(x[i], s[0]);
+      s[0] = select(better, x[i], s[0]);
+      s[1] = select(better, Vec<C>(C(i)), s[1]);
+    }
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) {
+    s[0] = x;
+    s[1] = Vec<C>(0);
+  }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) {
+    const Mask<A> tie = !(Direction::beats(a[0], b[0]) | Direction::beats(b[0], a[0]));
+    const Mask<A> better = Direction::beats(b[0], a[0]) | (tie & (b[1] < a[1]));
+    a[0] = select(better, b[0], a[0]);
+    a[1] = select(better, b[1], a[1]);
+  }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
+};
+
+// Mean and sum of squared deviations, in double; merged as Chan, Golub and LeVeque do.
+struct Variance {
+  static constexpr int states = 2;
+  static constexpr bool locates = false;
+  template <class T>
+  using compute = double;
+  template <class A>
+  static constexpr A identity(int) { return 0; }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams&, Vec<C>* s) {
+    const Vec<C> mean = (((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]))) * Vec<C>(1.0 / kGroup);
+    Vec<C> even(0), odd(0);
+    for (int i = 0; i < kGroup; i += 2) {
+      even = fma(x[i] - mean, x[i] - mean, even);
+      odd = fma(x[i + 1] - mean, x[i + 1] - mean, odd);
+    }
+    s[0] = mean;
+    s[1] = even + odd;
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) {
+    s[0] = x;
+    s[1] = x - x;  // 0, or NaN where the variance is
+  }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>& counts) {
+    const Vec<A> delta = b[0] - a[0], step = delta * counts.weight;
+    // An empty side must not turn an infinite mean into NaN; its squared deviation already says NaN.
+    a[0] = select(counts.into == 0, select(counts.weight == 0, a[0], b[0]), a[0] + step);
+    a[1] = a[1] + b[1] + select(counts.into == 0, Vec<A>(0), delta * step * counts.into);
+  }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>* s, int64_t n, const ReduceParams& p) {
+    const double divisor = double(n) - p.correction;
+    s[1] = s[1] / Vec<A>(divisor > 0 ? divisor : 0.0);
+    if (p.root) s[1] = sqrt(s[1]);
+    const Vec<A> mean = n == 0 ? Vec<A>(__builtin_nan("")) : s[0];
+    s[0] = s[1];
+    s[1] = mean;
+  }
+};
+
+// The maximum m and the sum of exp(x - m); an infinite m is replaced by 0 in the exponent, as inf - inf is NaN.
+struct LogSumExp {
+  static constexpr int states = 2;
+  static constexpr bool locates = false;
+  template <class T>
+  using compute = T;
+  template <class A>
+  static constexpr A identity(int i) { return i == 0 ? lowest<A>() : A(0); }
+  template <class C>
+  static TENSOROPS_INLINE Vec<C> finite(Vec<C> m) { return select(abs(m) == Vec<C>(C(kInfinity)), Vec<C>(0), m); }
+  template <class C>
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
+    Max::group(x, p, s);
+    const Vec<C> shift = finite(s[0]);
+    Vec<C> even(0), odd(0);
+    for (int i = 0; i < kGroup; i += 2) {
+      even = even + exp(x[i] - shift);
+      odd = odd + exp(x[i + 1] - shift);
+    }
+    s[1] = even + odd;
+  }
+  template <class C>
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) {
+    s[0] = x;
+    s[1] = exp(x - finite(x));
+  }
+  template <class A>
+  static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) {
+    const Vec<A> m = maximum(a[0], b[0]);
+    const Vec<A> scale = select(a[0] == b[0], Vec<A>(1), exp(-abs(a[0] - b[0])));
+    a[1] = select(a[0] >= b[0], a[1] + b[1] * scale, a[1] * scale + b[1]);
+    a[0] = m;
+  }
+  template <class A>
+  static TENSOROPS_INLINE void finish(Vec<A>* s, int64_t, const ReduceParams&) { s[0] = finite(s[0]) + log(s[1]); }
+};
+
+// A register of C as the registers of A that hold the same lanes.
+template <class A, class C>
+struct Wide {
+  static constexpr int parts = Vec<C>::size / Vec<A>::size;
+  Vec<A> part[parts];
+
+  static TENSOROPS_INLINE Wide from(Vec<C> x) {
+    Wide w;
+    if constexpr (__is_same(A, C)) {
+      w.part[0] = x;
+    } else {
+      typedef C Half __attribute__((vector_size(kVectorBytes / 2)));
+      Half halves[2];
+      __builtin_memcpy(halves, &x.v, sizeof(x.v));
+      for (int i = 0; i < 2; ++i) w.part[i] = Vec<A>(__builtin_convertvector(halves[i], typename Native<A>::type));
+    }
+    return w;
+  }
+};
+
+// Loads Vec<C>::size elements of T, or the first n of them, as C.
+template <class C, class T>
+TENSOROPS_INLINE Vec<C> load_vector(const T* p) {
+  if constexpr (__is_same(C, T)) {
+    return Vec<C>::load(p);
+  } else {
+    typedef T Narrow __attribute__((vector_size(Vec<C>::size * sizeof(T))));
+    Narrow x;
+    __builtin_memcpy(&x, p, sizeof(x));
+    return Vec<C>(__builtin_convertvector(x, typename Native<C>::type));
+  }
+}
+template <class C, class T>
+TENSOROPS_INLINE Vec<C> load_vector(const T* p, int64_t n) {
+  if constexpr (__is_same(C, T)) {
+    return Vec<C>::load(p, n);
+  } else {
+    T lanes[Vec<C>::size] = {};
+    for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+    return load_vector<C>(lanes);
+  }
+}
+
+template <class A>
+TENSOROPS_INLINE Vec<A> iota() {
+  A lanes[Vec<A>::size];
+  for (int i = 0; i < Vec<A>::size; ++i) lanes[i] = A(i);
+  return Vec<A>::load(lanes);
+}
+
+template <class A>
+TENSOROPS_INLINE Counts<A> counts_of(int64_t into, int64_t from) {
+  if constexpr (is_floating<A>)
+    return {Vec<A>(A(into)), Vec<A>(into + from == 0 ? A(0) : A(from) / A(into + from))};
+  else return {Vec<A>(0), Vec<A>(0)};
+}
+
+// The engine's inner step, shared by both loops: state(s) of Vec<C>::size columns.
+template <class R, class T>
+struct Step {
+  using C = typename R::template compute<T>;
+  using A = typename AccumulatorOf<C>::type;
+  using W = Wide<A, C>;
+  static constexpr int K = R::states;
+  static constexpr int lanes = Vec<C>::size;
+
+  static TENSOROPS_INLINE void reset(W* acc) {
+    for (int k = 0; k < K; ++k)
+      for (int w = 0; w < W::parts; ++w) acc[k].part[w] = Vec<A>(R::template identity<A>(k));
+  }
+  // Merges the state s, whose local index i stands for the global index origin + i * step.
+  static TENSOROPS_INLINE void merge(W* acc, const Vec<C>* s, const Counts<A>& counts, const W& origin, A step) {
+    W wide[K];
+    for (int k = 0; k < K; ++k) wide[k] = W::from(s[k]);
+    for (int w = 0; w < W::parts; ++w) {
+      Vec<A> a[K], b[K];
+      for (int k = 0; k < K; ++k) {
+        a[k] = acc[k].part[w];
+        b[k] = wide[k].part[w];
+      }
+      if constexpr (R::locates) b[1] = origin.part[w] + b[1] * Vec<A>(step);
+      R::merge(a, b, counts);
+      for (int k = 0; k < K; ++k) acc[k].part[w] = a[k];
+    }
+  }
+};
+
+template <class R, class T>
+void run(const ReduceParams& params, const void* from, int64_t n, int64_t first, States state) {
+  using S = Step<R, T>;
+  using C = typename S::C;
+  using A = typename S::A;
+  using W = typename S::W;
+  constexpr int L = S::lanes, K = S::K;
+  const T* x = static_cast<const T*>(from);
+  W acc[K], origin;
+  S::reset(acc);
+  const Vec<A> lane = iota<A>();
+  for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + w * Vec<A>::size)) + lane;
+  const int64_t rows = n / L;
+  int64_t row = 0;
+  for (; row + kGroup <= rows; row += kGroup) {
+    Vec<C> g[kGroup], s[K];
+    for (int i = 0; i < kGroup; ++i) g[i] = load_vector<C>(x + (row + i) * L);
+    R::group(g, params, s);
+    S::merge(acc, s, counts_of<A>(row, kGroup), origin, A(L));
+    if constexpr (R::locates)
+      for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(kGroup * L));
+  }
+  for (; row < rows; ++row) {
+    Vec<C> s[K];
+    R::single(load_vector<C>(x + row * L), params, s);
+    S::merge(acc, s, counts_of<A>(row, 1), origin, A(L));
+    if constexpr (R::locates)
+      for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(L));
+  }
+  // The last elements go to the first lanes. `columns` and `counts` are padded so that halves can be merged by shifts.
+  const int64_t tail = n - rows * L;
+  alignas(64) A columns[K][2 * L], counts[2 * L];
+  for (int i = 0; i < L; ++i) counts[i] = A(rows + (i < tail));
+  const auto spill = [&](int64_t lanes) TENSOROPS_LAMBDA_INLINE {
+    for (int k = 0; k < K; ++k)
+      for (int w = 0; w < W::parts; ++w) {
+        const int64_t left = lanes - w * Vec<A>::size;
+        A* to = columns[k] + w * Vec<A>::size;
+        if (left >= Vec<A>::size) acc[k].part[w].store(to);
+        else if (left > 0) acc[k].part[w].store(to, left);
+      }
+  };
+  spill(L);
+  if (tail > 0) {
+    Vec<C> s[K];
+    R::single(load_vector<C>(x + rows * L, tail), params, s);
+    S::merge(acc, s, counts_of<A>(rows, 1), origin, A(L));
+    spill(tail);
+  }
+  for (int half = L / 2; half > 0; half /= 2) {
+    for (int at = 0; at < half; at += Vec<A>::size) {
+      Vec<A> a[K], b[K];
+      for (int k = 0; k < K; ++k) {
+        a[k] = Vec<A>::load(columns[k] + at);
+        b[k] = Vec<A>::load(columns[k] + at + half);
+      }
+      Counts<A> c = {Vec<A>::load(counts + at), Vec<A>(0)};
+      const Vec<A> other = Vec<A>::load(counts + at + half), both = c.into + other;
+      if constexpr (is_floating<A>) c.weight = select(both == 0, Vec<A>(0), other / both);
+      R::merge(a, b, c);
+      for (int k = 0; k < K; ++k) a[k].store(columns[k] + at);
+      both.store(counts + at);
+    }
+  }
+  for (int k = 0; k < K; ++k) static_cast<A*>(state.data)[k * state.pitch] = columns[k][0];
+}
+
+template <class R, class T>
+void rows(const ReduceParams& params, const void* from, int64_t row_stride, int64_t count, int64_t columns, int64_t first,
+          int64_t before, States states) {
+  using S = Step<R, T>;
+  using C = typename S::C;
+  using A = typename S::A;
+  using W = typename S::W;
+  constexpr int L = S::lanes, K = S::K;
+  const char* bytes = static_cast<const char*>(from);
+  A* const acc_data = static_cast<A*>(states.data);
+  if (before == 0)
+    for (int k = 0; k < K; ++k)
+      for (int64_t c = 0; c < columns; ++c) acc_data[k * states.pitch + c] = R::template identity<A>(k);
+  // One column vector: `load(row)` reads it; n < L marks the last, partial one.
+  const auto column = [&](int64_t c, int64_t n, auto reduce, const Counts<A>& counts, int64_t row) TENSOROPS_LAMBDA_INLINE {
+    W acc[K], origin;
+    for (int k = 0; k < K; ++k)
+      for (int w = 0; w < W::parts; ++w) {
+        const A* p = acc_data + k * states.pitch + c + w * Vec<A>::size;
+        const int64_t left = n - w * Vec<A>::size;
+        acc[k].part[w] = left >= Vec<A>::size ? Vec<A>::load(p) : left > 0 ? Vec<A>::load(p, left) : Vec<A>(0);
+      }
+    Vec<C> s[K];
+    reduce(s);
+    if constexpr (R::locates)
+      for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + row));
+    S::merge(acc, s, counts, origin, A(1));
+    for (int k = 0; k < K; ++k)
+      for (int w = 0; w < W::parts; ++w) {
+        A* p = acc_data + k * states.pitch + c + w * Vec<A>::size;
+        const int64_t left = n - w * Vec<A>::size;
+        if (left >= Vec<A>::size) acc[k].part[w].store(p);
+        else if (left > 0) acc[k].part[w].store(p, left);
+      }
+  };
+  int64_t row = 0;
+  while (row < count) {
+    const bool whole = row + kGroup <= count;
+    const int64_t taken = whole ? kGroup : 1;
+    const Counts<A> counts = counts_of<A>(before + row, taken);
+    const char* top = bytes + row * row_stride;
+    const auto at = [&](int i, int64_t c) TENSOROPS_LAMBDA_INLINE {
+      return reinterpret_cast<const T*>(top + i * row_stride) + c;
+    };
+    const int64_t full = columns - columns % L;
+    if (whole) {
+      const auto group = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        column(c, n, [&](Vec<C>* s) TENSOROPS_LAMBDA_INLINE {
+          Vec<C> g[kGroup];
+          for (int i = 0; i < kGroup; ++i) g[i] = n == L ? load_vector<C>(at(i, c)) : load_vector<C>(at(i, c), n);
+          R::group(g, params, s);
+        }, counts, row);
+      };
+      for (int64_t c = 0; c < full; c += L) group(c, L);
+      if (full < columns) group(full, columns - full);
+    } else {
+      const auto single = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        column(c, n, [&](Vec<C>* s) TENSOROPS_LAMBDA_INLINE {
+          R::single(n == L ? load_vector<C>(at(0, c)) : load_vector<C>(at(0, c), n), params, s);
+        }, counts, row);
+      };
+      for (int64_t c = 0; c < full; c += L) single(c, L);
+      if (full < columns) single(full, columns - full);
+    }
+    row += taken;
+  }
+}
+
+// Applies f(vectors of the K components) to all columns, the last of them in a padded vector.
+template <int K, class A, class F>
+TENSOROPS_INLINE void for_columns(int64_t columns, F f) {
+  for (int64_t c = 0; c < columns; c += Vec<A>::size) {
+    const int64_t n = columns - c;
+    f(c, n < Vec<A>::size ? n : int64_t(Vec<A>::size));
+  }
+}
+
+template <class A>
+TENSOROPS_INLINE Vec<A> load_lanes(const A* p, int64_t n) {
+  return n == Vec<A>::size ? Vec<A>::load(p) : Vec<A>::load(p, n);
+}
+template <class A>
+TENSOROPS_INLINE void store_lanes(Vec<A> x, A* p, int64_t n) {
+  if (n == Vec<A>::size) x.store(p);
+  else x.store(p, n);
+}
+
+template <class R, class T>
+void merge(States into, int64_t n_into, States from, int64_t n_from, int64_t columns) {
+  using A = typename Step<R, T>::A;
+  constexpr int K = R::states;
+  const Counts<A> counts = counts_of<A>(n_into, n_from);
+  A* to = static_cast<A*>(into.data);
+  const A* other = static_cast<const A*>(from.data);
+  for_columns<K, A>(columns, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    Vec<A> a[K], b[K];
+    for (int k = 0; k < K; ++k) {
+      a[k] = load_lanes(to + k * into.pitch + c, n);
+      b[k] = load_lanes(other + k * from.pitch + c, n);
+    }
+    R::merge(a, b, counts);
+    for (int k = 0; k < K; ++k) store_lanes(a[k], to + k * into.pitch + c, n);
+  });
+}
+
+template <class R, class T>
+void finish(const ReduceParams& params, States states, int64_t count, int64_t columns) {
+  using A = typename Step<R, T>::A;
+  constexpr int K = R::states;
+  A* data = static_cast<A*>(states.data);
+  for_columns<K, A>(columns, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    Vec<A> s[K];
+    for (int k = 0; k < K; ++k) s[k] = load_lanes(data + k * states.pitch + c, n);
+    R::finish(s, count, params);
+    for (int k = 0; k < K; ++k) store_lanes(s[k], data + k * states.pitch + c, n);
+  });
+}
+
+enum Types { FLOATING, NUMERIC, ANY };
+
+template <class R, class T, Types types>
+constexpr ReduceKernels kernels_for() {
+  if constexpr (is_floating<T> || types == ANY || (types == NUMERIC && __is_same(T, int64_t)))
+    return {run<R, T>, rows<R, T>, merge<R, T>, finish<R, T>};
+  else return {nullptr, nullptr, nullptr, nullptr};
+}
+
+}  // namespace
+
+extern const ReductionKernels reduction_kernels;
+const ReductionKernels reduction_kernels = {{
+#define REDUCER(name, reducer, types)                                     \
+  {kernels_for<reducer, float, types>(),            \
+   kernels_for<reducer, double, types>(),           \
+   kernels_for<reducer, int32_t, types>(),          \
+   kernels_for<reducer, int64_t, types>()},
+    TENSOROPS_REDUCER_TABLE(REDUCER)
+#undef REDUCER
+}};
+
+}  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -1,0 +1,417 @@
+// Reductions on the CPU: brings any layout into the form of one of the two inner loops, cuts the work by size, and merges the
+// parts in a fixed tree, so that results do not depend on the number of threads.
+#include "ops/reduction.h"
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/native/Resize.h>
+#include <torch/library.h>
+
+#include <memory>
+
+#include "cpu/dtype.h"
+#include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/reduction.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+#include "ops/reduction_forms.h"
+
+namespace tensorops::cpu {
+namespace {
+
+constexpr int64_t kRunBlock = 16384;    // elements of one run reduced to one state
+constexpr int64_t kPanelBlock = 131072;  // elements of one panel of columns reduced to one row of states
+constexpr int64_t kPanel = 2048;        // columns whose states stay in the L1 cache
+constexpr int64_t kStage = 2048;        // elements gathered or converted at a time
+constexpr int64_t kShortRun = 48;       // runs shorter than this are reduced many side by side
+constexpr int64_t kFewColumns = 16;     // fewer columns than this are reduced one by one
+constexpr int64_t kLongPiece = 512;     // contiguous pieces at least this long are not staged
+
+// A dimension; strides in bytes. `out_stride` is in elements of the result's own linear order.
+struct Axis {
+  int64_t size, stride, out_stride;
+};
+using Axes = c10::SmallVector<Axis, 6>;
+
+void coalesce(Axes& axes) {
+  size_t kept = 0;
+  for (const Axis& axis : axes) {
+    if (kept > 0) {
+      Axis& last = axes[kept - 1];
+      if (axis.stride == last.stride * last.size && axis.out_stride == last.out_stride * last.size) {
+        last.size *= axis.size;
+        continue;
+      }
+    }
+    axes[kept++] = axis;
+  }
+  axes.resize(kept);
+}
+
+int64_t count(const Axes& axes) {
+  int64_t n = 1;
+  for (const Axis& axis : axes) n *= axis.size;
+  return n;
+}
+
+// Calls f(byte offset, out offset, n) for the pieces of [begin, end) that lie within one run of the innermost axis.
+template <class F>
+void for_pieces(const Axes& axes, int64_t begin, int64_t end, const F& f) {
+  if (axes.empty()) {
+    if (begin < end) f(int64_t(0), int64_t(0), int64_t(1));
+    return;
+  }
+  const Axis inner = axes[0];
+  int64_t row = begin / inner.size, at = begin % inner.size;
+  while (begin < end) {
+    int64_t offset = at * inner.stride, out = at * inner.out_stride, rest = row;
+    for (size_t i = 1; i < axes.size(); ++i) {
+      const int64_t index = i + 1 == axes.size() ? rest : rest % axes[i].size;
+      offset += index * axes[i].stride;
+      out += index * axes[i].out_stride;
+      rest /= axes[i].size;
+    }
+    const int64_t n = std::min(end - begin, inner.size - at);
+    f(offset, out, n);
+    begin += n;
+    at = 0;
+    ++row;
+  }
+}
+
+struct Output {
+  char* data = nullptr;
+  StoreKernel store = nullptr;
+  int64_t size = 0;    // of an element
+  int64_t state = 0;   // which component of the finished states
+};
+
+class Reduce {
+ public:
+  Reduce(Reducer reducer, const ReduceParams& params, const at::Tensor& input, const ReductionPlan& plan, Compute compute)
+      : params_(params),
+        kernels_(TENSOROPS_KERNELS(reduction_kernels).kernels[static_cast<int>(reducer)][static_cast<int>(compute)]),
+        compute_(compute),
+        width_(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4),
+        states_(reducer == Reducer::minmax || reducer == Reducer::argmax || reducer == Reducer::argmin ||
+                        reducer == Reducer::var || reducer == Reducer::logsumexp
+                    ? 2
+                    : 1),
+        data_(static_cast<const char*>(input.const_data_ptr())) {
+    const DType dtype = dtype_of(input.scalar_type());
+    load_ = TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)];
+    native_ = is_compute_type(dtype, compute);
+    cost_ = reducer == Reducer::logsumexp || reducer == Reducer::norm_p ? 8 : 1;
+    const int64_t size = element_size(dtype);
+    int64_t out_stride = 1, index_stride = 1;
+    for (int64_t i = input.dim() - 1; i >= 0; --i) {
+      const int64_t n = input.size(i);
+      // A reduced axis' out_stride is its step in the logical order of reduced elements: what argmax counts.
+      int64_t& step = plan.reduced[i] ? index_stride : out_stride;
+      if (n != 1) (plan.reduced[i] ? reduced_ : kept_).push_back({n, input.stride(i) * size, step});
+      step *= n;
+    }
+    const auto by_stride = [](const Axis& a, const Axis& b) { return a.stride < b.stride; };
+    std::stable_sort(kept_.begin(), kept_.end(), by_stride);
+    const bool keeps_order = reducer == Reducer::argmax || reducer == Reducer::argmin;
+    if (!keeps_order) {
+      std::stable_sort(reduced_.begin(), reduced_.end(), by_stride);
+      int64_t step = 1;
+      for (Axis& axis : reduced_) {
+        axis.out_stride = step;
+        step *= axis.size;
+      }
+    }
+    coalesce(kept_);
+    coalesce(reduced_);
+    columns_ = count(kept_);
+    rows_ = count(reduced_);
+  }
+
+  void add_output(const at::Tensor& out, int64_t state) {
+    const DType dtype = dtype_of(out.scalar_type());
+    const Compute accumulator = compute_ == Compute::f32 || compute_ == Compute::f64 ? Compute::f64 : Compute::i64;
+    outputs_[outputs_count_++] = {static_cast<char*>(out.data_ptr()),
+                                  TENSOROPS_KERNELS(elementwise_kernels).store[static_cast<int>(accumulator)][static_cast<int>(dtype)],
+                                  element_size(dtype), state};
+  }
+
+  void run() const {
+    if (columns_ == 0) return;
+    if (along_runs()) reduce_runs();
+    else reduce_columns();
+  }
+
+ private:
+  bool along_runs() const {
+    if (rows_ == 0 || reduced_.empty()) return false;
+    if (columns_ < kFewColumns) return columns_ == 1 || rows_ >= kShortRun;
+    return reduced_[0].stride <= kept_[0].stride && reduced_[0].size >= kShortRun;
+  }
+
+  States at_column(const States& states, int64_t c) const {
+    return {static_cast<char*>(states.data) + c * 8, states.pitch};
+  }
+
+  // Finishes the states of columns [begin, begin + n) and writes the results.
+  void finish(const States& states, int64_t begin, int64_t n) const {
+    kernels_.finish(params_, states, rows_, n);
+    for (int i = 0; i < outputs_count_; ++i) {
+      const Output& o = outputs_[i];
+      const char* from = static_cast<const char*>(states.data) + o.state * states.pitch * 8;
+      for_pieces(kept_, begin, begin + n, [&](int64_t, int64_t out, int64_t m) {
+        o.store(from, o.data + out * o.size, (kept_.empty() ? 1 : kept_[0].out_stride) * o.size, m);
+        from += m * 8;
+      });
+    }
+  }
+
+  // The state of reduced elements [begin, end) of the column whose data starts at `column`.
+  void run_state(const char* column, int64_t begin, int64_t end, const States& state) const {
+    if (native_ && reduced_[0].stride == width_ &&
+        (reduced_[0].size >= kLongPiece || begin / reduced_[0].size == (end - 1) / reduced_[0].size)) {
+      int64_t done = 0;
+      for_pieces(reduced_, begin, end, [&](int64_t offset, int64_t, int64_t n) {
+        merge_run(column + offset, n, begin + done, done, state);
+        done += n;
+      });
+      return;
+    }
+    alignas(64) char buffer[kStage * 8];
+    for (int64_t at = begin; at < end; at += kStage) {
+      const int64_t n = std::min(kStage, end - at);
+      char* to = buffer;
+      for_pieces(reduced_, at, at + n, [&](int64_t offset, int64_t, int64_t m) {
+        load_(column + offset, reduced_[0].stride, to, m);
+        to += m * width_;
+      });
+      merge_run(buffer, n, at, at - begin, state);
+    }
+  }
+  void merge_run(const void* x, int64_t n, int64_t first, int64_t before, const States& state) const {
+    if (before == 0) return kernels_.run(params_, x, n, first, state);
+    char own[kMaxStates * 8];
+    const States piece = {own, 1};
+    kernels_.run(params_, x, n, first, piece);
+    kernels_.merge(state, before, piece, n, 1);
+  }
+
+  void reduce_runs() const {
+    const int64_t blocks = (rows_ + kRunBlock - 1) / kRunBlock;
+    if (blocks == 1) {
+      constexpr int64_t kChunk = 256;
+      parallel(columns_, rows_ * cost_, [&](int64_t begin, int64_t end) {
+        alignas(64) char own[kMaxStates * kChunk * 8];
+        const States states = {own, kChunk};
+        for (int64_t at = begin; at < end; at += kChunk) {
+          const int64_t n = std::min(kChunk, end - at);
+          int64_t c = 0;
+          for_pieces(kept_, at, at + n, [&](int64_t offset, int64_t, int64_t m) {
+            const int64_t stride = kept_.empty() ? 0 : kept_[0].stride;
+            for (int64_t i = 0; i < m; ++i) run_state(data_ + offset + i * stride, 0, rows_, at_column(states, c++));
+          });
+          finish(states, at, n);
+        }
+      });
+      return;
+    }
+    const Table table(blocks, states_, columns_);
+    parallel(columns_ * blocks, std::min(rows_, kRunBlock) * cost_, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t column = task / blocks, block = task % blocks;
+        for_pieces(kept_, column, column + 1, [&](int64_t offset, int64_t, int64_t) {
+          run_state(data_ + offset, block * kRunBlock, std::min(rows_, (block + 1) * kRunBlock),
+                    at_column(table.row(block), column));
+        });
+      }
+    });
+    merge_blocks(table, blocks, kRunBlock);
+  }
+
+  // States of [block][component][column].
+  struct Table {
+    Table(int64_t blocks, int64_t components, int64_t columns)
+        : columns(columns), stride(components * columns * 8), data(new char[blocks * stride]) {}
+    States row(int64_t block) const { return {data.get() + block * stride, columns}; }
+    int64_t columns, stride;
+    std::unique_ptr<char[]> data;
+  };
+
+  // A balanced tree over the blocks; its shape depends on their number alone.
+  void merge_blocks(const Table& table, int64_t blocks, int64_t rows_per_block) const {
+    const auto rows_in = [&](int64_t begin, int64_t end) {
+      return std::min(rows_, end * rows_per_block) - begin * rows_per_block;
+    };
+    constexpr int64_t kChunk = 512;
+    parallel((columns_ + kChunk - 1) / kChunk, kChunk * blocks * cost_, [&](int64_t begin, int64_t end) {
+      for (int64_t chunk = begin; chunk < end; ++chunk) {
+        const int64_t c = chunk * kChunk, n = std::min(kChunk, columns_ - c);
+        for (int64_t step = 1; step < blocks; step *= 2)
+          for (int64_t block = 0; block + step < blocks; block += 2 * step)
+            kernels_.merge(at_column(table.row(block), c), rows_in(block, block + step), at_column(table.row(block + step), c),
+                           rows_in(block + step, std::min(blocks, block + 2 * step)), n);
+        finish(at_column(table.row(0), c), c, n);
+      }
+    });
+  }
+
+  // Accumulates rows [begin, end) of columns [c, c + n) into states.
+  void panel_state(int64_t c, int64_t n, int64_t begin, int64_t end, const States& states, bool direct) const {
+    if (begin >= end) {
+      kernels_.rows(params_, nullptr, 0, 0, n, 0, 0, states);
+      return;
+    }
+    const int64_t row_stride = reduced_.empty() ? 0 : reduced_[0].stride;
+    if (direct) {
+      for_pieces(kept_, c, c + n, [&](int64_t column, int64_t, int64_t) {
+        int64_t done = 0;
+        for_pieces(reduced_, begin, end, [&](int64_t offset, int64_t, int64_t m) {
+          kernels_.rows(params_, data_ + column + offset, row_stride, m, n, begin + done, done, states);
+          done += m;
+        });
+      });
+      return;
+    }
+    alignas(64) char buffer[kStage * 8];
+    // Whole groups of 8 rows fit, as n <= kStage / 8.
+    const int64_t tile = std::max<int64_t>(8, kStage / n / 8 * 8);
+    for (int64_t row = begin; row < end; row += tile) {
+      const int64_t m = std::min(tile, end - row);
+      char* to = buffer;
+      for_pieces(reduced_, row, row + m, [&](int64_t offset, int64_t, int64_t pieces) {
+        for (int64_t i = 0; i < pieces; ++i) {
+          const char* from = data_ + offset + i * row_stride;
+          for_pieces(kept_, c, c + n, [&](int64_t column, int64_t, int64_t k) {
+            load_(from + column, kept_.empty() ? 0 : kept_[0].stride, to, k);
+            to += k * width_;
+          });
+        }
+      });
+      kernels_.rows(params_, buffer, n * width_, m, n, row, row - begin, states);
+    }
+  }
+
+  void reduce_columns() const {
+    // Straight from memory when rows of the panel are contiguous and long enough, and many in a row.
+    const bool direct = native_ && !kept_.empty() && kept_[0].stride == width_ && kept_[0].size >= 64 &&
+                        (reduced_.size() <= 1 || reduced_[0].size >= 8);
+    // Direct panels end with the innermost run.
+    const int64_t run = direct ? kept_[0].size : columns_;
+    const int64_t width = std::min(run, direct ? kPanel : kStage / 8);
+    const int64_t per_run = (run + width - 1) / width, panels = columns_ / run * per_run;
+    const int64_t block_rows = std::max<int64_t>(64, kPanelBlock / width / 8 * 8);
+    const int64_t blocks = std::max<int64_t>(1, (rows_ + block_rows - 1) / block_rows);
+    const Table table(blocks > 1 ? blocks : 0, states_, columns_);
+    parallel(panels * blocks, std::min(rows_, block_rows) * width * cost_, [&](int64_t begin, int64_t end) {
+      alignas(64) char own[kMaxStates * kPanel * 8];
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t panel = task % panels, block = task / panels;
+        const int64_t c = panel / per_run * run + panel % per_run * width;
+        const int64_t n = std::min(width, run - panel % per_run * width);
+        const States states = blocks > 1 ? at_column(table.row(block), c) : States{own, kPanel};
+        panel_state(c, n, block * block_rows, std::min(rows_, (block + 1) * block_rows), states, direct);
+        if (blocks == 1) finish(states, c, n);
+      }
+    });
+    if (blocks > 1) merge_blocks(table, blocks, block_rows);
+  }
+
+  const ReduceParams params_;
+  const ReduceKernels kernels_;
+  const Compute compute_;
+  const int64_t width_, states_;
+  const char* data_;
+  LoadKernel load_;
+  bool native_;
+  int64_t cost_;
+  Axes kept_, reduced_;  // innermost first
+  int64_t columns_, rows_;
+  Output outputs_[2];
+  int outputs_count_ = 0;
+};
+
+Reducer reducer_of(const ReductionPlan& plan) {
+  switch (plan.op) {
+    case Reduction::sum: return plan.computed == c10::kBool ? Reducer::any : Reducer::sum;
+    case Reduction::prod: return plan.computed == c10::kBool ? Reducer::all : Reducer::prod;
+    case Reduction::mean: return Reducer::sum;
+    case Reduction::norm:
+      if (plan.p == 0) return Reducer::count;
+      if (plan.p == 1) return Reducer::norm_1;
+      if (plan.p == 2) return Reducer::norm_2;
+      if (plan.p == std::numeric_limits<double>::infinity()) return Reducer::norm_inf;
+      if (plan.p == -std::numeric_limits<double>::infinity()) return Reducer::norm_neg_inf;
+      return Reducer::norm_p;
+    case Reduction::var:
+    case Reduction::std:
+    case Reduction::var_mean:
+    case Reduction::std_mean: return Reducer::var;
+    case Reduction::logsumexp: return Reducer::logsumexp;
+    case Reduction::amax: return Reducer::max;
+    case Reduction::amin: return Reducer::min;
+    case Reduction::aminmax: return Reducer::minmax;
+    case Reduction::max:
+    case Reduction::argmax: return Reducer::argmax;
+    case Reduction::min:
+    case Reduction::argmin: return Reducer::argmin;
+    case Reduction::any: return Reducer::any;
+    case Reduction::all: return Reducer::all;
+    default: return Reducer::count;
+  }
+}
+
+// What the elements are computed in: sums and products of integers in 64 bits.
+Compute compute_of(const ReductionPlan& plan, Reducer reducer, c10::ScalarType input) {
+  if (plan.computed == c10::kBool) return compute_type(dtype_of(input));  // any, all
+  const Compute compute = compute_type(dtype_of(plan.computed));
+  return compute == Compute::i32 && (reducer == Reducer::sum || reducer == Reducer::prod) ? Compute::i64 : compute;
+}
+
+void reduce_into(const ReductionPlan& plan, const at::Tensor& input, const at::Tensor& first, const at::Tensor* second) {
+  if (first.numel() == 0) return;
+  const Reducer reducer = reducer_of(plan);
+  int64_t reduced = 1;
+  for (int64_t i = 0; i < input.dim(); ++i)
+    if (plan.reduced[i]) reduced *= input.size(i);
+  ReduceParams params;
+  params.p = plan.p;
+  params.correction = plan.correction;
+  params.root = plan.op == Reduction::std || plan.op == Reduction::std_mean;
+  if (plan.op == Reduction::mean) params.divisor = static_cast<double>(reduced);
+  Reduce reduce(reducer, params, input, plan, compute_of(plan, reducer, input.scalar_type()));
+  reduce.add_output(first, plan.op == Reduction::argmax || plan.op == Reduction::argmin ? 1 : 0);
+  if (second != nullptr) reduce.add_output(*second, 1);
+  reduce.run();
+}
+
+ops::TwoTensors functional(Reduction op, const at::Tensor& input, const ReductionArguments& arguments) {
+  const ReductionPlan plan = plan_reduction(op, input, arguments);
+  const auto sizes = reduced_sizes<int64_t>(plan, input.sizes());
+  const at::Tensor first = empty(sizes, plan.results[0]);
+  const at::Tensor second = plan.count == 2 ? empty(sizes, plan.results[1]) : at::Tensor();
+  reduce_into(plan, input, first, plan.count == 2 ? &second : nullptr);
+  return {first, second};
+}
+
+void out_variant(Reduction op, const at::Tensor& input, const ReductionArguments& arguments, at::Tensor& out, at::Tensor* second) {
+  const ReductionPlan plan = plan_reduction(op, input, arguments);
+  const auto sizes = reduced_sizes<int64_t>(plan, input.sizes());
+  at::Tensor targets[2] = {out, second != nullptr ? *second : at::Tensor()};
+  at::Tensor results[2];
+  for (int i = 0; i < plan.count; ++i) {
+    check_reduction_out(plan, i, targets[i]);
+    at::native::resize_output(targets[i], sizes);
+    at::assert_no_internal_overlap(targets[i]);
+    at::assert_no_overlap(targets[i], input);
+    // The engine writes results in the order of a contiguous tensor.
+    results[i] = targets[i].is_contiguous() ? targets[i] : empty(sizes, targets[i].scalar_type());
+  }
+  reduce_into(plan, input, results[0], plan.count == 2 ? &results[1] : nullptr);
+  for (int i = 0; i < plan.count; ++i)
+    if (!results[i].is_same(targets[i])) targets[i].copy_(results[i]);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) { impl_reductions(library, functional, out_variant); }
+
+}  // namespace tensorops::cpu
