@@ -100,6 +100,18 @@ def git_commit() -> str:
 class Build(BuildExtension):
     """BuildExtension with the inner kernels compiled once per instruction set and the build facts written first."""
 
+    def run(self) -> None:
+        """Builds, and writes beside the binary what `import tensorops` compares before it loads the binary."""
+        super().run()
+        cuda = torch.version.cuda if "TENSOROPS_WITH_CUDA" in dict(self.extensions[0].define_macros) else ""
+        facts = f'"""Written by setup.py: what _C was built against."""\n\nTORCH = "{torch.__version__}"\nCUDA = "{cuda}"\n'
+        Path(self.get_ext_fullpath(self.extensions[0].name)).with_name("_build.py").write_text(facts)
+
+    def get_outputs(self) -> list[str]:
+        """The binary and the file beside it."""
+        outputs = super().get_outputs()
+        return [*outputs, *(str(Path(path).with_name("_build.py")) for path in outputs if "_C." in Path(path).name)]
+
     def build_extensions(self) -> None:
         """Builds and reports the time."""
         started = time.perf_counter()

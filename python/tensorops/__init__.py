@@ -14,6 +14,7 @@ from . import _version_check
 _version_check.before_import(torch.__version__, torch.version.cuda)
 
 from . import _C, _compile, _docs, _vmap, nn  # noqa: E402
+from ._C import empty_cache, memory_stats  # noqa: E402
 from ._fallback import fallbacks, strict  # noqa: E402
 from ._version_check import __version__  # noqa: E402
 from .optimize import optimize, restore  # noqa: E402
@@ -26,7 +27,17 @@ _OURS = [
 ]
 globals().update({name: getattr(_C, name) for name in _OURS})
 
-__all__ = ["__version__", "fallbacks", "nn", "optimize", "restore", "strict", *_OURS]  # noqa: PLE0604
+__all__ = [
+    "__version__",
+    "empty_cache",
+    "fallbacks",
+    "memory_stats",
+    "nn",
+    "optimize",
+    "restore",
+    "strict",
+    *_OURS,
+]
 
 _docs.attach()
 _vmap.register()

@@ -22,6 +22,10 @@ from . import _C, _fallback
 _DYNAMO = "torch._dynamo"
 
 
+# What torch's argument parser takes in the place of its own names.
+NUMPY_NAMES = (("axis", "dim"), ("keepdims", "keepdim"), ("x", "input"), ("a", "input"), ("x1", "input"), ("x2", "other"))
+
+
 def covered(value: Any) -> bool:
     """Whether our kernels cover an argument: require_covered of csrc/python/bind.h, in terms that Dynamo can trace."""
     if isinstance(value, torch.Tensor):
@@ -60,6 +64,9 @@ def stand_in(name: str, torch_path: str) -> Callable[..., Any] | None:
     torchs = _fallback_function(name, torch_path)
 
     def traced(*args: Any, **kwargs: Any) -> Any:
+        for numpys, torchs_own in NUMPY_NAMES:
+            if numpys in kwargs:
+                kwargs[torchs_own] = kwargs.pop(numpys)
         for value in args:
             if not covered(value):
                 return torchs(*args, **kwargs)

@@ -92,8 +92,6 @@ def rules() -> dict[str, Rule]:
     """Every op that has a rule, by its name."""
     found: dict[str, Rule] = {}
     for name in _C.elementwise_ops:
-        if not hasattr(torch.ops.tensorops, name):  # the row of a derivative that is constant
-            continue
         found[name] = elementwise(name)
         if hasattr(torch.ops.tensorops, name + "_"):
             found[name + "_"] = elementwise_inplace(name + "_")

@@ -50,12 +50,12 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """X where x > 0, negative_slope * x elsewhere. See torch.nn.functional.leaky_relu."""
+    """x where x > 0, negative_slope * x elsewhere. See torch.nn.functional.leaky_relu."""
     return _C.leaky_relu_(input, negative_slope) if inplace else _C.leaky_relu(input, negative_slope)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """X where x > 0, alpha * (exp(x) - 1) elsewhere. See torch.nn.functional.elu."""
+    """x where x > 0, alpha * (exp(x) - 1) elsewhere. See torch.nn.functional.elu."""
     return _C.elu_(input, alpha) if inplace else _C.elu(input, alpha)
 
 
@@ -65,24 +65,24 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """X * sigmoid(x). See torch.nn.functional.silu."""
+    """x * sigmoid(x). See torch.nn.functional.silu."""
     return _C.silu_(input) if inplace else _C.silu(input)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """X * tanh(softplus(x)). See torch.nn.functional.mish."""
+    """x * tanh(softplus(x)). See torch.nn.functional.mish."""
     return _C.mish_(input) if inplace else _C.mish(input)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """X within [min_val, max_val]. See torch.nn.functional.hardtanh."""
+    """x within [min_val, max_val]. See torch.nn.functional.hardtanh."""
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
     return _C.hardtanh_(input, min_val, max_val) if inplace else _C.hardtanh(input, min_val, max_val)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """X * relu6(x + 3) / 6. See torch.nn.functional.hardswish."""
+    """x * relu6(x + 3) / 6. See torch.nn.functional.hardswish."""
     return _C.hardswish_(input) if inplace else _C.hardswish(input)
 
 
@@ -92,7 +92,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """X where x > threshold, value elsewhere. See torch.nn.functional.threshold."""
+    """x where x > threshold, value elsewhere. See torch.nn.functional.threshold."""
     return _C.threshold_(input, threshold, value) if inplace else _C.threshold(input, threshold, value)
 
 
@@ -104,7 +104,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
-    """X - log(sum(exp(x))) along dim. See torch.nn.functional.log_softmax."""
+    """x - log(sum(exp(x))) along dim. See torch.nn.functional.log_softmax."""
     if dim is None:
         dim = _get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     return _C.log_softmax(input, dim) if dtype is None else _C.log_softmax(input, dim, dtype)

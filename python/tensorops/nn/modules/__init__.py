@@ -1,6 +1,7 @@
 """torch.nn.modules, with ours in the place of those that we have a kernel for. Files are named as in torch.nn.modules."""
 
 from torch.nn.modules import *  # noqa: F403
+from torch.nn.modules import __all__ as __all__
 
 from .activation import (
     ELU,
