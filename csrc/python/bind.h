@@ -7,6 +7,10 @@
 // (complex, sparse, quantized, another device) sends the call to the torch function at `torch_path`; it is counted.
 #pragma once
 
+// python_arg_parser.h formats messages with fmt, whose compiled half torch keeps to itself.
+#ifndef FMT_HEADER_ONLY
+#define FMT_HEADER_ONLY 1
+#endif
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/utils/wrap_outputs.h>
 #include <torch/csrc/utils/python_arg_parser.h>
