@@ -27,7 +27,7 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a"
 # TENSOROPS_SANITIZE=address,undefined builds for tools/sanitize.sh; the flags come last, so that they win.
 SANITIZERS = os.environ.get("TENSOROPS_SANITIZE", "")
 SANITIZE = [f"-fsanitize={SANITIZERS}", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"] if SANITIZERS else []
-SANITIZE_CXX = [*SANITIZE, "-fno-omit-frame-pointer", "-O1", "-g1"] if SANITIZERS else []
+SANITIZE_CXX = [*SANITIZE, "-fno-omit-frame-pointer", "-fno-wrapv", "-O1", "-g1"] if SANITIZERS else []
 
 
 def say(message: str) -> None:

@@ -29,11 +29,11 @@ if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
 fi
 "$venv/bin/python" -c 'import torch; assert torch.version.cuda, f"torch {torch.__version__} is not a CUDA build"'
 
-"$venv/bin/python" setup.py -q build -b build/cuda
-library=$(find build/cuda/lib* -name '_C*.so')
-export PYTHONPATH=$PWD/$(dirname "$(dirname "$library")")
+PYTHONPATH=$(PYTHON=$venv/bin/python tools/build.sh build/cuda)
+export PYTHONPATH
+code=$("$CUDA_HOME/bin/cuobjdump" --list-elf "$PYTHONPATH"/tensorops/_C*.so)
 for arch in sm_80 sm_90a; do
-  "$CUDA_HOME/bin/cuobjdump" --list-elf "$library" | grep -q "$arch" || { echo "check_cuda: no code for $arch"; exit 1; }
+  [[ $code == *.$arch.* ]] || { echo "check_cuda: no code for $arch"; exit 1; }
 done
 "$venv/bin/python" -m tensorops.info
 exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"

@@ -27,10 +27,11 @@ step() {
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   { echo "gpu_check: $PYTHON's torch sees no GPU"; exit 1; }
 export TENSOROPS_CUDA=1
-step build "$PYTHON" setup.py -q build -b build/gpu
-library=$(find build/gpu/lib* -name '_C*.so' 2>/dev/null)
-[ -n "$library" ] || { echo "gpu_check: nothing was built"; exit 1; }
-export PYTHONPATH=$PWD/$(dirname "$(dirname "$library")")
+export PYTHON
+step build tools/build.sh build/gpu
+PYTHONPATH=$(tail -n 1 "$out/build.log")
+export PYTHONPATH
+[ -d "$PYTHONPATH/tensorops" ] || { echo "gpu_check: nothing was built"; exit 1; }
 step info "$PYTHON" -m tensorops.info
 step tests "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda
 sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")

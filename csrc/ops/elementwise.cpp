@@ -1,8 +1,11 @@
 // Elementwise: schemas, typed callers and Meta kernels of every row of the table.
 #include "ops/elementwise.h"
 
+#include <ATen/ScalarOps.h>
+#include <ATen/native/TypeProperties.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
 
 #include <mutex>
@@ -104,11 +107,60 @@ void meta_inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, 
               " doesn't match the broadcast shape ", c10::SymIntArrayRef(sizes));
 }
 
+// Python's dispatch (torch.compile, __torch_dispatch__) hands a wrapped number on as a Python number, which a schema
+// outside aten refuses. There it becomes an ordinary 0-dim tensor that promotes as the number does.
+class Unwrapped {
+ public:
+  explicit Unwrapped(const Inputs& in) : inputs_(in) {
+    bool wrapped = false, python = c10::impl::TorchDispatchModeTLS::any_modes_set();
+    for (int i = 0; i < in.count; ++i) {
+      wrapped |= in[i].unsafeGetTensorImpl()->is_wrapped_number();
+      python |= in[i].key_set().has(c10::DispatchKey::Python);
+    }
+    if (wrapped && python) unwrap();
+  }
+  const Inputs& inputs() const { return inputs_; }
+
+ private:
+  void unwrap() {
+    at::native::ResultTypeState all, tensors;
+    bool shaped = false;
+    for (int i = 0; i < inputs_.count; ++i) {
+      all = at::native::update_result_type_state(inputs_[i], all);
+      if (inputs_[i].unsafeGetTensorImpl()->is_wrapped_number()) continue;
+      tensors = at::native::update_result_type_state(inputs_[i], tensors);
+      shaped |= inputs_[i].dim() > 0;
+    }
+    c10::ScalarType type = at::native::result_type(all);
+    // Beside a tensor of its own kind that has dimensions, a 0-dim tensor has no say: there it can keep the full value.
+    if (shaped && type == at::native::result_type(tensors) && type != c10::kBool)
+      type = c10::isFloatingType(type) ? c10::kDouble : c10::kLong;
+    for (int i = 0; i < inputs_.count; ++i) {
+      if (!inputs_[i].unsafeGetTensorImpl()->is_wrapped_number()) continue;
+      owned_[i] = at::scalar_tensor(value_of(inputs_[i]), at::TensorOptions().dtype(type));
+      inputs_.tensors[i] = &owned_[i];
+    }
+  }
+
+  // item() would itself go through Python's dispatch.
+  static c10::Scalar value_of(const at::Tensor& number) {
+    if (number.scalar_type() == c10::kDouble) return *number.const_data_ptr<double>();
+    if (number.scalar_type() == c10::kLong) return *number.const_data_ptr<int64_t>();
+    TORCH_INTERNAL_ASSERT(number.scalar_type() == c10::kBool);
+    return *number.const_data_ptr<bool>();
+  }
+
+  Inputs inputs_;
+  at::Tensor owned_[3];
+};
+
 }  // namespace
 
 namespace ops {
 
-at::Tensor elementwise(Elementwise op, const Inputs& in, const Scalars& s) {
+at::Tensor elementwise(Elementwise op, const Inputs& given, const Scalars& s) {
+  const Unwrapped unwrapped(given);
+  const Inputs& in = unwrapped.inputs();
   at::Tensor result;
   for_arity(row_of(op), [&](auto tensors, auto scalars) {
     using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
@@ -119,7 +171,9 @@ at::Tensor elementwise(Elementwise op, const Inputs& in, const Scalars& s) {
   return result;
 }
 
-at::Tensor& elementwise_out(Elementwise op, const Inputs& in, const Scalars& s, at::Tensor& out) {
+at::Tensor& elementwise_out(Elementwise op, const Inputs& given, const Scalars& s, at::Tensor& out) {
+  const Unwrapped unwrapped(given);
+  const Inputs& in = unwrapped.inputs();
   for_arity(row_of(op), [&](auto tensors, auto scalars) {
     using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
     [&]<size_t... T, size_t... S>(std::index_sequence<T...>, std::index_sequence<S...>) {
@@ -129,7 +183,9 @@ at::Tensor& elementwise_out(Elementwise op, const Inputs& in, const Scalars& s, 
   return out;
 }
 
-at::Tensor& elementwise_inplace(Elementwise op, const Inputs& in, const Scalars& s) {
+at::Tensor& elementwise_inplace(Elementwise op, const Inputs& given, const Scalars& s) {
+  const Unwrapped unwrapped(given);
+  const Inputs& in = unwrapped.inputs();
   auto& self = const_cast<at::Tensor&>(in[0]);
   for_arity(row_of(op), [&](auto tensors, auto scalars) {
     using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
@@ -141,7 +197,8 @@ at::Tensor& elementwise_inplace(Elementwise op, const Inputs& in, const Scalars&
 }
 
 at::Tensor wrapped_number(const c10::Scalar& value) {
-  at::Tensor tensor = at::scalar_tensor(value, at::TensorOptions().dtype(value.type()));
+  // Not at::scalar_tensor: under FakeTensorMode that would be a fake tensor, whose value nobody can read.
+  at::Tensor tensor = c10::scalar_to_tensor(value);
   tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
   return tensor;
 }

@@ -177,6 +177,11 @@ Tensor& gelu_out(const Tensor& a, std::string_view approximate, Tensor& out) {
 }  // namespace
 
 void bind_elementwise(PyObject* module) {
+  pybind11::list names;
+  for (const ElementwiseRow& row : elementwise_rows()) names.append(row.name);
+  pybind11::module_ m = pybind11::reinterpret_borrow<pybind11::module_>(module);
+  m.attr("elementwise_ops") = pybind11::tuple(names);
+
   for (const ElementwiseRow& row : elementwise_rows())
     if (!row.backward && row.name[0] != '_') bind_row(module, row);
 

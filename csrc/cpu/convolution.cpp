@@ -1,0 +1,634 @@
+// Convolution on the CPU: three passes over one inner kernel (kernels/convolution.h), a product of tiles that reads the
+// image through tables of offsets.
+//
+// Workspace, beside the result: the weights once more, packed; what a thread works on of the image, with its zero border
+// and in the compute type (kStaged, or one image where that is larger; nothing when there is no border and no
+// conversion); for the weight gradient, sums of at most kSums or one weight tensor.
+#include "ops/convolution.h"
+
+#include <c10/core/CPUAllocator.h>
+#include <torch/library.h>
+
+#include <cstring>
+#include <vector>
+
+#include "cpu/dtype.h"
+#include "cpu/kernels/convolution.h"
+#include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/gemm.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+
+namespace tensorops::cpu {
+namespace {
+
+using at::Tensor;
+using ops::OptionalTensor;
+using Params = ConvParams<int64_t>;
+
+constexpr int64_t kStaged = 1 << 20;      // bytes of bordered images per thread
+constexpr int64_t kSums = 16 << 20;       // bytes of partial weight gradients
+constexpr int64_t kBlockPixels = 256;     // pixels that one task takes through one panel of weights
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Uninitialised memory, aligned to 64 bytes.
+class Buffer {
+ public:
+  explicit Buffer(int64_t bytes) : data_(c10::GetCPUAllocator()->allocate(static_cast<size_t>(bytes))) {}
+  char* data() const { return static_cast<char*>(data_.get()); }
+
+ private:
+  at::DataPtr data_;
+};
+
+// The kernels for one compute type.
+struct Kernels {
+  explicit Kernels(c10::ScalarType type)
+      : dtype(dtype_of(type)),
+        compute(compute_type(dtype)),
+        width(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4),
+        size(TENSOROPS_KERNELS(conv_kernels).size[static_cast<int>(compute)]),
+        tile(TENSOROPS_KERNELS(conv_kernels).tile[static_cast<int>(compute)]),
+        load(TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)]),
+        pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]) {}
+
+  DType compute_dtype() const {
+    constexpr DType types[] = {DType::f32, DType::f64, DType::i32, DType::i64};
+    return types[static_cast<int>(compute)];
+  }
+
+  DType dtype;
+  Compute compute;
+  int64_t width;  // bytes of a compute element
+  ConvTileSize size;
+  void (*tile)(const ConvTile&);
+  LoadKernel load;
+  GemmPack pack;
+};
+
+StoreKernel store_kernel(const Kernels& kernels) {
+  return TENSOROPS_KERNELS(elementwise_kernels)
+      .store[static_cast<int>(kernels.compute)][static_cast<int>(kernels.dtype)];
+}
+
+// Columns of a product cut into panels of one or two vectors.
+struct Panels {
+  Panels(int64_t columns, const ConvTileSize& size)
+      : columns(columns), count(divide_up(columns, size.columns)), size(size) {}
+  int64_t begin(int64_t panel) const { return panel * size.columns; }
+  int64_t columns_of(int64_t panel) const { return std::min<int64_t>(size.columns, columns - begin(panel)); }
+  int64_t width_of(int64_t panel) const { return columns_of(panel) > size.vector ? size.columns : size.vector; }
+  // All panels of one k row, in elements.
+  int64_t total() const { return (count - 1) * size.columns + width_of(count - 1); }
+
+  int64_t columns, count;
+  ConvTileSize size;
+};
+
+struct Border {
+  int64_t top = 0, left = 0, bottom = 0, right = 0;
+  bool any() const { return top > 0 || left > 0 || bottom > 0 || right > 0; }
+};
+
+// A batch of images as the inner kernel wants them: in the compute type, with a border of zeros. Images that already are
+// so are used where they lie; the others are copied, a few at a time.
+class Images {
+ public:
+  Images(const Tensor& t, const Border& border, const Kernels& kernels)
+      : source_(t), border_(border), kernels_(kernels), element_(static_cast<int64_t>(t.element_size())) {
+    const int64_t channels = t.size(1);
+    height_ = t.size(2) + border.top + border.bottom;
+    width_ = t.size(3) + border.left + border.right;
+    in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute);
+    if (in_place_) {
+      image_ = t.stride(0), channel = t.stride(1), row = t.stride(2), pixel = t.stride(3);
+      return;
+    }
+    channels_last_ = t.stride(1) == 1 && channels > 1 && t.stride(3) != 1;
+    image_ = channels * height_ * width_;
+    channel = channels_last_ ? 1 : height_ * width_;
+    row = channels_last_ ? width_ * channels : width_;
+    pixel = channels_last_ ? channels : 1;
+  }
+
+  bool in_place() const { return in_place_; }
+  // Bytes of a copy of one image.
+  int64_t bytes() const { return image_ * kernels_.width; }
+  // Work items that a copy of one image is made of, and one such item.
+  int64_t items() const { return channels_last_ ? height_ : source_.size(1); }
+  int64_t item_cost() const { return channels_last_ ? row : channel; }
+  void copy(int64_t n, int64_t item, char* image) const {
+    if (channels_last_) copy_row(n, item, image + item * row * kernels_.width);
+    else copy_channel(n, item, image + item * channel * kernels_.width);
+  }
+  const char* original(int64_t n) const {
+    return static_cast<const char*>(source_.const_data_ptr()) + n * source_.stride(0) * element_;
+  }
+
+  // Strides in elements, of the originals or of the copies.
+  int64_t channel, row, pixel;
+
+ private:
+  const char* at(int64_t n, int64_t c, int64_t h) const {
+    return original(n) + (c * source_.stride(1) + h * source_.stride(2)) * element_;
+  }
+  void copy_channel(int64_t n, int64_t c, char* to) const {
+    const int64_t line = width_ * kernels_.width, left = border_.left * kernels_.width;
+    const int64_t right = border_.right * kernels_.width, w = source_.size(3);
+    std::memset(to, 0, border_.top * line);
+    to += border_.top * line;
+    for (int64_t h = 0; h < source_.size(2); ++h, to += line) {
+      std::memset(to, 0, left);
+      kernels_.load(at(n, c, h), source_.stride(3) * element_, to + left, w);
+      std::memset(to + line - right, 0, right);
+    }
+    std::memset(to, 0, border_.bottom * line);
+  }
+  void copy_row(int64_t n, int64_t item, char* to) const {
+    const int64_t h = item - border_.top, channels = source_.size(1);
+    if (h < 0 || h >= source_.size(2)) {
+      std::memset(to, 0, row * kernels_.width);
+      return;
+    }
+    const int64_t left = border_.left * pixel * kernels_.width, right = border_.right * pixel * kernels_.width;
+    const char* from = at(n, 0, h);
+    std::memset(to, 0, left);
+    if (source_.stride(3) == channels) {
+      kernels_.load(from, element_, to + left, source_.size(3) * channels);
+    } else {
+      for (int64_t w = 0; w < source_.size(3); ++w)
+        kernels_.load(from + w * source_.stride(3) * element_, element_, to + left + w * pixel * kernels_.width, channels);
+    }
+    std::memset(to + row * kernels_.width - right, 0, right);
+  }
+
+  const Tensor& source_;
+  const Border border_;
+  const Kernels& kernels_;
+  const int64_t element_;
+  int64_t height_, width_, image_;
+  bool in_place_, channels_last_ = false;
+};
+
+// A tap reads the image at (step * i + h, step * j + w) for pixel (i, j) of the result, with weights at `weight`.
+struct Tap {
+  int64_t h, w, weight;
+};
+
+// A convolution in the direction of the data: forward, or one phase of the input gradient.
+struct DataPass {
+  Tensor source;           // (batch, groups * inner, height, width)
+  int64_t groups, inner, outer;
+  std::vector<Tap> taps;
+  int64_t step_h, step_w;
+  Tensor weight;           // strides below, in elements
+  int64_t weight_group, weight_outer, weight_inner;
+  Tensor bias;             // (groups * outer) or undefined
+  Tensor result;           // (batch, groups * outer, ., .), of which every result_step-th pixel from result_offset is written
+  int64_t height, width;   // pixels written
+  int64_t row_stride, pixel_stride, offset;
+};
+
+Border border_of(const DataPass& pass) {
+  Border border;
+  for (const Tap& tap : pass.taps) {
+    border.top = std::max(border.top, -tap.h);
+    border.left = std::max(border.left, -tap.w);
+    border.bottom = std::max(border.bottom, (pass.height - 1) * pass.step_h + tap.h - (pass.source.size(2) - 1));
+    border.right = std::max(border.right, (pass.width - 1) * pass.step_w + tap.w - (pass.source.size(3) - 1));
+  }
+  return border;
+}
+
+// Weights of one group and panel as k rows of the panel's width. k runs over (channel, tap), or over (tap, channel) where
+// the image's channels are adjacent.
+void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, int64_t first, int64_t columns, int64_t width,
+                  bool channels_inside, char* to) {
+  const auto element = static_cast<int64_t>(pass.weight.element_size());
+  const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
+                     (group * pass.weight_group + first * pass.weight_outer) * element;
+  const auto pack = [&](int64_t at, int64_t step, int64_t k) {
+    kernels.pack(from + at * element, pass.weight_outer, step, columns, k, static_cast<int>(width), to);
+    to += k * width * kernels.width;
+  };
+  const auto taps = static_cast<int64_t>(pass.taps.size());
+  if (channels_inside) {
+    for (const Tap& tap : pass.taps) pack(tap.weight, pass.weight_inner, pass.inner);
+    return;
+  }
+  const int64_t spacing = taps > 1 ? pass.taps[1].weight - pass.taps[0].weight : 1;
+  bool even = true;
+  for (int64_t t = 0; t < taps; ++t) even &= pass.taps[t].weight == pass.taps[0].weight + t * spacing;
+  if (even && pass.weight_inner == taps * spacing) return pack(pass.taps[0].weight, spacing, pass.inner * taps);
+  for (int64_t c = 0; c < pass.inner; ++c) {
+    if (even) {
+      pack(c * pass.weight_inner + pass.taps[0].weight, spacing, taps);
+    } else {
+      for (const Tap& tap : pass.taps) pack(c * pass.weight_inner + tap.weight, 1, 1);
+    }
+  }
+}
+
+// Rows of pixels, or single pixels, in the order of the result; the tables of offsets that a tile needs.
+class DataTiles {
+ public:
+  DataTiles(const DataPass& pass, const Images& images, const Kernels& kernels)
+      : pass_(pass), images_(images), kernels_(kernels) {
+    const int64_t pixels = pass.height * pass.width;
+    // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them.
+    by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 2 >= kernels.size.rows;
+    per_block_ = by_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
+    blocks = divide_up(pixels, per_block_);
+    out_adjacent_ = pass.pixel_stride == 1 && (by_rows_ || pass.row_stride == pass.width);
+  }
+
+  int64_t block_pixels() const { return std::min(per_block_, pass_.height * pass_.width); }
+
+  // One block of pixels through one panel. `tile` has everything but the rows.
+  void run(int64_t block, ConvTile tile) const {
+    const bool single = tile.columns <= kernels_.size.vector;
+    const int64_t most = by_rows_ && single ? kernels_.size.single_rows : kernels_.size.rows;
+    const int64_t begin = block * per_block_, end = std::min(begin + per_block_, pass_.height * pass_.width);
+    int64_t rows[kMostRows], out_rows[kMostRows];
+    tile.rows = rows;
+    tile.out_rows = out_rows;
+    tile.adjacent = by_rows_;
+    tile.out_adjacent = out_adjacent_;
+    const int64_t span = by_rows_ ? pass_.width : end - begin;
+    const int64_t tiles = divide_up(span, most);
+    int64_t i = begin / pass_.width, j = begin % pass_.width;
+    for (int64_t start = begin; start < end; start += span) {
+      for (int64_t t = 0; t < tiles; ++t) {
+        tile.row_count = span * (t + 1) / tiles - span * t / tiles;
+        for (int64_t r = 0; r < tile.row_count; ++r) {
+          rows[r] = i * pass_.step_h * images_.row + j * pass_.step_w * images_.pixel;
+          out_rows[r] = i * pass_.row_stride + j * pass_.pixel_stride;
+          if (++j == pass_.width) j = 0, ++i;
+        }
+        kernels_.tile(tile);
+      }
+    }
+  }
+
+  int64_t blocks;
+
+ private:
+  static constexpr int64_t kMostRows = 32;
+  int64_t row_tile(int64_t most) const { return pass_.width / divide_up(pass_.width, most); }
+
+  const DataPass& pass_;
+  const Images& images_;
+  const Kernels& kernels_;
+  bool by_rows_, out_adjacent_;
+  int64_t per_block_;
+};
+
+void run(const DataPass& pass, const Kernels& kernels) {
+  if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
+  const Border border = border_of(pass);
+  const Images images(pass.source, border, kernels);
+  const Panels panels(pass.outer, kernels.size);
+  const auto taps = static_cast<int64_t>(pass.taps.size());
+  const int64_t k = pass.inner * taps, width = kernels.width;
+
+  const bool channels_inside = images.channel == 1 && pass.inner > 1;
+  std::vector<int64_t> steps;
+  steps.reserve(k);
+  const auto tap_offset = [&](const Tap& tap) {
+    return (tap.h + border.top) * images.row + (tap.w + border.left) * images.pixel;
+  };
+  if (channels_inside) {
+    for (const Tap& tap : pass.taps)
+      for (int64_t c = 0; c < pass.inner; ++c) steps.push_back(tap_offset(tap) + c * images.channel);
+  } else {
+    for (int64_t c = 0; c < pass.inner; ++c)
+      for (const Tap& tap : pass.taps) steps.push_back(tap_offset(tap) + c * images.channel);
+  }
+
+  // Each group: its panels one after another, then its bias.
+  const int64_t group_bytes = panels.total() * (k + 1) * width;
+  const Buffer packed(pass.groups * group_bytes);
+  const auto bias_at = [&](int64_t group) { return packed.data() + group * group_bytes + panels.total() * k * width; };
+  parallel(pass.groups * panels.count, k * kernels.size.columns, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t group = item / panels.count, panel = item % panels.count, first = panels.begin(panel);
+      const int64_t columns = panels.columns_of(panel);
+      pack_weights(pass, kernels, group, first, columns, panels.width_of(panel), channels_inside,
+                   packed.data() + group * group_bytes + first * k * width);
+      char* bias = bias_at(group) + first * width;
+      std::memset(bias, 0, panels.width_of(panel) * width);
+      if (pass.bias.defined()) {
+        const auto element = static_cast<int64_t>(pass.bias.element_size());
+        kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) +
+                         (group * pass.outer + first) * pass.bias.stride(0) * element,
+                     pass.bias.stride(0) * element, bias, columns);
+      }
+    }
+  });
+
+  const DataTiles tiles(pass, images, kernels);
+  const int64_t batch = pass.source.size(0);
+  const int64_t chunk = images.in_place() ? batch
+      : std::min(batch, at::get_num_threads() * std::max<int64_t>(1, kStaged / std::max<int64_t>(1, images.bytes())));
+  const Buffer staged(images.in_place() ? 0 : chunk * images.bytes());
+  const auto element = static_cast<int64_t>(pass.result.element_size());
+  char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
+  const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
+  const int64_t per_image = pass.groups * tiles.blocks * panels.count;
+
+  for (int64_t from = 0; from < batch; from += chunk) {
+    const int64_t count = std::min(chunk, batch - from);
+    if (!images.in_place())
+      parallel(count * images.items(), images.item_cost(), [&](int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t n = item / images.items();
+          images.copy(from + n, item % images.items(), staged.data() + n * images.bytes());
+        }
+      });
+    parallel(count * per_image, tiles.block_pixels() * k * 4, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t panel = item % panels.count, block = item / panels.count % tiles.blocks;
+        const int64_t group = item / (panels.count * tiles.blocks) % pass.groups, n = item / per_image;
+        const int64_t first = panels.begin(panel);
+        ConvTile tile;
+        tile.x = (images.in_place() ? images.original(from + n) : staged.data() + n * images.bytes()) +
+                 group * pass.inner * images.channel * width;
+        tile.steps = steps.data();
+        tile.k = k;
+        tile.b = packed.data() + group * group_bytes + first * k * width;
+        tile.columns = panels.columns_of(panel);
+        tile.init = bias_at(group) + first * width;
+        tile.out = out + ((from + n) * out_image + (group * pass.outer + first) * out_channel) * element;
+        tile.out_type = kernels.dtype;
+        tile.out_column = out_channel;
+        tiles.run(block, tile);
+      }
+    });
+  }
+}
+
+Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, c10::IntArrayRef stride,
+              c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups) {
+  const Params p = conv_params<int64_t>(stride, padding, dilation, groups);
+  const Tensor b = bias ? *bias : Tensor();
+  const auto bias_size = b.defined() ? b.sizes() : c10::IntArrayRef();
+  const auto sizes = conv_output_sizes<int64_t>(input.sizes(), weight.sizes(), b.defined() ? &bias_size : nullptr, p);
+  check_conv_dtypes(input, weight, b.defined() ? &b : nullptr);
+  const Tensor result = empty(sizes, input.scalar_type(), conv_memory_format(input, weight));
+  if (result.numel() == 0) return result;
+
+  DataPass pass{input, groups, weight.size(1), weight.size(0) / groups, {}, p.stride[0], p.stride[1], weight,
+                weight.size(0) / groups * weight.stride(0), weight.stride(0), weight.stride(1), b, result,
+                result.size(2), result.size(3), result.stride(2), result.stride(3), 0};
+  for (int64_t h = 0; h < weight.size(2); ++h)
+    for (int64_t w = 0; w < weight.size(3); ++w)
+      pass.taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
+                           h * weight.stride(2) + w * weight.stride(3)});
+  run(pass, Kernels(input.scalar_type()));
+  return result;
+}
+
+// Where input row i of a phase (i0 + stride * i) was read by tap `kernel`: at output row i + shift, if at all.
+bool phase_shift(int64_t phase, int64_t kernel, int64_t padding, int64_t stride, int64_t dilation, int64_t* shift) {
+  const int64_t distance = phase + padding - kernel * dilation;
+  if ((distance % stride + stride) % stride != 0) return false;
+  *shift = distance / stride;
+  return true;
+}
+
+// Input pixels fall into stride * stride phases; each phase is a convolution of the output's gradient, with step one and
+// the taps that reach it.
+Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntArrayRef input_size, c10::IntArrayRef stride,
+                             c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups) {
+  const Params p = conv_params<int64_t>(stride, padding, dilation, groups);
+  check_conv_gradient<int64_t>("conv2d_input_gradient", grad.sizes(), input_size, weight.sizes(), p);
+  check_conv_dtypes(grad, weight, nullptr);
+  const Tensor result = empty(input_size, grad.scalar_type(), conv_memory_format(grad, weight));
+  if (result.numel() == 0) return result;
+
+  const Kernels kernels(grad.scalar_type());
+  const int64_t outer = weight.size(0) / groups;
+  for (int64_t y = 0; y < std::min(p.stride[0], result.size(2)); ++y)
+    for (int64_t x = 0; x < std::min(p.stride[1], result.size(3)); ++x) {
+      DataPass pass{grad, groups, outer, weight.size(1), {}, 1, 1, weight,
+                    outer * weight.stride(0), weight.stride(1), weight.stride(0), Tensor(), result,
+                    divide_up(result.size(2) - y, p.stride[0]), divide_up(result.size(3) - x, p.stride[1]),
+                    result.stride(2) * p.stride[0], result.stride(3) * p.stride[1],
+                    y * result.stride(2) + x * result.stride(3)};
+      for (int64_t h = 0; h < weight.size(2); ++h)
+        for (int64_t w = 0; w < weight.size(3); ++w) {
+          Tap tap{0, 0, h * weight.stride(2) + w * weight.stride(3)};
+          if (phase_shift(y, h, p.padding[0], p.stride[0], p.dilation[0], &tap.h) &&
+              phase_shift(x, w, p.padding[1], p.stride[1], p.dilation[1], &tap.w))
+            pass.taps.push_back(tap);
+        }
+      run(pass, kernels);
+    }
+  return result;
+}
+
+// Sums over pixels. The batch is cut into parts by size alone; each part's sums are a tile product whose rows are
+// (channel, tap), whose columns are output channels and whose k runs over pixels; the parts are added in order.
+Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef weight_size, c10::IntArrayRef stride,
+                              c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups) {
+  const Params p = conv_params<int64_t>(stride, padding, dilation, groups);
+  check_conv_gradient<int64_t>("conv2d_weight_gradient", grad.sizes(), input.sizes(), weight_size, p);
+  check_conv_dtypes(grad, input, nullptr);
+  const Tensor result = empty(weight_size, grad.scalar_type(), conv_memory_format(grad, input));
+  if (result.numel() == 0) return result;
+  if (grad.numel() == 0) {
+    std::memset(result.data_ptr(), 0, result.nbytes());
+    return result;
+  }
+
+  const Kernels kernels(grad.scalar_type());
+  const int64_t width = kernels.width, batch = grad.size(0), height = grad.size(2), across = grad.size(3);
+  const int64_t outer = grad.size(1) / groups, inner = weight_size[1], taps = weight_size[2] * weight_size[3];
+  const int64_t rows = inner * taps, pixels = height * across;
+  Border border;
+  border.top = p.padding[0], border.left = p.padding[1];
+  border.bottom = std::max<int64_t>(0, (height - 1) * p.stride[0] + (weight_size[2] - 1) * p.dilation[0] - border.top -
+                                           (input.size(2) - 1));
+  border.right = std::max<int64_t>(0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left -
+                                          (input.size(3) - 1));
+  const Images images(input, border, kernels);
+  const Panels panels(outer, kernels.size);
+
+  // Rows are in the order of the image's memory: (tap, channel) where channels are adjacent, else (channel, tap).
+  const bool channels_inside = images.channel == 1 && inner > 1;
+  std::vector<int64_t> row_offsets(rows);
+  const auto row_of = [&](int64_t c, int64_t tap) { return channels_inside ? tap * inner + c : c * taps + tap; };
+  for (int64_t c = 0; c < inner; ++c)
+    for (int64_t tap = 0; tap < taps; ++tap)
+      row_offsets[row_of(c, tap)] = c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
+                                    tap % weight_size[3] * p.dilation[1] * images.pixel;
+
+  const int64_t part_bytes = groups * rows * panels.total() * width;
+  const int64_t parts = std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
+  const Buffer sums(parts * part_bytes);
+  const auto sums_at = [&](int64_t part, int64_t group, int64_t panel) {
+    return sums.data() + part * part_bytes + (group * panels.total() + panels.begin(panel)) * rows * width;
+  };
+
+  // Blocks of pixels whose packed gradient stays in the L1 or L2 cache.
+  const int64_t block = std::min<int64_t>(pixels, kBlockPixels);
+  const auto element = static_cast<int64_t>(grad.element_size());
+  const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
+    char* const sum = sums_at(part, group, panel);
+    const int64_t panel_width = panels.width_of(panel);
+    std::memset(sum, 0, rows * panel_width * width);
+    int64_t steps[kBlockPixels], out_rows[32];
+    for (int64_t n = batch * part / parts; n < batch * (part + 1) / parts; ++n) {
+      const char* image = images.original(n);
+      if (!images.in_place()) {
+        for (int64_t item = 0; item < images.items(); ++item) images.copy(n, item, staged);
+        image = staged;
+      }
+      const char* from = static_cast<const char*>(grad.const_data_ptr()) +
+                         (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
+      for (int64_t begin = 0; begin < pixels; begin += block) {
+        const int64_t count = std::min(block, pixels - begin);
+        // Runs of pixels inside a row: their steps, and their gradients packed.
+        for (int64_t done = 0; done < count;) {
+          const int64_t i = (begin + done) / across, j = (begin + done) % across;
+          const int64_t run = std::min(count - done, across - j);
+          for (int64_t t = 0; t < run; ++t)
+            steps[done + t] = i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
+          kernels.pack(from + (i * grad.stride(2) + j * grad.stride(3)) * element, grad.stride(1), grad.stride(3),
+                       panels.columns_of(panel), run, static_cast<int>(panel_width), packed + done * panel_width * width);
+          done += run;
+        }
+        ConvTile tile;
+        tile.x = image + group * inner * images.channel * width;
+        tile.steps = steps;
+        tile.k = count;
+        tile.b = packed;
+        tile.columns = panel_width;
+        tile.out_type = kernels.compute_dtype();
+        tile.out_rows = out_rows;
+        const int64_t tiles = divide_up(rows, kernels.size.rows);
+        for (int64_t r = 0; r < 32; ++r) out_rows[r] = r * panel_width;
+        for (int64_t t = 0; t < tiles; ++t) {
+          const int64_t first = rows * t / tiles;
+          tile.row_count = rows * (t + 1) / tiles - first;
+          tile.rows = row_offsets.data() + first;
+          tile.out = sum + first * panel_width * width;
+          tile.init = tile.out;
+          tile.init_row = panel_width;
+          kernels.tile(tile);
+        }
+      }
+    }
+  };
+  const int64_t tasks = parts * groups * panels.count;
+  parallel(tasks, batch * pixels * rows * 4 / parts, [&](int64_t begin, int64_t end) {
+    const Buffer staged(images.in_place() ? 0 : images.bytes());
+    const Buffer packed(block * kernels.size.columns * width);
+    for (int64_t task = begin; task < end; ++task)
+      accumulate(task / (groups * panels.count), task / panels.count % groups, task % panels.count, staged.data(),
+                 packed.data());
+  });
+
+  // Parts added, and (row, out channel) turned into (out channel, row).
+  const StoreKernel store = store_kernel(kernels);
+  const ElementwiseKernel add =
+      TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(Elementwise::add)][static_cast<int>(kernels.compute)];
+  ElementwiseParams plain_sum;
+  plain_sum.real[0] = 1, plain_sum.integer[0] = 1;
+  parallel(groups * panels.count * inner, parts * taps * kernels.size.columns, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t c = item % inner, panel = item / inner % panels.count, group = item / (inner * panels.count);
+      const int64_t panel_width = panels.width_of(panel);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t at = row_of(c, tap) * panel_width * width;
+        char* total = sums_at(0, group, panel) + at;
+        for (int64_t part = 1; part < parts; ++part) {
+          const void* in[3] = {total, sums_at(part, group, panel) + at, nullptr};
+          add(plain_sum, total, in, panel_width);
+        }
+        char* to = static_cast<char*>(result.data_ptr()) +
+                   ((group * outer + panels.begin(panel)) * result.stride(0) + c * result.stride(1) +
+                    tap / weight_size[3] * result.stride(2) + tap % weight_size[3] * result.stride(3)) * element;
+        store(total, to, result.stride(0) * element, panels.columns_of(panel));
+      }
+    }
+  });
+  return result;
+}
+
+// Sums over images and pixels, channel by channel: a block at a time, so that no chain of additions grows long.
+Tensor conv2d_bias_gradient(const Tensor& grad) {
+  check_conv_bias_gradient(grad);
+  const Tensor result = empty({grad.size(1)}, grad.scalar_type());
+  const Kernels kernels(grad.scalar_type());
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
+  const auto sum_run = table.sum_run[static_cast<int>(kernels.compute)];
+  const auto add_rows = table.add_rows[static_cast<int>(kernels.compute)];
+  const StoreKernel store = store_kernel(kernels);
+  const auto element = static_cast<int64_t>(grad.element_size());
+  const int64_t width = kernels.width, channels = grad.size(1), across = grad.size(3);
+  const bool plain = is_compute_type(kernels.dtype, kernels.compute);
+  const char* from = static_cast<const char*>(grad.const_data_ptr());
+  const auto at = [&](int64_t n, int64_t c, int64_t h) {
+    return from + (n * grad.stride(0) + c * grad.stride(1) + h * grad.stride(2)) * element;
+  };
+  constexpr int64_t kRun = 512;
+  if (grad.stride(1) == 1 && grad.stride(3) != 1) {
+    // Channels are adjacent: a panel of them at a time, a row of pixels at a time.
+    parallel(divide_up(channels, 64), grad.numel() / std::max<int64_t>(1, channels) * 64, [&](int64_t begin, int64_t end) {
+      alignas(64) char total[64 * 8], row[64 * 8], run[64 * 8];
+      for (int64_t c = begin * 64; c < std::min(channels, end * 64); c += 64) {
+        const int64_t count = std::min<int64_t>(64, channels - c);
+        std::memset(total, 0, sizeof(total));
+        for (int64_t n = 0; n < grad.size(0); ++n)
+          for (int64_t h = 0; h < grad.size(2); ++h) {
+            std::memset(row, 0, sizeof(row));
+            if (plain) {
+              add_rows(at(n, c, h), grad.stride(3), across, count, row);
+            } else {
+              for (int64_t w = 0; w < across; ++w) {
+                kernels.load(at(n, c, h) + w * grad.stride(3) * element, element, run, count);
+                add_rows(run, 0, 1, count, row);
+              }
+            }
+            add_rows(row, 0, 1, count, total);
+          }
+        store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
+      }
+    });
+    return result;
+  }
+  const bool flat = grad.stride(2) == across * grad.stride(3);
+  const int64_t lines = flat ? 1 : grad.size(2), line = flat ? grad.size(2) * across : across;
+  parallel(channels, grad.numel() / std::max<int64_t>(1, channels), [&](int64_t begin, int64_t end) {
+    alignas(64) char run[kRun * 8];
+    for (int64_t c = begin; c < end; ++c) {
+      alignas(8) char total[8] = {};
+      for (int64_t n = 0; n < grad.size(0); ++n)
+        for (int64_t h = 0; h < lines; ++h)
+          for (int64_t w = 0; w < line; w += kRun) {
+            const int64_t count = std::min(kRun, line - w);
+            const void* values = at(n, c, h) + w * grad.stride(3) * element;
+            if (!plain || grad.stride(3) != 1) {
+              kernels.load(values, grad.stride(3) * element, run, count);
+              values = run;
+            }
+            sum_run(values, count, total);
+          }
+      store(total, static_cast<char*>(result.data_ptr()) + c * element, width, 1);
+    }
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
+  library.impl("_conv2d", conv2d);
+  library.impl("conv2d_input_gradient", conv2d_input_gradient);
+  library.impl("conv2d_weight_gradient", conv2d_weight_gradient);
+  library.impl("conv2d_bias_gradient", conv2d_bias_gradient);
+}
+
+}  // namespace tensorops::cpu

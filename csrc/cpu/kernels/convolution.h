@@ -1,0 +1,55 @@
+// Inner kernels of convolution: a tile of a matrix product whose left operand is addressed through two tables of offsets,
+// so that nothing is unfolded (no im2col). Forward, input gradient and weight gradient are all this one product:
+//
+//   out[r, j] = init[r, j] + sum over p of x[rows[r] + steps[p]] * b[p, j]
+//
+//   forward          r: output pixels        p: (channel, tap)          b: weights
+//   input gradient   r: input pixels         p: (out channel, tap)      b: weights
+//   weight gradient  r: (channel, tap)       p: output pixels           b: output gradient
+//
+// Each element is one chain of multiply-adds in the order of p, so the way work is cut into tiles never shows in a result.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/capability.h"
+#include "cpu/kernels/dtype.h"
+
+namespace tensorops::cpu {
+
+struct ConvTile {
+  const void* x = nullptr;             // of the compute type
+  const int64_t* rows = nullptr;       // element offsets
+  int64_t row_count = 0;               // 1 to ConvTileSize::rows (single_rows where it applies)
+  bool adjacent = false;               // rows[r] == rows[0] + r
+  const int64_t* steps = nullptr;      // element offsets
+  int64_t k = 0;
+  const void* b = nullptr;             // k rows of one or two vectors of the compute type, zeros past `columns`
+  int64_t columns = 0;                 // 1 to ConvTileSize::columns; up to one vector's worth, b's rows are one vector
+  const void* init = nullptr;          // compute type, as wide as b's rows; null for zeros
+  int64_t init_row = 0;                // 0 to give all rows the same (a bias)
+  void* out = nullptr;
+  DType out_type = DType::f32;
+  const int64_t* out_rows = nullptr;   // element offsets
+  bool out_adjacent = false;           // out_rows[r] == out_rows[0] + r
+  int64_t out_column = 1;
+};
+
+struct ConvTileSize {
+  int rows;         // of a tile two vectors wide, or of any tile that is not adjacent
+  int single_rows;  // of an adjacent tile one vector wide
+  int columns, vector;
+};
+
+struct ConvKernels {
+  ConvTileSize size[static_cast<int>(Compute::count)];
+  void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
+  // Of the compute type: *sum += the sum of n adjacent elements; sums[i] += each of `count` rows' element i < n.
+  void (*sum_run[static_cast<int>(Compute::count)])(const void* from, int64_t n, void* sum);
+  void (*add_rows[static_cast<int>(Compute::count)])(const void* from, int64_t row_stride, int64_t count, int64_t n,
+                                                     void* sums);
+};
+
+TENSOROPS_DECLARE_KERNELS(ConvKernels, conv_kernels)
+
+}  // namespace tensorops::cpu

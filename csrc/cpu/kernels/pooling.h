@@ -1,0 +1,83 @@
+// Inner pooling kernels. All of them work on runs: n outputs side by side, each seen through the same taps, where
+// taps[t][i] is what tap t of the window shows to output i. In channels_last memory a run is the channels of one pixel
+// and the taps point into the tensor. In contiguous memory a run is a row of outputs and the taps point into staged
+// rows: padded, converted to the compute type, and split by column modulo stride, so that taps are contiguous there too.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/capability.h"
+#include "cpu/kernels/dtype.h"
+
+namespace tensorops::cpu {
+
+// Elements that a kernel may touch behind the end of a staged row: a vector of the smallest compute type.
+constexpr int64_t kPoolSlack = 16;
+
+// What all runs have. Elements [0, room) of the results may be overwritten, n <= room: what lies behind n is written
+// later. Staged taps may be read up to kPoolSlack beyond n, the others up to n.
+struct PoolRun {
+  const void* const* taps;
+  int64_t count;
+  void* out;
+  int64_t n, room;
+};
+
+// The maximum and its position in the window; the first of equals, and the last NaN, as in torch.
+struct MaxPoolRun : PoolRun {
+  const int32_t* ids;    // tap t's position in the window
+  const int32_t* first;  // where each output starts to look: its window's first position inside the image,
+  bool shared_first;     // the same for the whole run if this is set
+  void* position;
+};
+// The sum over the taps divided by `divisor`, which is of the compute type: one per output, or one for the run.
+struct MeanPoolRun : PoolRun {
+  const void* divisor;
+  bool shared_divisor;
+};
+// The sum of those taps whose position is theirs: the gradient of the maximum, seen from an input element.
+struct MaxPoolBackwardRun : PoolRun {
+  const void* const* positions;
+  const int32_t* ids;
+};
+// The sum of taps times their scales.
+struct MeanPoolBackwardRun : PoolRun {
+  const double* scales;
+};
+
+// A row of `width` elements, `readable` of them without a fault, into `phases` rows of `columns` elements, `pitch` apart:
+// staged[r * pitch + j] = row[j * stride + r - padding], and outside the row zero or the dtype's lowest value.
+struct PoolStage {
+  const void* row;
+  int64_t width, readable, padding, stride, phases, columns, pitch;
+  bool lowest;
+  void* staged;
+};
+// The way back: out[x] = staged[r * pitch + j] for x = j * stride + r - padding.
+struct PoolUnstage {
+  const void* staged;
+  int64_t padding, stride, pitch, width, room;
+  void* out;
+};
+
+enum class PoolPosition : int { none, u8, i32, count };
+enum class PoolTaps : int { staged, direct, count };
+
+struct PoolingKernels {
+  static constexpr int kTaps = static_cast<int>(PoolTaps::count), kDTypes = static_cast<int>(DType::count);
+  // Null where torch has no such pooling for the dtype.
+  void (*max[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolRun&);
+  void (*mean[kTaps][kDTypes])(const MeanPoolRun&);
+  // Results of staged taps are of the compute type, for unstage.
+  void (*max_backward[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);
+  void (*mean_backward[kTaps][kDTypes])(const MeanPoolBackwardRun&);
+  void (*stage[kDTypes])(const PoolStage&);
+  void (*unstage[kDTypes])(const PoolUnstage&);
+  // Adds grad[p][c] to sums[index[p][c]][c], for rows of `channels`; an index outside [0, size) is padding.
+  void (*scatter_add[kDTypes])(const void* grad, const int64_t* index, int64_t n, int64_t channels, int64_t size,
+                               void* sums);
+};
+
+TENSOROPS_DECLARE_KERNELS(PoolingKernels, pooling_kernels)
+
+}  // namespace tensorops::cpu

@@ -1,0 +1,613 @@
+// Pooling on the CPU: walks the outputs run by run (see kernels/pooling.h) and threads over the runs. Every output is
+// computed from the inputs under its window alone, forwards and backwards, so no result depends on how runs are shared
+// out among threads.
+#include "ops/pooling.h"
+
+#include <torch/library.h>
+
+#include <cstring>
+#include <vector>
+
+#include "cpu/dtype.h"
+#include "cpu/kernels/pooling.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+
+namespace tensorops::cpu {
+namespace {
+
+using at::Tensor;
+using Ints = c10::IntArrayRef;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The planes of a tensor as the loops see them: `images` of height * width pixels of `channels` neighbouring elements.
+// Contiguous memory has one image per plane, of one channel.
+struct Planes {
+  int64_t images, channels, height, width;
+  bool channels_last;
+
+  Planes(const Tensor& t, c10::MemoryFormat format)
+      : channels(1), height(t.size(-2)), width(t.size(-1)), channels_last(format == c10::MemoryFormat::ChannelsLast) {
+    if (channels_last) channels = t.size(1);
+    images = t.dim() == 3 ? t.size(0) : channels_last ? t.size(0) : t.size(0) * t.size(1);
+  }
+  int64_t area() const { return height * width; }
+  int64_t row(int64_t image, int64_t y) const { return (image * height + y) * width * channels; }
+  int64_t elements() const { return images * area() * channels; }
+};
+
+const char* bytes(const Tensor& t) { return static_cast<const char*>(t.const_data_ptr()); }
+char* mutable_bytes(const Tensor& t) { return static_cast<char*>(t.data_ptr()); }
+
+int64_t compute_size(c10::ScalarType dtype) {
+  const Compute compute = compute_type(dtype_of(dtype));
+  return compute == Compute::f64 || compute == Compute::i64 ? 8 : 4;
+}
+
+template <class Kernel>
+Kernel kernel_for(const char* op, Kernel const (&table)[PoolingKernels::kDTypes], c10::ScalarType dtype) {
+  const Kernel kernel = table[static_cast<int>(dtype_of(dtype))];
+  TORCH_CHECK_NOT_IMPLEMENTED(kernel != nullptr, "\"", op, "\" not implemented for '", dtype, "'");
+  return kernel;
+}
+
+PoolPosition position_kind(const Tensor& position) {
+  return position.scalar_type() == c10::kByte ? PoolPosition::u8 : PoolPosition::i32;
+}
+
+// The rows under the current windows, each staged when it is first needed; rows `slots` apart share a place.
+template <class Stage>
+class RowRing {
+ public:
+  // `needed` rows at most are under the windows at a time, of `height` in an image.
+  RowRing(int64_t height, int64_t needed, int64_t row_bytes, Stage stage)
+      : stage_(std::move(stage)), height_(height), row_bytes_(ceil_div(row_bytes, 64) * 64), held_(std::min(height, needed), -1),
+        data_(held_.size() * row_bytes_) {}
+
+  const char* row(int64_t image, int64_t y) {
+    const int64_t key = image * height_ + y, slot = y % static_cast<int64_t>(held_.size());
+    char* data = data_.data() + slot * row_bytes_;
+    if (held_[slot] != key) {
+      stage_(image, y, data);
+      held_[slot] = key;
+    }
+    return data;
+  }
+
+ private:
+  Stage stage_;
+  int64_t height_, row_bytes_;
+  std::vector<int64_t> held_;
+  std::vector<char> data_;
+};
+
+struct Taps {
+  std::vector<const void*> data, positions;
+  std::vector<int32_t> ids;
+  std::vector<double> scales;
+
+  void clear() { data.clear(), positions.clear(), ids.clear(), scales.clear(); }
+  void add(const void* tap, int64_t id) {
+    data.push_back(tap);
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  void add(const void* tap, const void* position, int64_t id, double scale) {
+    add(tap, id);
+    positions.push_back(position);
+    scales.push_back(scale);
+  }
+  template <class Run>
+  void set(Run& run) const {
+    run.taps = data.data();
+    run.count = static_cast<int64_t>(data.size());
+    if constexpr (requires { run.ids; }) run.ids = ids.data();
+    if constexpr (requires { run.positions; }) run.positions = positions.data();
+    if constexpr (requires { run.scales; }) run.scales = scales.data();
+  }
+};
+
+// Calls f(kh, y) for each row of window row `oh` that lies inside the input; likewise for columns.
+template <class F>
+void for_inside(const PoolAxis& axis, int64_t o, int64_t size, F f) {
+  for (int64_t k = axis.first_inside(o), i = axis.origin(o) + k * axis.dilation; k < axis.kernel && i < size;
+       ++k, i += axis.dilation)
+    f(k, i);
+}
+
+// Calls f(k, o) for each window o, in ascending order, that sees input element i, at its position k.
+template <class F>
+void for_windows(const PoolAxis& axis, int64_t i, int64_t count, F f) {
+  for (int64_t k = axis.kernel - 1; k >= 0; --k) {
+    const int64_t from = i + axis.padding - k * axis.dilation;
+    if (from >= 0 && from % axis.stride == 0 && from / axis.stride < count) f(k, from / axis.stride);
+  }
+}
+
+
+// Contiguous memory, forwards: a run is a row of outputs, and its taps lie in staged rows of the input.
+// `prepare(run, i, oh, ow)` sets what Run has beyond PoolRun, for the run that begins at (oh, ow) and is the i-th.
+template <class Run, class Kernel, class Prepare>
+void forward_rows(const Tensor& input, const Tensor& output, const PoolWindow& window, bool lowest, Kernel kernel,
+                  const Prepare& prepare) {
+  const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
+  const auto stage = TENSOROPS_KERNELS(pooling_kernels).stage[static_cast<int>(dtype_of(input.scalar_type()))];
+  const int64_t size = input.element_size(), staged_size = compute_size(input.scalar_type());
+  const int64_t phases = std::min(window.w.stride, window.w.span());
+  const int64_t columns = out.width + (window.w.span() - 1) / window.w.stride, pitch = columns + kPoolSlack;
+  parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
+    RowRing ring(in.height, window.h.span(), phases * pitch * staged_size, [&](int64_t image, int64_t y, char* staged) {
+      const int64_t at = in.row(image, y);
+      stage({bytes(input) + at * size, in.width, in.elements() - at, window.w.padding, window.w.stride, phases, columns,
+             pitch, lowest, staged});
+    });
+    Taps taps;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / out.height, oh = i % out.height;
+      taps.clear();
+      for_inside(window.h, oh, in.height, [&](int64_t kh, int64_t y) {
+        const char* row = ring.row(image, y);
+        for (int64_t kw = 0; kw < window.w.kernel; ++kw) {
+          const int64_t x = kw * window.w.dilation;
+          taps.add(row + (x % window.w.stride * pitch + x / window.w.stride) * staged_size, kh * window.w.kernel + kw);
+        }
+      });
+      Run run{};
+      taps.set(run);
+      run.out = mutable_bytes(output) + i * out.width * size;
+      run.n = out.width;
+      run.room = (end - i) * out.width;
+      prepare(run, i, oh, 0);
+      kernel(run);
+    }
+  });
+}
+
+// channels_last memory, forwards: a run is the channels of an output pixel, and its taps are pixels of the input.
+template <class Run, class Kernel, class Prepare>
+void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel,
+                    const Prepare& prepare) {
+  const Planes in(input, c10::MemoryFormat::ChannelsLast), out(output, c10::MemoryFormat::ChannelsLast);
+  const int64_t size = input.element_size();
+  parallel(out.images * out.area(), out.channels * window.positions(), [&](int64_t begin, int64_t end) {
+    Taps taps;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / out.area(), oh = i / out.width % out.height, ow = i % out.width;
+      taps.clear();
+      for_inside(window.h, oh, in.height, [&](int64_t kh, int64_t y) {
+        const char* row = bytes(input) + in.row(image, y) * size;
+        for_inside(window.w, ow, in.width, [&](int64_t kw, int64_t x) {
+          taps.add(row + x * in.channels * size, kh * window.w.kernel + kw);
+        });
+      });
+      Run run{};
+      taps.set(run);
+      run.out = mutable_bytes(output) + i * out.channels * size;
+      run.n = run.room = out.channels;
+      prepare(run, i, oh, ow);
+      kernel(run);
+    }
+  });
+}
+
+// Contiguous memory, backwards: a run is one column phase of a row of the input's gradient: every element of a phase is
+// seen by the same positions of the windows. Its taps lie in staged rows of the output's gradient, with zeros around.
+// `stage_more(image, oh, row, staged)` works on a freshly staged row, and `position` may be undefined.
+template <class Run, class Kernel, class StageMore>
+void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window,
+                   Kernel kernel, const StageMore& stage_more) {
+  const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const int dtype = static_cast<int>(dtype_of(grad.scalar_type()));
+  const int64_t size = grad.element_size(), staged_size = compute_size(grad.scalar_type());
+  const int64_t position_size = position.defined() ? position.element_size() : 0;
+  const int64_t margin = (window.w.span() - 1) / window.w.stride;  // windows before a row's first that its taps may name
+  const int64_t run_length = ceil_div(in.width + window.w.padding, window.w.stride);
+  const int64_t columns = margin + std::max(run_length, out.width), pitch = columns + kPoolSlack;
+  const int64_t cost = in.width * ceil_div(window.positions(), window.h.stride * window.w.stride);
+  parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
+    const int64_t slots = std::min(out.height, (window.h.span() - 1) / window.h.stride + 1);
+    RowRing ring(out.height, slots, pitch * (staged_size + position_size), [&](int64_t image, int64_t oh, char* staged) {
+      const int64_t at = out.row(image, oh);
+      kernels.stage[dtype]({bytes(grad) + at * size, out.width, out.elements() - at, margin, 1, 1, columns, pitch,
+                            /*lowest=*/false, staged});
+      stage_more(oh, staged + margin * staged_size);
+      if (position_size != 0)
+        std::memcpy(staged + pitch * staged_size + margin * position_size, bytes(position) + at * position_size,
+                    out.width * position_size);
+    });
+    const int64_t phase_pitch = run_length + 2 * kPoolSlack;
+    std::vector<char> phases(window.w.stride * phase_pitch * staged_size);
+    Taps taps;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / in.height, y = i % in.height;
+      for (int64_t phase = 0; phase < window.w.stride; ++phase) {
+        taps.clear();
+        for_windows(window.h, y, out.height, [&](int64_t kh, int64_t oh) {
+          const char* row = ring.row(image, oh);
+          for (int64_t kw = window.w.kernel - 1; kw >= 0; --kw) {
+            const int64_t back = kw * window.w.dilation - phase;
+            if (back % window.w.stride != 0) continue;
+            const int64_t column = margin - back / window.w.stride;
+            taps.add(row + column * staged_size, row + pitch * staged_size + column * position_size,
+                     kh * window.w.kernel + kw, 1.0);
+          }
+        });
+        Run run{};
+        taps.set(run);
+        run.out = phases.data() + phase * phase_pitch * staged_size;
+        run.n = run_length;
+        run.room = run_length + kPoolSlack;
+        kernel(run);
+      }
+      kernels.unstage[dtype]({phases.data(), window.w.padding, window.w.stride, phase_pitch, in.width,
+                              (end - i) * in.width, mutable_bytes(result) + i * in.width * size});
+    }
+  });
+}
+
+// channels_last memory, backwards: a run is the channels of one pixel of the input's gradient.
+template <class Run, class Kernel, class Scale>
+void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window,
+                     Kernel kernel, const Scale& scale) {
+  const Planes out(grad, c10::MemoryFormat::ChannelsLast), in(result, c10::MemoryFormat::ChannelsLast);
+  const int64_t size = grad.element_size(), position_size = position.defined() ? position.element_size() : 0;
+  const int64_t cost = in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
+  parallel(in.images * in.area(), cost, [&](int64_t begin, int64_t end) {
+    Taps taps;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / in.area(), y = i / in.width % in.height, x = i % in.width;
+      taps.clear();
+      for_windows(window.h, y, out.height, [&](int64_t kh, int64_t oh) {
+        for_windows(window.w, x, out.width, [&](int64_t kw, int64_t ow) {
+          const int64_t at = out.row(image, oh) + ow * out.channels;
+          taps.add(bytes(grad) + at * size, position_size == 0 ? nullptr : bytes(position) + at * position_size,
+                   kh * window.w.kernel + kw, scale(oh, ow));
+        });
+      });
+      Run run{};
+      taps.set(run);
+      run.out = mutable_bytes(result) + i * in.channels * size;
+      run.n = run.room = in.channels;
+      kernel(run);
+    }
+  });
+}
+
+// ---- max_pool2d
+
+// The maximum, and its position where `position` is defined. A window may lie in the padding altogether.
+void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor& output, const Tensor& position) {
+  const auto kind = !position.defined() ? PoolPosition::none : position_kind(position);
+  const bool direct = pool_format(input) == c10::MemoryFormat::ChannelsLast;
+  const auto kernel = kernel_for(
+      "max_pool2d",
+      TENSOROPS_KERNELS(pooling_kernels).max[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)][static_cast<int>(kind)],
+      input.scalar_type());
+  const int64_t position_size = position.defined() ? position.element_size() : 0;
+  char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  // The first position inside the image by window row's first, then by column.
+  const int64_t out_width = output.size(-1), pitch = out_width + kPoolSlack;
+  std::vector<int32_t> first((window.h.first_inside(0) + 1) * pitch);
+  for (size_t i = 0; i < first.size(); ++i) {
+    const int64_t kh = i / pitch, ow = std::min<int64_t>(i % pitch, out_width - 1);
+    first[i] = static_cast<int32_t>(kh * window.w.kernel + window.w.first_inside(ow));
+  }
+  const int64_t run_length = direct ? input.size(1) : out_width;
+  const auto prepare = [&](MaxPoolRun& run, int64_t i, int64_t oh, int64_t ow) {
+    run.first = first.data() + window.h.first_inside(oh) * pitch + ow;
+    run.shared_first = direct;
+    run.position = positions + i * run_length * position_size;
+  };
+  if (direct) forward_pixels<MaxPoolRun>(input, output, window, kernel, prepare);
+  else forward_rows<MaxPoolRun>(input, output, window, /*lowest=*/true, kernel, prepare);
+}
+
+Tensor pooled(const char* op, const Tensor& input, const PoolWindow& window, bool ceil_mode) {
+  return empty(pooled_sizes<int64_t>(op, input, window, ceil_mode), input.scalar_type(), pool_format(input));
+}
+
+Tensor max_pool2d(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation, bool ceil_mode) {
+  const PoolWindow window("max_pool2d", kernel_size, stride, padding, dilation);
+  const Tensor output = pooled("max_pool2d", input, window, ceil_mode);
+  max_pool2d_into(input.contiguous(pool_format(input)), window, output, {});
+  return output;
+}
+
+std::tuple<Tensor, Tensor> max_pool2d_with_position(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                                    Ints dilation, bool ceil_mode) {
+  const PoolWindow window("max_pool2d", kernel_size, stride, padding, dilation);
+  const Tensor output = pooled("max_pool2d", input, window, ceil_mode);
+  const Tensor position = empty(output.sizes(), position_dtype(window), pool_format(input));
+  max_pool2d_into(input.contiguous(pool_format(input)), window, output, position);
+  return {output, position};
+}
+
+// Calls f(place, y, x) for every element of `position`, where place is its offset and (y, x) the input pixel it names.
+template <class F>
+void for_positions(const Tensor& position, const PoolWindow& window, F f) {
+  const Planes out(position, pool_format(position));
+  const auto rows = [&](auto* positions) {
+    parallel(out.images * out.height, 4 * out.width * out.channels, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t top = window.h.origin(row % out.height);
+        for (int64_t ow = 0, place = row * out.width * out.channels; ow < out.width; ++ow) {
+          const int64_t left = window.w.origin(ow);
+          for (int64_t c = 0; c < out.channels; ++c, ++place) {
+            const auto k = static_cast<uint32_t>(positions[place]), width = static_cast<uint32_t>(window.w.kernel);
+            f(place, top + k / width * window.h.dilation, left + k % width * window.w.dilation);
+          }
+        }
+      }
+    });
+  };
+  if (position_kind(position) == PoolPosition::u8) rows(position.const_data_ptr<uint8_t>());
+  else rows(position.const_data_ptr<int32_t>());
+}
+
+std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                                   Ints dilation, bool ceil_mode) {
+  const PoolWindow window("max_pool2d", kernel_size, stride, padding, dilation);
+  auto [output, position] = max_pool2d_with_position(input, kernel_size, stride, padding, dilation, ceil_mode);
+  const Tensor indices = empty(output.sizes(), c10::kLong, pool_format(input));
+  int64_t* index = indices.data_ptr<int64_t>();
+  for_positions(position, window, [index, width = input.size(-1)](int64_t place, int64_t y, int64_t x) {
+    index[place] = y * width + x;
+  });
+  return {output, indices};
+}
+
+Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::SymIntArrayRef input_size, Ints kernel_size,
+                           Ints stride, Ints padding, Ints dilation) {
+  const PoolWindow window("max_pool2d", kernel_size, stride, padding, dilation);
+  check_max_pool2d_backward(grad_, position_, window);
+  const auto format = pool_format(position_);
+  const Tensor grad = grad_.contiguous(format), position = position_.contiguous(format);
+  const Tensor result = empty(plane_sizes("max_pool2d", position, C10_AS_INTARRAYREF_SLOW(input_size)), grad.scalar_type(), format);
+  const bool direct = format == c10::MemoryFormat::ChannelsLast;
+  const auto kernel = kernel_for("max_pool2d_backward",
+                                 TENSOROPS_KERNELS(pooling_kernels)
+                                     .max_backward[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)]
+                                                  [static_cast<int>(position_kind(position))],
+                                 grad.scalar_type());
+  if (direct) backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return 1.0; });
+  else backward_rows<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, char*) {});
+  return result;
+}
+
+// ---- By element: picking, gathering and scattering move elements of a size, whatever their dtype.
+
+template <class F>
+void by_size(int64_t element_size, F f) {
+  switch (element_size) {
+    case 1: return f(uint8_t());
+    case 2: return f(uint16_t());
+    case 4: return f(uint32_t());
+    default: return f(uint64_t());
+  }
+}
+
+Tensor max_pool2d_pick(const Tensor& input_, const Tensor& position_, Ints kernel_size, Ints stride, Ints padding,
+                       Ints dilation) {
+  const PoolWindow window("max_pool2d", kernel_size, stride, padding, dilation);
+  check_max_pool2d_pick(input_, position_, window);
+  const auto format = pool_format(position_);
+  const Tensor input = input_.contiguous(format), position = position_.contiguous(format);
+  const Tensor result = empty(position.sizes(), input.scalar_type(), format);
+  const Planes in(input, format), out(position, format);
+  by_size(input.element_size(), [&]<class T>(T) {
+    const T* from = reinterpret_cast<const T*>(bytes(input));
+    T* to = reinterpret_cast<T*>(mutable_bytes(result));
+    for_positions(position, window, [&](int64_t place, int64_t y, int64_t x) {
+      const bool inside = y >= 0 && y < in.height && x >= 0 && x < in.width;
+      const int64_t image = place / (out.area() * out.channels), c = place % out.channels;
+      to[place] = inside ? from[in.row(image, y) + x * in.channels + c] : T(0);
+    });
+  });
+  return result;
+}
+
+// Refuses indices outside the plane before anything is written.
+void check_index_range(const Tensor& indices, int64_t area, c10::IntArrayRef output_size) {
+  const int64_t* index = indices.const_data_ptr<int64_t>();
+  parallel(indices.numel(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      TORCH_CHECK(static_cast<uint64_t>(index[i]) < static_cast<uint64_t>(area), "max_unpool2d: Found an invalid max index: ",
+                  index[i], " (output volumes are of size ", output_size[0], "x", output_size[1], ")");
+  });
+}
+
+Tensor max_unpool2d(const Tensor& input_, const Tensor& indices_, c10::SymIntArrayRef output_size) {
+  check_max_unpool2d(input_, indices_);
+  const auto format = pool_format(input_);
+  const auto size = C10_AS_INTARRAYREF_SLOW(output_size);
+  const Tensor output = empty(plane_sizes("max_unpool2d", input_, size), input_.scalar_type(), format);
+  TORCH_CHECK_NOT_IMPLEMENTED(c10::isFloatingType(input_.scalar_type()), "\"max_unpool2d\" not implemented for '",
+                              input_.scalar_type(), "'");
+  const Tensor input = input_.contiguous(format), indices = indices_.contiguous(format);
+  const Planes in(input, format), out(output, format);
+  check_index_range(indices, out.area(), size);
+  const int64_t* index = indices.const_data_ptr<int64_t>();
+  by_size(input.element_size(), [&]<class T>(T) {
+    const T* from = reinterpret_cast<const T*>(bytes(input));
+    T* to = reinterpret_cast<T*>(mutable_bytes(output));
+    parallel(in.images, out.area() * out.channels, [&](int64_t begin, int64_t end) {
+      for (int64_t image = begin; image < end; ++image) {
+        T* plane = to + out.row(image, 0);
+        std::memset(plane, 0, out.area() * out.channels * sizeof(T));
+        for (int64_t p = image * in.area(), c; p < (image + 1) * in.area(); ++p)
+          for (c = 0; c < in.channels; ++c) plane[index[p * in.channels + c] * in.channels + c] = from[p * in.channels + c];
+      }
+    });
+  });
+  return output;
+}
+
+Tensor plane_gather(const Tensor& input_, const Tensor& indices_) {
+  check_plane_gather(input_, indices_);
+  const auto format = pool_format(indices_);
+  const Tensor input = input_.contiguous(format), indices = indices_.contiguous(format);
+  const Tensor result = empty(indices.sizes(), input.scalar_type(), format);
+  const Planes in(input, format), out(indices, format);
+  const int64_t* index = indices.const_data_ptr<int64_t>();
+  by_size(input.element_size(), [&]<class T>(T) {
+    const T* from = reinterpret_cast<const T*>(bytes(input));
+    T* to = reinterpret_cast<T*>(mutable_bytes(result));
+    parallel(out.images * out.area(), 2 * out.channels, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const T* plane = from + in.row(p / out.area(), 0);
+        for (int64_t c = 0, i = p * out.channels; c < out.channels; ++c, ++i) {
+          const bool inside = static_cast<uint64_t>(index[i]) < static_cast<uint64_t>(in.area());
+          to[i] = inside ? plane[index[i] * in.channels + c] : T(0);
+        }
+      }
+    });
+  });
+  return result;
+}
+
+Tensor plane_scatter_add(const Tensor& grad_, const Tensor& indices_, c10::SymIntArrayRef output_size) {
+  check_plane_scatter_add(grad_, indices_);
+  const auto format = pool_format(indices_);
+  const Tensor grad = grad_.contiguous(format), indices = indices_.contiguous(format);
+  const Tensor result = empty(plane_sizes("_plane_scatter_add", indices, C10_AS_INTARRAYREF_SLOW(output_size)),
+                              grad.scalar_type(), format);
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const auto scatter = kernel_for("_plane_scatter_add", kernels.scatter_add, grad.scalar_type());
+  const auto unstage = kernel_for("_plane_scatter_add", kernels.unstage, grad.scalar_type());
+  const Planes from(grad, format), to(result, format);
+  const int64_t size = grad.element_size(), n = to.area() * to.channels;
+  parallel(to.images, n, [&](int64_t begin, int64_t end) {
+    std::vector<char> sums(n * compute_size(grad.scalar_type()));
+    for (int64_t image = begin; image < end; ++image) {
+      std::fill(sums.begin(), sums.end(), 0);
+      scatter(bytes(grad) + from.row(image, 0) * size, indices.const_data_ptr<int64_t>() + from.row(image, 0),
+              from.area(), from.channels, to.area(), sums.data());
+      unstage({sums.data(), 0, 1, n, n, n, mutable_bytes(result) + to.row(image, 0) * size});
+    }
+  });
+  return result;
+}
+
+// ---- avg_pool2d
+
+// What the sum over window (oh, ow) is divided by.
+class Divisors {
+ public:
+  Divisors(const PoolWindow& window, int64_t in_height, int64_t in_width, int64_t out_height, int64_t out_width,
+           bool count_include_pad, std::optional<int64_t> divisor_override)
+      : override_(divisor_override) {
+    const auto counts = [&](const PoolAxis& axis, int64_t in, int64_t out) {
+      std::vector<int64_t> count(out);
+      for (int64_t o = 0; o < out; ++o) {
+        const int64_t begin = axis.origin(o), end = std::min(begin + axis.kernel, in + axis.padding);
+        count[o] = count_include_pad ? end - begin : std::min(end, in) - std::max<int64_t>(begin, 0);
+      }
+      return count;
+    };
+    rows_ = counts(window.h, in_height, out_height);
+    columns_ = counts(window.w, in_width, out_width);
+  }
+  int64_t at(int64_t oh, int64_t ow) const { return override_ ? *override_ : rows_[oh] * columns_[ow]; }
+
+  // table[index(oh)] has the divisors of window row oh, in the compute type T; equal neighbours share a row.
+  template <class T, class F>
+  auto table(F f) const {
+    std::vector<T> values;
+    std::vector<int64_t> start(rows_.size());
+    for (size_t oh = 0; oh < rows_.size(); ++oh) {
+      if (oh > 0 && rows_[oh] == rows_[oh - 1]) {
+        start[oh] = start[oh - 1];
+        continue;
+      }
+      start[oh] = static_cast<int64_t>(values.size());
+      for (size_t ow = 0; ow < columns_.size(); ++ow) values.push_back(f(at(oh, ow)));
+      values.resize(values.size() + kPoolSlack, T(1));
+    }
+    return std::make_pair(std::move(values), std::move(start));
+  }
+
+ private:
+  std::optional<int64_t> override_;
+  std::vector<int64_t> rows_, columns_;
+};
+
+template <class F>
+void by_compute_type(c10::ScalarType dtype, F f) {
+  switch (compute_type(dtype_of(dtype))) {
+    case Compute::f64: return f(double());
+    case Compute::i64: return f(int64_t());
+    default: return f(float());
+  }
+}
+
+Tensor avg_pool2d(const Tensor& input_, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                  bool count_include_pad, std::optional<int64_t> divisor_override) {
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  check_divisor(divisor_override);
+  const auto format = pool_format(input_);
+  const Tensor input = input_.contiguous(format), output = pooled("avg_pool2d", input, window, ceil_mode);
+  const bool direct = format == c10::MemoryFormat::ChannelsLast;
+  const auto kernel = kernel_for(
+      "avg_pool2d", TENSOROPS_KERNELS(pooling_kernels).mean[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)],
+      input.scalar_type());
+  const Divisors divisors(window, input.size(-2), input.size(-1), output.size(-2), output.size(-1), count_include_pad,
+                          divisor_override);
+  by_compute_type(input.scalar_type(), [&]<class T>(T) {
+    const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
+    const auto prepare = [&](MeanPoolRun& run, int64_t, int64_t oh, int64_t ow) {
+      run.divisor = values.data() + start[oh] + ow;
+      run.shared_divisor = direct;
+    };
+    if (direct) forward_pixels<MeanPoolRun>(input, output, window, kernel, prepare);
+    else forward_rows<MeanPoolRun>(input, output, window, /*lowest=*/false, kernel, prepare);
+  });
+  return output;
+}
+
+Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, Ints kernel_size, Ints stride,
+                           Ints padding, bool ceil_mode, bool count_include_pad,
+                           std::optional<int64_t> divisor_override, bool channels_last) {
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  check_divisor(divisor_override);
+  const auto format = pool_format(channels_last);
+  const Tensor grad = grad_.contiguous(format);
+  const Tensor result = empty(plane_sizes("avg_pool2d", grad, C10_AS_INTARRAYREF_SLOW(input_size)), grad.scalar_type(), format);
+  const auto kernel = kernel_for("avg_pool2d_backward",
+                                 TENSOROPS_KERNELS(pooling_kernels)
+                                     .mean_backward[static_cast<int>(channels_last ? PoolTaps::direct : PoolTaps::staged)],
+                                 grad.scalar_type());
+  const Divisors divisors(window, result.size(-2), result.size(-1), grad.size(-2), grad.size(-1), count_include_pad,
+                          divisor_override);
+  if (channels_last) {
+    backward_pixels<MeanPoolBackwardRun>(grad, {}, result, window, kernel,
+                                         [&](int64_t oh, int64_t ow) { return 1.0 / divisors.at(oh, ow); });
+    return result;
+  }
+  by_compute_type(grad.scalar_type(), [&]<class T>(T) {
+    const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
+    backward_rows<MeanPoolBackwardRun>(grad, {}, result, window, kernel, [&](int64_t oh, char* row) {
+      T* staged = reinterpret_cast<T*>(row);
+      const T* by = values.data() + start[oh];
+      for (int64_t ow = 0; ow < grad.size(-1); ++ow) staged[ow] /= by[ow];
+    });
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
+  library.impl("max_pool2d", max_pool2d);
+  library.impl("max_pool2d_with_indices", max_pool2d_with_indices);
+  library.impl("_max_pool2d_with_position", max_pool2d_with_position);
+  library.impl("_max_pool2d_backward", max_pool2d_backward);
+  library.impl("_max_pool2d_pick", max_pool2d_pick);
+  library.impl("max_unpool2d", max_unpool2d);
+  library.impl("_plane_scatter_add", plane_scatter_add);
+  library.impl("_plane_gather", plane_gather);
+  library.impl("avg_pool2d", avg_pool2d);
+  library.impl("_avg_pool2d_backward", avg_pool2d_backward);
+}
+
+}  // namespace tensorops::cpu
