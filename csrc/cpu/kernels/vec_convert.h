@@ -6,49 +6,55 @@
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
-template <class S, int N>
-struct Packed { typedef S type __attribute__((vector_size(N * sizeof(S)))); };
+// Lane by lane in plain loops, which GCC turns into the widening and narrowing instructions; of __builtin_convertvector
+// between registers of different sizes it makes scalar code.
+template <class To, class From>
+TENSOROPS_INLINE typename Native<To>::type widened(const From* p) {
+  To lanes[Vec<To>::size];
+  for (int i = 0; i < Vec<To>::size; ++i) lanes[i] = static_cast<To>(p[i]);
+  return Vec<To>::load(lanes).v;
+}
+template <class To, class From>
+TENSOROPS_INLINE void narrow(typename Native<From>::type x, To* p) {
+  From lanes[Vec<From>::size];
+  Vec<From>(x).store(lanes);
+  for (int i = 0; i < Vec<From>::size; ++i) p[i] = static_cast<To>(lanes[i]);
+}
 
 template <class C, class S>
 TENSOROPS_INLINE Vec<C> load_vec(const S* p) {
-  constexpr int N = Vec<C>::size;
-  using Native = typename Vec<C>::V;
+  [[maybe_unused]] constexpr int N = Vec<C>::size;
   if constexpr (__is_same(S, C)) {
     return Vec<C>::load(p);
   } else if constexpr (__is_same(S, BFloat16)) {
-    typename Packed<uint16_t, N>::type bits;
-    __builtin_memcpy(&bits, p, sizeof(bits));
-    return Vec<C>((Native)(__builtin_convertvector(bits, typename Packed<uint32_t, N>::type) << 16));
+    return Vec<C>((typename Native<C>::type)(widened<int32_t>(reinterpret_cast<const uint16_t*>(p)) << 16));
   } else if constexpr (__is_same(S, Half)) {
 #if defined(__AVX512F__)
-    return Vec<C>((Native)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+    return Vec<C>((typename Native<C>::type)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #elif defined(__F16C__)
-    return Vec<C>((Native)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    return Vec<C>((typename Native<C>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #else
     C lanes[N];
     for (int i = 0; i < N; ++i) lanes[i] = to_float(p[i]);
     return Vec<C>::load(lanes);
 #endif
   } else {
-    typename Packed<S, N>::type packed;
-    __builtin_memcpy(&packed, p, sizeof(packed));
-    return Vec<C>(__builtin_convertvector(packed, Native));
+    return Vec<C>(widened<C>(p));
   }
 }
 
 template <class S, class C>
 TENSOROPS_INLINE void store_vec(Vec<C> x, S* p) {
-  constexpr int N = Vec<C>::size;
+  [[maybe_unused]] constexpr int N = Vec<C>::size;
   if constexpr (__is_same(S, C)) {
     x.store(p);
   } else if constexpr (__is_same(S, BFloat16)) {
     // Round to nearest even; NaN becomes the quiet NaN that torch stores.
-    using Bits = typename Packed<uint32_t, N>::type;
+    typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
     const Bits bits = (Bits)x.v;
     const Bits rounded = (bits + (((bits >> 16) & 1u) + 0x7fffu)) >> 16;
     const Bits kept = (Bits)(x != x).bits ? Bits{} + 0x7fc0u : rounded;
-    const auto packed = __builtin_convertvector(kept, typename Packed<uint16_t, N>::type);
-    __builtin_memcpy(p, &packed, sizeof(packed));
+    narrow<uint16_t, int32_t>((typename Native<int32_t>::type)kept, reinterpret_cast<uint16_t*>(p));
   } else if constexpr (__is_same(S, Half)) {
 #if defined(__AVX512F__)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
@@ -61,8 +67,7 @@ TENSOROPS_INLINE void store_vec(Vec<C> x, S* p) {
     for (int i = 0; i < N; ++i) p[i] = to_half(lanes[i]);
 #endif
   } else {
-    const auto packed = __builtin_convertvector(x.v, typename Packed<S, N>::type);
-    __builtin_memcpy(p, &packed, sizeof(packed));
+    narrow<S, C>(x.v, p);
   }
 }
 
