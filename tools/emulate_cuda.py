@@ -108,9 +108,7 @@ def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
         flags.append("-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero")
     csrc = folder / "csrc"
     emulated = {p.stem for p in (csrc / "cuda").glob("*.cpp")}
-    plain = [p for room in ("", "python", "ops", "autograd", "autocast") for p in (csrc / room).glob("*.cpp")]
-    plain += (csrc / "cuda").glob("*.cpp")
-    plain += [p for p in (csrc / "cpu").glob("*.cpp") if p.stem not in emulated]
+    plain = [*csrc.glob("*.cpp"), *(p for p in csrc.glob("*/*.cpp") if p.parent.name != "cpu" or p.stem not in emulated)]
     library = Path(torch.__file__).parent / "lib"
     link = f"-shared -L{library} -Wl,-rpath,{library} -lc10 -ltorch -ltorch_cpu -ltorch_python"
     text = f"flags = {' '.join(flags)}\n"
