@@ -34,10 +34,9 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
   return Vec<C>::load(lanes);
 }
 
-// The first n lanes (n <= 0: none), the others zero; nothing past them is read.
+// The first n < size lanes (n <= 0: none), the others zero; nothing past them is read.
 template <class C, class S>
-TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
-  if (n >= Vec<C>::size) return load_vector<C>(p);
+TENSOROPS_INLINE Vec<C> load_part(const S* p, int64_t n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<uint32_t>((1u << (n > 0 ? n : 0)) - 1);
   using V = typename Native<C>::type;
@@ -53,10 +52,15 @@ TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
   return Vec<C>::load(lanes);
 }
 
-// Stores the first n lanes (all of them for n >= Vec<T>::size).
+// The same for any n.
+template <class C, class S>
+TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
+  return n >= Vec<C>::size ? load_vector<C>(p) : load_part<C>(p, n);
+}
+
+// Stores the first n < size lanes.
 template <class T>
-TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
-  if (n >= Vec<T>::size) return x.store(p);
+TENSOROPS_INLINE void store_part(Vec<T> x, T* p, int64_t n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<uint32_t>((1u << n) - 1);
   if constexpr (sizeof(T) == 4) _mm512_mask_storeu_epi32(p, __mmask16(mask), (__m512i)x.v);
@@ -78,6 +82,13 @@ TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
     }
   if (n & 1) p[i] = lanes[i];
 #endif
+}
+
+// The same for any n.
+template <class T>
+TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
+  if (n >= Vec<T>::size) x.store(p);
+  else store_part(x, p, n);
 }
 
 template <class T>
