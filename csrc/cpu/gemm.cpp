@@ -73,6 +73,44 @@ class Multiply {
     run_whole();
   }
 
+  // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
+  static constexpr int64_t kTinyBytes = 8 * 1024;
+  bool is_tiny() const {
+    return g_.m * g_.n * g_.k <= kSmall && g_.k <= kShortDepth && is_compute_type(g_.type, compute_) &&
+           size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
+  }
+  void tiny(int64_t begin, int64_t end) const {
+    alignas(64) char panel[kTinyBytes];
+    const GemmEpilogue& e = g_.epilogue;
+    GemmTile tile;
+    tile.k = g_.k;
+    tile.a_row = g_.a.row;
+    tile.a_step = g_.a.column;
+    for (int64_t index = begin; index < end; ++index) {
+      const char* a = offset(g_.a.data, index * g_.a.batch, in_bytes_);
+      const char* b = offset(g_.b.data, index * g_.b.batch, in_bytes_);
+      char* c = offset(g_.c, index * g_.c_batch, c_bytes_);
+      const char* source = g_.source == nullptr ? nullptr : offset(g_.source, index * g_.source_batch, source_bytes_);
+      for (int64_t j = 0; j < g_.n; j += size_.nr) {
+        tile.columns = std::min<int64_t>(size_.nr, g_.n - j);
+        tile.b = offset(b, j * g_.b.column, in_bytes_);
+        tile.b_step = g_.b.row;
+        if (g_.b.column != 1 || tile.columns % size_.vector != 0) {
+          pack_(tile.b, g_.b.column, g_.b.row, tile.columns, g_.k, size_.nr, panel);
+          tile.b = panel;
+          tile.b_step = size_.nr;
+        }
+        for (int64_t i = 0; i < g_.m; i += size_.mr) {
+          tile.rows = std::min<int64_t>(size_.mr, g_.m - i);
+          tile.a = offset(a, i * g_.a.row, in_bytes_);
+          tile.c = offset(c, i * e.c_row + j * e.c_column, c_bytes_);
+          tile.source = source == nullptr ? nullptr : offset(source, i * e.source_row + j * e.source_column, source_bytes_);
+          micro_(tile, e);
+        }
+      }
+    }
+  }
+
  private:
   enum class Path { axpy, dot, panels };
   Path path() const {
@@ -275,8 +313,8 @@ class Multiply {
         const int64_t row = item % row_items * item_panels * size_.mr, column = item / row_items * item_columns;
         const int64_t row_end = std::min(row + item_panels * size_.mr, block.rows);
         const int64_t column_end = std::min(column + item_columns, block.columns);
-        if (block.b_panels == nullptr || b_first > 0) {
-          // B lies far apart: all rows pass over a panel while it is in the cache.
+        if (b_first > 0 && block.k * g_.n * width_ > kUnpackedBytes) {
+          // B lies spread out: all rows pass over a panel while it is in the cache.
           for (int64_t j = column; j < column_end; j += size_.nr)
             for (int64_t i = row; i < row_end; i += size_.mr) multiply_tile(i, j);
         } else {
@@ -368,24 +406,27 @@ void gemm(const Gemm& problem) {
   const bool few_rows = g.m <= kSkinnyRows && !few_columns;
   if (few_columns || (!few_rows && g.epilogue.c_column != 1 && g.epilogue.c_row == 1)) transpose(g);
 
-  const auto run_one = [&](int64_t index) {
+  const int64_t work = std::max<int64_t>(1, g.m * g.n * g.k / kMultiplyAddsPerUnit);
+  const Multiply whole(g);
+  if (whole.is_tiny()) {
+    if (g.batch == 1) return whole.tiny(0, 1);
+    return parallel(g.batch, work, [&](int64_t begin, int64_t end) { whole.tiny(begin, end); });
+  }
+  if (g.batch == 1) return whole.run();
+  const auto run_some = [&](int64_t begin, int64_t end) {
     Gemm one = g;
     one.batch = 1;
-    one.a.data = offset(g.a.data, index * g.a.batch, element_size(g.type));
-    one.b.data = offset(g.b.data, index * g.b.batch, element_size(g.type));
-    one.c = offset(g.c, index * g.c_batch, element_size(g.epilogue.c_type));
-    if (g.source != nullptr) one.source = offset(g.source, index * g.source_batch, element_size(g.epilogue.source_type));
-    Multiply(one).run();
+    for (int64_t index = begin; index < end; ++index) {
+      one.a.data = offset(g.a.data, index * g.a.batch, element_size(g.type));
+      one.b.data = offset(g.b.data, index * g.b.batch, element_size(g.type));
+      one.c = offset(g.c, index * g.c_batch, element_size(g.epilogue.c_type));
+      if (g.source != nullptr) one.source = offset(g.source, index * g.source_batch, element_size(g.epilogue.source_type));
+      Multiply(one).run();
+    }
   };
-  if (g.batch == 1) return run_one(0);
   // Whole matrices to each thread where there are enough of them, or where one is too small to share.
-  if (g.batch >= at::get_num_threads() || g.m * g.n * g.k <= kSmall) {
-    parallel(g.batch, std::max<int64_t>(1, g.m * g.n * g.k / kMultiplyAddsPerUnit), [&](int64_t begin, int64_t end) {
-      for (int64_t index = begin; index < end; ++index) run_one(index);
-    });
-  } else {
-    for (int64_t index = 0; index < g.batch; ++index) run_one(index);
-  }
+  if (g.batch >= at::get_num_threads() || g.m * g.n * g.k <= kSmall) parallel(g.batch, work, run_some);
+  else run_some(0, g.batch);
 }
 
 }  // namespace tensorops::cpu
