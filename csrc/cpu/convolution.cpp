@@ -6,7 +6,6 @@
 // conversion); for the weight gradient, sums of at most kSums or one weight tensor.
 #include "ops/convolution.h"
 
-#include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
 #include <cstring>
@@ -18,6 +17,7 @@
 #include "cpu/kernels/gemm.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -29,18 +29,9 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;      // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;       // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;     // pixels that one task takes through one panel of weights
+constexpr int64_t kMostRows = 32;          // of any ConvTileSize
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Uninitialised memory, aligned to 64 bytes.
-class Buffer {
- public:
-  explicit Buffer(int64_t bytes) : data_(c10::GetCPUAllocator()->allocate(static_cast<size_t>(bytes))) {}
-  char* data() const { return static_cast<char*>(data_.get()); }
-
- private:
-  at::DataPtr data_;
-};
 
 // The kernels for one compute type.
 struct Kernels {
@@ -51,7 +42,9 @@ struct Kernels {
         size(TENSOROPS_KERNELS(conv_kernels).size[static_cast<int>(compute)]),
         tile(TENSOROPS_KERNELS(conv_kernels).tile[static_cast<int>(compute)]),
         load(TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)]),
-        pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]) {}
+        store(TENSOROPS_KERNELS(elementwise_kernels).store[static_cast<int>(compute)][static_cast<int>(dtype)]),
+        pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]),
+        border(TENSOROPS_KERNELS(conv_kernels).border[static_cast<int>(dtype)]) {}
 
   DType compute_dtype() const {
     constexpr DType types[] = {DType::f32, DType::f64, DType::i32, DType::i64};
@@ -64,13 +57,10 @@ struct Kernels {
   ConvTileSize size;
   void (*tile)(const ConvTile&);
   LoadKernel load;
+  StoreKernel store;
   GemmPack pack;
+  std::remove_extent_t<decltype(ConvKernels::border)> border;
 };
-
-StoreKernel store_kernel(const Kernels& kernels) {
-  return TENSOROPS_KERNELS(elementwise_kernels)
-      .store[static_cast<int>(kernels.compute)][static_cast<int>(kernels.dtype)];
-}
 
 // Columns of a product cut into panels of one or two vectors.
 struct Panels {
@@ -138,6 +128,11 @@ class Images {
     const int64_t right = border_.right * kernels_.width, w = source_.size(3);
     std::memset(to, 0, border_.top * line);
     to += border_.top * line;
+    if (source_.stride(3) == 1) {
+      kernels_.border(at(n, c, 0), source_.stride(2), source_.size(2), w, border_.left, border_.right, to, width_);
+      std::memset(to + source_.size(2) * line, 0, border_.bottom * line);
+      return;
+    }
     for (int64_t h = 0; h < source_.size(2); ++h, to += line) {
       std::memset(to, 0, left);
       kernels_.load(at(n, c, h), source_.stride(3) * element_, to + left, w);
@@ -213,6 +208,7 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, i
     to += k * width * kernels.width;
   };
   const auto taps = static_cast<int64_t>(pass.taps.size());
+  if (taps == 0) return;
   if (channels_inside) {
     for (const Tap& tap : pass.taps) pack(tap.weight, pass.weight_inner, pass.inner);
     return;
@@ -237,7 +233,7 @@ class DataTiles {
       : pass_(pass), images_(images), kernels_(kernels) {
     const int64_t pixels = pass.height * pass.width;
     // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them.
-    by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 2 >= kernels.size.rows;
+    by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 3 >= kernels.size.rows * 2;
     per_block_ = by_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
     blocks = divide_up(pixels, per_block_);
     out_adjacent_ = pass.pixel_stride == 1 && (by_rows_ || pass.row_stride == pass.width);
@@ -274,7 +270,6 @@ class DataTiles {
   int64_t blocks;
 
  private:
-  static constexpr int64_t kMostRows = 32;
   int64_t row_tile(int64_t most) const { return pass_.width / divide_up(pass_.width, most); }
 
   const DataPass& pass_;
@@ -284,8 +279,155 @@ class DataTiles {
   int64_t per_block_;
 };
 
+// A few planes of one image with a border of zeros, in the compute type; for a step of s across, each row's columns are
+// dealt out to s sub-rows, so that what neighbouring output pixels read is adjacent.
+class Planes {
+ public:
+  Planes(const Tensor& t, const Border& border, int64_t step, const Kernels& kernels)
+      : source_(t), border_(border), step_(step), kernels_(kernels), element_(static_cast<int64_t>(t.element_size())) {
+    full_ = t.size(3) + border.left + border.right;
+    part_ = divide_up(full_, step);
+    row = step * part_;
+  }
+
+  // Elements that `rows` rows take, with room for a vector read past the end.
+  int64_t elements(int64_t rows) const { return rows * row + kernels_.size.vector; }
+  // Where column w of the bordered image is.
+  int64_t column(int64_t w) const { return w % step_ * part_ + w / step_; }
+
+  // Rows [begin, begin + rows) of the bordered image.
+  void copy(int64_t n, int64_t c, int64_t begin, int64_t rows, char* to, char* line) const {
+    const int64_t width = kernels_.width, inside = source_.size(3);
+    const char* plane = static_cast<const char*>(source_.const_data_ptr()) +
+                        (n * source_.stride(0) + c * source_.stride(1)) * element_;
+    if (step_ == 1 && source_.stride(3) == 1) {
+      const int64_t first = std::clamp<int64_t>(begin - border_.top, 0, source_.size(2));
+      const int64_t last = std::clamp<int64_t>(begin - border_.top + rows, 0, source_.size(2));
+      const int64_t above = std::clamp<int64_t>(border_.top - begin, 0, rows);
+      std::memset(to, 0, above * row * width);
+      kernels_.border(plane + first * source_.stride(2) * element_, source_.stride(2), last - first, inside, border_.left,
+                      border_.right, to + above * row * width, row);
+      const int64_t written = above + last - first;
+      std::memset(to + written * row * width, 0, ((rows - written) * row + kernels_.size.vector) * width);
+      return;
+    }
+    std::memset(line, 0, border_.left * width);
+    std::memset(line + (border_.left + inside) * width, 0, border_.right * width);
+    for (int64_t h = begin - border_.top; h < begin - border_.top + rows; ++h, to += row * width) {
+      if (h < 0 || h >= source_.size(2)) {
+        std::memset(to, 0, row * width);
+        continue;
+      }
+      char* middle = (step_ == 1 ? to : line) + border_.left * width;
+      kernels_.load(plane + h * source_.stride(2) * element_, source_.stride(3) * element_, middle, inside);
+      if (step_ == 1) {
+        std::memset(to, 0, border_.left * width);
+        std::memset(middle + inside * width, 0, border_.right * width);
+      } else {
+        TENSOROPS_KERNELS(conv_kernels).split[static_cast<int>(kernels_.compute)](line, full_, step_, to, part_);
+      }
+    }
+    std::memset(to, 0, kernels_.size.vector * width);
+  }
+  // Bytes of the line that copy works on.
+  int64_t line_bytes() const { return full_ * kernels_.width; }
+
+  int64_t row;  // elements from one row to the next
+
+ private:
+  const Tensor& source_;
+  const Border border_;
+  const int64_t step_;
+  const Kernels& kernels_;
+  const int64_t element_;
+  int64_t full_, part_;
+};
+
+// Passes with few output channels per group would leave most lanes of a tile empty; their vectors run along the pixels of
+// a row instead.
+bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channels <= kernels.size.vector; }
+
+constexpr int64_t kPlaneBytes = 256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
+
+void run_planes(const DataPass& pass, const Kernels& kernels) {
+  const Border border = border_of(pass);
+  const Planes planes(pass.source, border, pass.step_w, kernels);
+  const int64_t width = kernels.width;
+  const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
+  int64_t reach = 0;
+  for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
+  // Output rows of a block, and the bordered rows they read.
+  const int64_t affordable = kPlaneBytes / (std::max<int64_t>(1, pass.inner) * planes.row * width);
+  const int64_t block = std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
+  const int64_t rows = (block - 1) * pass.step_h + reach, blocks = divide_up(pass.height, block);
+  const int64_t plane = planes.elements(rows);
+
+  std::vector<int64_t> steps;
+  steps.reserve(k);
+  for (int64_t c = 0; c < pass.inner; ++c)
+    for (const Tap& tap : pass.taps)
+      steps.push_back(c * plane + (tap.h + border.top) * planes.row + planes.column(tap.w + border.left));
+
+  const auto element = static_cast<int64_t>(pass.result.element_size());
+  const bool direct = pass.pixel_stride == 1 && is_compute_type(kernels.dtype, kernels.compute);
+  const auto plane_kernel = TENSOROPS_KERNELS(conv_kernels).plane[static_cast<int>(kernels.compute)];
+  const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
+  const int64_t group_weights = pass.outer * (k + 1);  // with the bias behind them
+  const Scratch weights(pass.groups * group_weights * width);
+  parallel(pass.groups, group_weights * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      char* to = weights.data() + group * group_weights * width;
+      for (int64_t o = 0; o < pass.outer; ++o)
+        for (int64_t c = 0; c < pass.inner; ++c)
+          for (const Tap& tap : pass.taps) {
+            const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
+            kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
+            to += width;
+          }
+      if (!pass.bias.defined()) continue;
+      const int64_t stride = pass.bias.stride(0) * weight_element;
+      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, to, pass.outer);
+    }
+  });
+  const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
+  parallel(tasks, block * pass.width * k * pass.outer / 4, [&](int64_t begin, int64_t end) {
+    const Scratch source(pass.inner * plane * width), line(planes.line_bytes());
+    const Scratch sums(direct ? 0 : pass.outer * block * pass.width * width);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % blocks * block, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
+      ConvPlane p;
+      p.height = std::min(block, pass.height - first);
+      p.width = pass.width;
+      p.channels = pass.outer;
+      for (int64_t c = 0; c < pass.inner; ++c)
+        planes.copy(n, group * pass.inner + c, first * pass.step_h, (p.height - 1) * pass.step_h + reach,
+                    source.data() + c * plane * width, line.data());
+      p.x = source.data();
+      p.x_row = pass.step_h * planes.row;
+      p.steps = steps.data();
+      p.k = k;
+      p.weight = weights.data() + group * group_weights * width;
+      if (pass.bias.defined()) p.bias = static_cast<const char*>(p.weight) + pass.outer * k * width;
+      char* const out = static_cast<char*>(pass.result.data_ptr()) +
+                        (pass.offset + n * pass.result.stride(0) + group * pass.outer * pass.result.stride(1) +
+                         first * pass.row_stride) * element;
+      p.out = direct ? out : sums.data();
+      p.out_row = direct ? pass.row_stride : pass.width;
+      p.out_channel = direct ? pass.result.stride(1) : p.height * pass.width;
+      plane_kernel(p);
+      if (!direct)
+        for (int64_t o = 0; o < pass.outer; ++o)
+          for (int64_t i = 0; i < p.height; ++i)
+            kernels.store(sums.data() + (o * p.height + i) * pass.width * width,
+                          out + (o * pass.result.stride(1) + i * pass.row_stride) * element, pass.pixel_stride * element,
+                          pass.width);
+    }
+  });
+}
+
 void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
+  if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
   const Border border = border_of(pass);
   const Images images(pass.source, border, kernels);
   const Panels panels(pass.outer, kernels.size);
@@ -308,7 +450,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
 
   // Each group: its panels one after another, then its bias.
   const int64_t group_bytes = panels.total() * (k + 1) * width;
-  const Buffer packed(pass.groups * group_bytes);
+  const Scratch packed(pass.groups * group_bytes);
   const auto bias_at = [&](int64_t group) { return packed.data() + group * group_bytes + panels.total() * k * width; };
   parallel(pass.groups * panels.count, k * kernels.size.columns, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
@@ -331,7 +473,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   const int64_t batch = pass.source.size(0);
   const int64_t chunk = images.in_place() ? batch
       : std::min(batch, at::get_num_threads() * std::max<int64_t>(1, kStaged / std::max<int64_t>(1, images.bytes())));
-  const Buffer staged(images.in_place() ? 0 : chunk * images.bytes());
+  const Scratch staged(images.in_place() ? 0 : chunk * images.bytes());
   const auto element = static_cast<int64_t>(pass.result.element_size());
   char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
   const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
@@ -428,6 +570,57 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
   return result;
 }
 
+// One channel in, one channel out: for each pair, the images in order.
+void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p, const Border& border,
+                           const Kernels& kernels) {
+  const Planes planes(input, border, p.stride[1], kernels);
+  const int64_t width = kernels.width, outer = result.size(0) / p.groups, taps = result.size(2) * result.size(3);
+  const int64_t height = grad.size(2), across = grad.size(3);
+  const int64_t rows = (height - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1;
+  std::vector<int64_t> steps;
+  for (int64_t h = 0; h < result.size(2); ++h)
+    for (int64_t w = 0; w < result.size(3); ++w)
+      steps.push_back(h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
+  const auto element = static_cast<int64_t>(grad.element_size());
+  const bool direct = grad.stride(3) == 1 && is_compute_type(kernels.dtype, kernels.compute);
+  const auto kernel = TENSOROPS_KERNELS(conv_kernels).plane_gradient[static_cast<int>(kernels.compute)];
+  parallel(p.groups, grad.size(0) * outer * height * across * taps / 4, [&](int64_t begin, int64_t end) {
+    const Scratch x(planes.elements(rows) * width), line(planes.line_bytes()), sums(outer * taps * width);
+    const Scratch converted(direct ? 0 : height * across * width);
+    for (int64_t group = begin; group < end; ++group) {
+      std::memset(sums.data(), 0, outer * taps * width);
+      for (int64_t n = 0; n < grad.size(0); ++n) {
+        planes.copy(n, group, 0, rows, x.data(), line.data());
+        for (int64_t o = 0; o < outer; ++o) {
+          const char* from = static_cast<const char*>(grad.const_data_ptr()) +
+                             (n * grad.stride(0) + (group * outer + o) * grad.stride(1)) * element;
+          if (!direct)
+            for (int64_t i = 0; i < height; ++i)
+              kernels.load(from + i * grad.stride(2) * element, grad.stride(3) * element,
+                           converted.data() + i * across * width, across);
+          ConvPlaneGradient gradient;
+          gradient.x = x.data();
+          gradient.x_row = p.stride[0] * planes.row;
+          gradient.steps = steps.data();
+          gradient.k = taps;
+          gradient.grad = direct ? from : converted.data();
+          gradient.grad_row = direct ? grad.stride(2) : across;
+          gradient.height = height;
+          gradient.width = across;
+          gradient.sums = sums.data() + o * taps * width;
+          kernel(gradient);
+        }
+      }
+      for (int64_t o = 0; o < outer; ++o)
+        for (int64_t h = 0; h < result.size(2); ++h)
+          kernels.store(sums.data() + (o * taps + h * result.size(3)) * width,
+                        static_cast<char*>(result.data_ptr()) +
+                            ((group * outer + o) * result.stride(0) + h * result.stride(2)) * element,
+                        result.stride(3) * element, result.size(3));
+    }
+  });
+}
+
 // Sums over pixels. The batch is cut into parts by size alone; each part's sums are a tile product whose rows are
 // (channel, tap), whose columns are output channels and whose k runs over pixels; the parts are added in order.
 Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef weight_size, c10::IntArrayRef stride,
@@ -452,106 +645,119 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
                                            (input.size(2) - 1));
   border.right = std::max<int64_t>(0, (across - 1) * p.stride[1] + (weight_size[3] - 1) * p.dilation[1] - border.left -
                                           (input.size(3) - 1));
+  if (inner == 1 && groups > 1 && few_channels(outer, kernels)) {
+    plane_weight_gradient(grad, input, result, p, border, kernels);
+    return result;
+  }
   const Images images(input, border, kernels);
   const Panels panels(outer, kernels.size);
 
-  // Rows are in the order of the image's memory: (tap, channel) where channels are adjacent, else (channel, tap).
-  const bool channels_inside = images.channel == 1 && inner > 1;
+  // Rows are in the order of the result's memory.
+  const bool channels_inside = result.stride(1) == 1 && inner > 1;
   std::vector<int64_t> row_offsets(rows);
-  const auto row_of = [&](int64_t c, int64_t tap) { return channels_inside ? tap * inner + c : c * taps + tap; };
   for (int64_t c = 0; c < inner; ++c)
     for (int64_t tap = 0; tap < taps; ++tap)
-      row_offsets[row_of(c, tap)] = c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
-                                    tap % weight_size[3] * p.dilation[1] * images.pixel;
+      row_offsets[channels_inside ? tap * inner + c : c * taps + tap] =
+          c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
+          tap % weight_size[3] * p.dilation[1] * images.pixel;
 
   const int64_t part_bytes = groups * rows * panels.total() * width;
   const int64_t parts = std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
-  const Buffer sums(parts * part_bytes);
+  const Scratch sums(parts * part_bytes);
   const auto sums_at = [&](int64_t part, int64_t group, int64_t panel) {
     return sums.data() + part * part_bytes + (group * panels.total() + panels.begin(panel)) * rows * width;
   };
 
-  // Blocks of pixels whose packed gradient stays in the L1 or L2 cache.
-  const int64_t block = std::min<int64_t>(pixels, kBlockPixels);
+  // Blocks of pixels whose packed gradient stays in the caches: a piece of an image, or several small images.
+  const int64_t block = std::min(pixels, kBlockPixels);
+  const int64_t together = std::clamp<int64_t>(
+      std::min(kBlockPixels / pixels, images.in_place() ? batch : kStaged / images.bytes()), 1, divide_up(batch, parts));
+  const int64_t image_step = images.in_place() ? input.stride(0) : images.bytes() / width;
   const auto element = static_cast<int64_t>(grad.element_size());
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
-    std::memset(sum, 0, rows * panel_width * width);
-    int64_t steps[kBlockPixels], out_rows[32];
-    for (int64_t n = batch * part / parts; n < batch * (part + 1) / parts; ++n) {
-      const char* image = images.original(n);
-      if (!images.in_place()) {
-        for (int64_t item = 0; item < images.items(); ++item) images.copy(n, item, staged);
-        image = staged;
-      }
+    int64_t steps[kBlockPixels], out_rows[kMostRows];
+    for (int64_t r = 0; r < kMostRows; ++r) out_rows[r] = r * panel_width;
+    ConvTile tile;
+    tile.steps = steps;
+    tile.b = packed;
+    tile.columns = panel_width;
+    tile.out_type = kernels.compute_dtype();
+    tile.out_rows = out_rows;
+    tile.init_row = panel_width;
+    bool fresh = true;
+    const int64_t last = batch * (part + 1) / parts;
+    for (int64_t n = batch * part / parts; n < last; n += together) {
+      const int64_t images_here = std::min(together, last - n);
+      if (!images.in_place())
+        for (int64_t item = 0; item < images_here * images.items(); ++item)
+          images.copy(n + item / images.items(), item % images.items(), staged + item / images.items() * images.bytes());
+      tile.x = (images.in_place() ? images.original(n) : staged) + group * inner * images.channel * width;
       const char* from = static_cast<const char*>(grad.const_data_ptr()) +
                          (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
       for (int64_t begin = 0; begin < pixels; begin += block) {
-        const int64_t count = std::min(block, pixels - begin);
         // Runs of pixels inside a row: their steps, and their gradients packed.
-        for (int64_t done = 0; done < count;) {
-          const int64_t i = (begin + done) / across, j = (begin + done) % across;
-          const int64_t run = std::min(count - done, across - j);
-          for (int64_t t = 0; t < run; ++t)
-            steps[done + t] = i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
-          kernels.pack(from + (i * grad.stride(2) + j * grad.stride(3)) * element, grad.stride(1), grad.stride(3),
-                       panels.columns_of(panel), run, static_cast<int>(panel_width), packed + done * panel_width * width);
-          done += run;
-        }
-        ConvTile tile;
-        tile.x = image + group * inner * images.channel * width;
-        tile.steps = steps;
-        tile.k = count;
-        tile.b = packed;
-        tile.columns = panel_width;
-        tile.out_type = kernels.compute_dtype();
-        tile.out_rows = out_rows;
+        tile.k = 0;
+        for (int64_t image = 0; image < images_here; ++image)
+          for (int64_t at = begin; at < std::min(begin + block, pixels);) {
+            const int64_t i = at / across, j = at % across;
+            const int64_t run = std::min(std::min(begin + block, pixels) - at, across - j);
+            for (int64_t t = 0; t < run; ++t)
+              steps[tile.k + t] = image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
+            kernels.pack(from + (image * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element, grad.stride(1),
+                         grad.stride(3), panels.columns_of(panel), run, static_cast<int>(panel_width),
+                         packed + tile.k * panel_width * width);
+            tile.k += run;
+            at += run;
+          }
         const int64_t tiles = divide_up(rows, kernels.size.rows);
-        for (int64_t r = 0; r < 32; ++r) out_rows[r] = r * panel_width;
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t first = rows * t / tiles;
           tile.row_count = rows * (t + 1) / tiles - first;
           tile.rows = row_offsets.data() + first;
           tile.out = sum + first * panel_width * width;
-          tile.init = tile.out;
-          tile.init_row = panel_width;
+          tile.init = fresh ? nullptr : tile.out;
           kernels.tile(tile);
         }
+        fresh = false;
       }
     }
   };
-  const int64_t tasks = parts * groups * panels.count;
-  parallel(tasks, batch * pixels * rows * 4 / parts, [&](int64_t begin, int64_t end) {
-    const Buffer staged(images.in_place() ? 0 : images.bytes());
-    const Buffer packed(block * kernels.size.columns * width);
+  parallel(parts * groups * panels.count, batch * pixels * rows * 4 / parts, [&](int64_t begin, int64_t end) {
+    const Scratch staged(images.in_place() ? 0 : together * images.bytes());
+    const Scratch packed(kBlockPixels * kernels.size.columns * width);
     for (int64_t task = begin; task < end; ++task)
       accumulate(task / (groups * panels.count), task / panels.count % groups, task % panels.count, staged.data(),
                  packed.data());
   });
 
   // Parts added, and (row, out channel) turned into (out channel, row).
-  const StoreKernel store = store_kernel(kernels);
-  const ElementwiseKernel add =
-      TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(Elementwise::add)][static_cast<int>(kernels.compute)];
+  const auto compute = static_cast<int>(kernels.compute);
+  const auto& elementwise = TENSOROPS_KERNELS(elementwise_kernels);
+  const ElementwiseKernel add = elementwise.kernel[static_cast<int>(Elementwise::add)][compute];
+  const GemmPack transpose = TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(kernels.compute_dtype())];
   ElementwiseParams plain_sum;
   plain_sum.real[0] = 1, plain_sum.integer[0] = 1;
-  parallel(groups * panels.count * inner, parts * taps * kernels.size.columns, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kRows = 64;
+  const int64_t pieces = divide_up(rows, kRows);
+  parallel(groups * panels.count * pieces, kRows * kernels.size.columns * parts, [&](int64_t begin, int64_t end) {
+    const Scratch turned(kRows * kernels.size.columns * width);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t c = item % inner, panel = item / inner % panels.count, group = item / (inner * panels.count);
+      const int64_t first = item % pieces * kRows, panel = item / pieces % panels.count;
+      const int64_t group = item / (pieces * panels.count), count = std::min(kRows, rows - first);
       const int64_t panel_width = panels.width_of(panel);
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t at = row_of(c, tap) * panel_width * width;
-        char* total = sums_at(0, group, panel) + at;
-        for (int64_t part = 1; part < parts; ++part) {
-          const void* in[3] = {total, sums_at(part, group, panel) + at, nullptr};
-          add(plain_sum, total, in, panel_width);
-        }
-        char* to = static_cast<char*>(result.data_ptr()) +
-                   ((group * outer + panels.begin(panel)) * result.stride(0) + c * result.stride(1) +
-                    tap / weight_size[3] * result.stride(2) + tap % weight_size[3] * result.stride(3)) * element;
-        store(total, to, result.stride(0) * element, panels.columns_of(panel));
+      char* const total = sums_at(0, group, panel) + first * panel_width * width;
+      for (int64_t part = 1; part < parts; ++part) {
+        const void* in[3] = {total, sums_at(part, group, panel) + first * panel_width * width, nullptr};
+        add(plain_sum, total, in, count * panel_width);
       }
+      char* to = static_cast<char*>(result.data_ptr()) +
+                 ((group * outer + panels.begin(panel)) * rows + first) * element;
+      const int64_t columns = panels.columns_of(panel);
+      transpose(total, panel_width, 1, count, columns, kRows, turned.data());
+      for (int64_t column = 0; column < columns; ++column, to += rows * element)
+        kernels.store(turned.data() + column * kRows * width, to, element, count);
     }
   });
   return result;
@@ -565,7 +771,6 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
   const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const auto sum_run = table.sum_run[static_cast<int>(kernels.compute)];
   const auto add_rows = table.add_rows[static_cast<int>(kernels.compute)];
-  const StoreKernel store = store_kernel(kernels);
   const auto element = static_cast<int64_t>(grad.element_size());
   const int64_t width = kernels.width, channels = grad.size(1), across = grad.size(3);
   const bool plain = is_compute_type(kernels.dtype, kernels.compute);
@@ -594,7 +799,7 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
             }
             add_rows(row, 0, 1, count, total);
           }
-        store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
+        kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, element, count);
       }
     });
     return result;
@@ -616,7 +821,7 @@ Tensor conv2d_bias_gradient(const Tensor& grad) {
             }
             sum_run(values, count, total);
           }
-      store(total, static_cast<char*>(result.data_ptr()) + c * element, width, 1);
+      kernels.store(total, static_cast<char*>(result.data_ptr()) + c * element, width, 1);
     }
   });
   return result;

@@ -17,6 +17,7 @@ constexpr int kRows = 4, kSingleRows = 8;
 #endif
 constexpr int kIntegerRows = 4;  // integers are served, not tuned
 constexpr int kVectors = 2;
+constexpr int64_t kChain = 64;
 
 template <class T>
 constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
@@ -85,38 +86,53 @@ template <class T, int R, int N, bool Adjacent>
 void tile_kernel(const ConvTile& tile) {
   using V = Vec<T>;
   constexpr int kWidth = N * V::size;
-  V sum[R][N];
-  if (tile.init == nullptr) {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
-  } else {
-    const T* init = static_cast<const T*>(tile.init);
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = V::load(init + r * tile.init_row + v * V::size);
-  }
-
+  V sum[R][N], total[R][N];
   const T* b = static_cast<const T*>(tile.b);
   const int64_t* steps = tile.steps;
   const T* const first = static_cast<const T*>(tile.x) + tile.rows[0];
   [[maybe_unused]] const T* x[R];
   if constexpr (!Adjacent)
     for (int r = 0; r < R; ++r) x[r] = static_cast<const T*>(tile.x) + tile.rows[r];
-  for (const int64_t* const end = steps + tile.k; steps != end; ++steps, b += kWidth) {
-    const int64_t step = *steps;
-    V row[N];
-#pragma GCC unroll 2
-    for (int v = 0; v < N; ++v) row[v] = V::load(b + v * V::size);
-    [[maybe_unused]] const T* at = first + step;
+
+  for (int64_t done = 0;; done += kChain) {
 #pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-      const V value = Adjacent ? at[r] : x[r][step];
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = fma(value, row[v], sum[r][v]);
+      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
+    const int64_t count = tile.k - done < kChain ? tile.k - done : kChain;
+    for (const int64_t* const end = steps + count; steps != end; ++steps, b += kWidth) {
+      const int64_t step = *steps;
+      V row[N];
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) row[v] = V::load(b + v * V::size);
+      [[maybe_unused]] const T* at = first + step;
+      // The next tile of the row reads on from here; the planes are too far apart for the hardware to see it coming.
+      if constexpr (Adjacent) __builtin_prefetch(at + 2 * R);
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r) {
+        const V value = Adjacent ? at[r] : x[r][step];
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[r][v] = fma(value, row[v], sum[r][v]);
+      }
     }
+    if (done > 0) {
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + total[r][v];
+    }
+    if (done + kChain >= tile.k) break;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) total[r][v] = sum[r][v];
+  }
+  if (tile.init != nullptr) {
+    const T* init = static_cast<const T*>(tile.init);
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + V::load(init + r * tile.init_row + v * V::size);
   }
 
   if (tile.out_column == 1 && tile.out_type == DTypeOf<T>::value) {
@@ -157,6 +173,170 @@ void tile(const ConvTile& t) {
   }
 }
 
+// O channels by R rows by N vectors.
+template <class T, int O, int R, int N>
+void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
+  using V = Vec<T>;
+  const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
+  const T* const weight = static_cast<const T*>(p.weight) + o * p.k;
+  const int64_t x_row = p.x_row;
+  V total[O][R][N];
+#pragma GCC unroll 4
+  for (int c = 0; c < O; ++c)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) total[c][r][v] = p.bias != nullptr ? V(static_cast<const T*>(p.bias)[o + c]) : V(T(0));
+  for (int64_t done = 0; done < p.k; done += kChain) {
+    const int64_t end = p.k - done < kChain ? p.k : done + kChain;
+    V sum[O][R][N];
+#pragma GCC unroll 4
+    for (int c = 0; c < O; ++c)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[c][r][v] = V(T(0));
+    for (int64_t k = done; k < end; ++k) {
+      const T* at = x + p.steps[k];
+      V w[O];
+#pragma GCC unroll 4
+      for (int c = 0; c < O; ++c) w[c] = weight[c * p.k + k];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r, at += x_row)
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) {
+          const V value = V::load(at + v * V::size);
+#pragma GCC unroll 4
+          for (int c = 0; c < O; ++c) sum[c][r][v] = fma(value, w[c], sum[c][r][v]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < O; ++c)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) total[c][r][v] = total[c][r][v] + sum[c][r][v];
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < O; ++c) {
+    T* out = static_cast<T*>(p.out) + (o + c) * p.out_channel + i * p.out_row + j;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r, out += p.out_row)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v)
+        if (j + v * V::size < p.width) store_lanes<T>(total[c][r][v], out + v * V::size, p.width - j - v * V::size);
+  }
+}
+
+template <class T, int O, int N, int R>
+TENSOROPS_INLINE void plane_for_rows(const ConvPlane& p, int64_t o, int64_t i, int64_t j, int64_t rows) {
+  if constexpr (R > 1) {
+    if (rows < R) return plane_for_rows<T, O, N, R - 1>(p, o, i, j, rows);
+  }
+  plane_tile<T, O, R, N>(p, o, i, j);
+}
+
+// Rows in tiles of nearly equal height, so that none is too low to cover the latency of its multiply-adds.
+template <class T, int O>
+TENSOROPS_INLINE void plane_channels(const ConvPlane& p, int64_t o) {
+  constexpr int kSums = kVectorBytes == 64 && is_floating<T> ? 24 : 8;
+  constexpr int V = Vec<T>::size;
+  const auto column = [&]<int N>(int64_t j) TENSOROPS_LAMBDA_INLINE {
+    constexpr int kTall = kSums / (O * N) < 8 ? kSums / (O * N) : 8;
+    const int64_t tiles = (p.height + kTall - 1) / kTall;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t i = p.height * t / tiles;
+      plane_for_rows<T, O, N, kTall>(p, o, i, j, p.height * (t + 1) / tiles - i);
+    }
+  };
+  int64_t j = 0;
+  for (; j + V < p.width; j += 2 * V) column.template operator()<2>(j);
+  if (j < p.width) column.template operator()<1>(j);
+}
+
+template <class T>
+void plane(const ConvPlane& p) {
+  int64_t o = 0;
+  for (; o + 3 <= p.channels; o += 3) plane_channels<T, 3>(p, o);
+  for (; o < p.channels; ++o) plane_channels<T, 1>(p, o);
+}
+
+// K taps at once, so that each vector of the gradient is read once for all of them.
+template <class T, int K>
+TENSOROPS_INLINE void plane_taps(const ConvPlaneGradient& p, int64_t tap) {
+  using V = Vec<T>;
+  T* const sums = static_cast<T*>(p.sums) + tap;
+  const int64_t across = (p.width + V::size - 1) / V::size;
+  const int64_t rows = across < kChain ? kChain / across : 1;
+  for (int64_t begin = 0; begin < p.height; begin += rows) {
+    const int64_t end = p.height - begin < rows ? p.height : begin + rows;
+    V sum[K];
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) sum[k] = V(T(0));
+    for (int64_t i = begin; i < end; ++i) {
+      const T* grad = static_cast<const T*>(p.grad) + i * p.grad_row;
+      const T* x = static_cast<const T*>(p.x) + i * p.x_row;
+      int64_t j = 0;
+      for (; j + V::size <= p.width; j += V::size) {
+        const V g = V::load(grad + j);
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k) sum[k] = fma(V::load(x + p.steps[tap + k] + j), g, sum[k]);
+      }
+      if (j < p.width) {
+        // Both operands end with the row: what lies behind may be inf or NaN.
+        const V g = load_lanes<T>(grad + j, p.width - j);
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k) sum[k] = fma(load_lanes<T>(x + p.steps[tap + k] + j, p.width - j), g, sum[k]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) sums[k] += sum_lanes(sum[k]);
+  }
+}
+
+template <class T>
+void plane_gradient(const ConvPlaneGradient& p) {
+  int64_t tap = 0;
+  for (; tap + 9 <= p.k; tap += 9) plane_taps<T, 9>(p, tap);
+  for (; tap + 5 <= p.k; tap += 5) plane_taps<T, 5>(p, tap);
+  for (; tap < p.k; ++tap) plane_taps<T, 1>(p, tap);
+}
+
+template <class S, class T>
+void border(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t left, int64_t right, void* to,
+            int64_t to_row) {
+  const S* x = static_cast<const S*>(from);
+  T* out = static_cast<T*>(to);
+  for (int64_t h = 0; h < rows; ++h, x += from_row, out += to_row) {
+    for (int64_t l = 0; l < left; ++l) out[l] = T(0);
+    for (int64_t j = 0; j < n; j += Vec<T>::size) store_lanes<T>(load_lanes<T>(x + j, n - j), out + left + j, n - j);
+    for (int64_t l = left + n; l < left + n + right; ++l) out[l] = T(0);
+  }
+}
+
+template <class T>
+void split(const void* row, int64_t n, int64_t step, void* to, int64_t phase) {
+  using V = Vec<T>;
+  const T* from = static_cast<const T*>(row);
+  T* out = static_cast<T*>(to);
+  int64_t i = 0;
+  if (step == 2) {
+    using Index = typename Native<typename MaskInt<T>::type>::type;
+    Index even, odd;
+    for (int l = 0; l < V::size; ++l) even[l] = 2 * l, odd[l] = 2 * l + 1;
+    for (; i + 2 * V::size <= n; i += 2 * V::size) {
+      const V a = V::load(from + i), b = V::load(from + i + V::size);
+      V(__builtin_shuffle(a.v, b.v, even)).store(out + i / 2);
+      V(__builtin_shuffle(a.v, b.v, odd)).store(out + phase + i / 2);
+    }
+  }
+  // i is a multiple of the step here.
+  for (int64_t first = 0; first < step; ++first) {
+    T* to_phase = out + first * phase + i / step;
+    for (int64_t j = i + first; j < n; j += step) *to_phase++ = from[j];
+  }
+}
+
 template <class T>
 void sum_run(const void* from, int64_t n, void* sum) {
   using V = Vec<T>;
@@ -189,6 +369,12 @@ extern const ConvKernels conv_kernels;
 const ConvKernels conv_kernels = {
     {SIZE(float), SIZE(double), SIZE(int32_t), SIZE(int64_t)},
     {tile<float>, tile<double>, tile<int32_t>, tile<int64_t>},
+    {plane<float>, plane<double>, plane<int32_t>, plane<int64_t>},
+    {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},
+    {border<uint8_t, int32_t>, border<int8_t, int32_t>, border<int16_t, int32_t>, border<int32_t, int32_t>,
+     border<int64_t, int64_t>, border<Half, float>, border<float, float>, border<double, double>, nullptr,
+     border<BFloat16, float>},
+    {split<float>, split<double>, split<int32_t>, split<int64_t>},
     {sum_run<float>, sum_run<double>, sum_run<int32_t>, sum_run<int64_t>},
     {add_rows<float>, add_rows<double>, add_rows<int32_t>, add_rows<int64_t>},
 };

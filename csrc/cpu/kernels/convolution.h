@@ -7,7 +7,8 @@
 //   input gradient   r: input pixels         p: (out channel, tap)      b: weights
 //   weight gradient  r: (channel, tap)       p: output pixels           b: output gradient
 //
-// Each element is one chain of multiply-adds in the order of p, so the way work is cut into tiles never shows in a result.
+// Each element is chains of 64 multiply-adds in the order of p, added up: the rounding error grows with the square root of
+// 64 + k / 64, not of k, and the way work is cut into tiles never shows in a result.
 #pragma once
 
 #include <cstdint>
@@ -41,9 +42,46 @@ struct ConvTileSize {
   int columns, vector;
 };
 
+// Few output channels (depthwise above all): vectors run along pixels instead. A rectangle of a few output channels:
+//
+//   out[c, i, j] = bias[c] + sum over p of weight[c, p] * x[i * x_row + steps[p] + j]
+//
+// x may be read up to one vector past the last column.
+struct ConvPlane {
+  const void* x = nullptr;  // this and the rest of the compute type
+  int64_t x_row = 0;
+  const int64_t* steps = nullptr;
+  const void* weight = nullptr;
+  int64_t k = 0;
+  const void* bias = nullptr;  // or null
+  void* out = nullptr;
+  int64_t out_channel = 0, out_row = 0;
+  int64_t channels = 0;
+  int64_t height = 0, width = 0;
+};
+
+// The weight gradient of a depthwise convolution: sums[p] += sum over i, j of grad[i, j] * x[i * x_row + steps[p] + j].
+struct ConvPlaneGradient {
+  const void* x = nullptr;
+  int64_t x_row = 0;
+  const int64_t* steps = nullptr;
+  int64_t k = 0;
+  const void* grad = nullptr;
+  int64_t grad_row = 0;
+  int64_t height = 0, width = 0;
+  void* sums = nullptr;
+};
+
 struct ConvKernels {
   ConvTileSize size[static_cast<int>(Compute::count)];
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
+  void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
+  void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
+  // Rows of n adjacent elements, from a storage dtype to its compute type, between `left` and `right` zeros.
+  void (*border[static_cast<int>(DType::count)])(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t left,
+                                                 int64_t right, void* to, int64_t to_row);
+  // to[i % step * phase + i / step] = row[i] for i < n; all of the compute type.
+  void (*split[static_cast<int>(Compute::count)])(const void* row, int64_t n, int64_t step, void* to, int64_t phase);
   // Of the compute type: *sum += the sum of n adjacent elements; sums[i] += each of `count` rows' element i < n.
   void (*sum_run[static_cast<int>(Compute::count)])(const void* from, int64_t n, void* sum);
   void (*add_rows[static_cast<int>(Compute::count)])(const void* from, int64_t row_stride, int64_t count, int64_t n,

@@ -1,0 +1,110 @@
+"""Cases of the convolution family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .case import FLOATING, INTEGRAL, Case, Draw, arguments
+
+LAST = torch.channels_last
+
+
+def _flops(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> float:
+    """Two per multiply-add; the output's size comes from torch's own shape function."""
+    output = torch.conv2d(input.to("meta"), weight.to("meta"), None, *args[1:], **{k: v for k, v in kwargs.items() if k != "bias"})
+    return 2.0 * output.numel() * weight[0].numel()
+
+
+def _bytes(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> float:
+    """Input, weight and output once each."""
+    output = torch.conv2d(input.to("meta"), weight.to("meta"), None, *args[1:], **{k: v for k, v in kwargs.items() if k != "bias"})
+    return float((input.numel() + weight.numel() + output.numel()) * input.element_size())
+
+
+def conv(
+    label: str,
+    input: tuple[int, ...],
+    weight: tuple[int, ...],
+    *,
+    bias: bool = True,
+    input_last: bool = False,
+    weight_last: bool = False,
+    dtypes: tuple[torch.dtype, ...] = FLOATING,
+    gradient: bool = True,
+    exact: bool = False,
+    **kwargs: Any,
+) -> Case:
+    """A row: sizes of input and weight, memory formats, and conv2d's keyword arguments."""
+
+    def make(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+        x, w = draw.normal(*input), draw.normal(*weight)
+        b = draw.normal(weight[0]) if bias else None
+        if input_last:
+            x = x.to(memory_format=LAST)
+        if weight_last:
+            w = w.to(memory_format=LAST)
+        return arguments(x, w, b, **kwargs)
+
+    return Case("conv2d", make, label, dtypes, gradient, exact, _flops, _bytes)
+
+
+def _strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """Every other column of a wider image, and a weight whose kernel dimensions are swapped in memory."""
+    return arguments(draw.normal(2, 3, 7, 16)[..., ::2], draw.normal(4, 3, 2, 3).transpose(2, 3), None, padding=1)
+
+
+def _expanded(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """One image for the whole batch, one filter for all output channels."""
+    return arguments(draw.normal(1, 3, 6, 6).expand(3, 3, 6, 6), draw.normal(1, 3, 3, 3).expand(5, 3, 3, 3), draw.normal(5))
+
+
+def _offset(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """Inner part of a larger image."""
+    return arguments(draw.normal(2, 5, 9, 9)[:, 1:4, 1:8, 2:7], draw.normal(4, 3, 3, 3), draw.normal(8)[::2], padding=1)
+
+
+CASES: list[Case] = [
+    conv("1x1", (2, 5, 6, 7), (4, 5, 1, 1)),
+    conv("3x3", (2, 3, 7, 8), (4, 3, 3, 3), padding=1),
+    conv("3x3-no-bias", (2, 3, 7, 8), (4, 3, 3, 3), bias=False),
+    conv("5x5-one-channel", (2, 1, 9, 9), (6, 1, 5, 5), padding=2),
+    conv("positional", (2, 3, 7, 8), (4, 3, 3, 3), stride=2, padding=1, dilation=1, groups=1),
+    conv("wide", (1, 4, 5, 35), (17, 4, 3, 3), padding=1),
+    conv("many-channels", (1, 9, 4, 5), (35, 9, 3, 3), padding=1),
+    conv("one-pixel", (2, 3, 1, 1), (4, 3, 1, 1)),
+    conv("kernel-fills-input", (2, 3, 4, 5), (4, 3, 4, 5)),
+    conv("asymmetric-kernel", (2, 3, 6, 8), (4, 3, 1, 5), padding=(0, 2)),
+    conv("stride-2", (2, 3, 9, 8), (4, 3, 3, 3), stride=2, padding=1),
+    conv("stride-3-2", (2, 3, 11, 9), (5, 3, 3, 3), stride=(3, 2), padding=(2, 0)),
+    conv("stride-beyond-kernel", (2, 3, 9, 9), (4, 3, 2, 2), stride=3),
+    conv("stride-beyond-kernel-1x1", (2, 3, 7, 7), (4, 3, 1, 1), stride=2),
+    conv("padding-beyond-kernel", (1, 2, 4, 4), (3, 2, 2, 2), padding=3),
+    conv("dilation-2", (2, 3, 9, 9), (4, 3, 3, 3), dilation=2, padding=2),
+    conv("dilation-stride", (1, 2, 11, 10), (3, 2, 3, 2), dilation=(2, 3), stride=(2, 1), padding=(1, 2)),
+    conv("groups-2", (2, 4, 6, 7), (6, 2, 3, 3), groups=2, padding=1),
+    conv("groups-3-wide", (1, 6, 5, 5), (51, 2, 3, 3), groups=3, padding=1),
+    conv("depthwise", (2, 6, 7, 9), (6, 1, 3, 3), groups=6, padding=1),
+    conv("depthwise-stride-2", (2, 6, 9, 8), (6, 1, 3, 3), groups=6, padding=1, stride=2),
+    conv("depthwise-multiplier", (1, 4, 7, 7), (8, 1, 3, 3), groups=4, dilation=2, padding=2),
+    conv("depthwise-5x5-wide", (1, 3, 6, 37), (3, 1, 5, 5), groups=3, padding=2),
+    conv("same", (2, 3, 6, 7), (4, 3, 3, 5), padding="same"),
+    conv("same-even", (2, 3, 6, 7), (4, 3, 2, 4), padding="same"),
+    conv("same-even-dilated", (1, 2, 7, 7), (3, 2, 2, 4), padding="same", dilation=(3, 1)),
+    conv("valid", (2, 3, 6, 7), (4, 3, 3, 3), padding="valid", stride=2),
+    conv("unbatched", (3, 6, 7), (4, 3, 3, 3), padding=1),
+    conv("unbatched-same", (3, 6, 7), (4, 3, 2, 2), padding="same"),
+    conv("empty-batch", (0, 3, 6, 7), (4, 3, 3, 3), padding=1),
+    conv("channels-last", (2, 5, 6, 7), (4, 5, 3, 3), padding=1, input_last=True, weight_last=True),
+    conv("channels-last-input", (2, 5, 6, 7), (4, 5, 3, 3), padding=1, input_last=True),
+    conv("channels-last-weight", (2, 5, 6, 7), (4, 5, 3, 3), padding=1, weight_last=True),
+    conv("channels-last-1x1", (2, 5, 6, 7), (18, 5, 1, 1), input_last=True),
+    conv("channels-last-groups", (2, 6, 6, 7), (4, 3, 3, 3), padding=1, groups=2, stride=2, input_last=True),
+    conv("channels-last-depthwise", (2, 18, 6, 7), (18, 1, 3, 3), padding=1, groups=18, input_last=True),
+    Case("conv2d", _strided, "strided"),
+    Case("conv2d", _expanded, "expanded"),
+    Case("conv2d", _offset, "offset"),
+    conv("integers", (2, 3, 6, 7), (4, 3, 3, 3), padding=1, dtypes=INTEGRAL, gradient=False, exact=True),
+    conv("integers-depthwise", (2, 4, 6, 7), (4, 1, 3, 3), groups=4, dtypes=INTEGRAL, gradient=False, exact=True),
+]
