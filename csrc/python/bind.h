@@ -89,6 +89,7 @@ struct Read<Number> {
 };
 TENSOROPS_READ(std::optional<c10::Scalar>, scalarOptional(i))
 TENSOROPS_READ(int64_t, toInt64(i))
+TENSOROPS_READ(c10::SymInt, toSymInt(i))
 TENSOROPS_READ(std::optional<int64_t>, toInt64Optional(i))
 TENSOROPS_READ(double, toDouble(i))
 TENSOROPS_READ(std::optional<double>, toDoubleOptional(i))
