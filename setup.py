@@ -104,7 +104,7 @@ class Build(BuildExtension):
         """Builds, and writes beside the binary what `import tensorops` compares before it loads the binary."""
         super().run()
         cuda = torch.version.cuda if "TENSOROPS_WITH_CUDA" in dict(self.extensions[0].define_macros) else ""
-        facts = f'"""Written by setup.py: what _C was built against."""\n\nTORCH = "{torch.__version__}"\nCUDA = "{cuda}"\n'
+        facts = f'"""What _C was built against; by setup.py."""\n\nTORCH = "{torch.__version__}"\nCUDA = "{cuda}"\n'
         Path(self.get_ext_fullpath(self.extensions[0].name)).with_name("_build.py").write_text(facts)
 
     def get_outputs(self) -> list[str]:

@@ -1,20 +1,18 @@
 """Writes the type stubs of the C functions, python/tensorops/_C.pyi and __init__.pyi, from the built package.
 
-    python tools/make_stubs.py           write them
-    python tools/make_stubs.py --check   exit with 1 if they are out of date
+python tools/make_stubs.py           write them
+python tools/make_stubs.py --check   exit with 1 if they are out of date
 """
 
 from __future__ import annotations
 
 import argparse
-import keyword
 import re
 import sys
 from pathlib import Path
 
-import torch
-
 import tensorops
+import torch
 from tensorops import _C
 
 FOLDER = Path(__file__).resolve().parent.parent / "python" / "tensorops"
@@ -30,12 +28,16 @@ TYPES = {
     "SymInt": "int",
     "double": "float",
     "std::string_view": "str",
+    "c10::string_view": "str",
 }
+
+# Where torch's argument parser takes a number for any tensor.
+NUMBERS = ("add", "sub", "div", "floor_divide")
 
 HEAD = '"""Written by tools/make_stubs.py; do not edit."""\n\n'
 
 
-def parameter(text: str) -> str:
+def parameter(function: str, text: str) -> str:
     """'other: Number = 1' of the argument parser's 'Scalar other=1'."""
     if text == "*":
         return text
@@ -43,6 +45,8 @@ def parameter(text: str) -> str:
     name, _, default = rest.partition("=")
     optional = kind.endswith("?") or default == "None"
     python = TYPES[re.sub(r"\[\d*\]", "", kind.removesuffix("?"))]
+    if python == "Tensor" and function in NUMBERS and name != "out":
+        python = "Tensor | Number"
     if optional:
         python += " | None"
     return f"{name}: {python}" + (" = ..." if default else "")
@@ -67,7 +71,7 @@ def function(name: str, signatures: list[str]) -> str:
     for signature in signatures:
         parameters = signature[signature.index("(") + 1 : -1].split(", ")
         returns = result(name, parameters)
-        written = [parameter(p) for p in parameters]
+        written = [parameter(name.removesuffix("_"), p) for p in parameters]
         if returns != "Tensor":
             written = [w.replace("out: Tensor", f"out: {returns}") for w in written]
         decorator = "@overload\n" if len(signatures) > 1 else ""
@@ -77,8 +81,7 @@ def function(name: str, signatures: list[str]) -> str:
 
 def c_stub() -> str:
     """_C.pyi."""
-    signatures = {name: list(dict.fromkeys(own)) for name, own in _C.signatures().items() if not keyword.iskeyword(name)}
-    body = "\n".join(function(name, own) for name, own in sorted(signatures.items()))
+    body = "\n".join(function(name, own) for name, own in sorted(_C.signatures().items()))
     return f"""{HEAD}from collections.abc import Sequence
 from typing import overload
 

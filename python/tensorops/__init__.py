@@ -1,8 +1,8 @@
 """Kernels of our own, C++ (SIMD) and CUDA, for PyTorch's ops, under PyTorch's own names.
 
-`tensorops.X` is `torch.X`, `tensorops.nn.X` is `torch.nn.X`, `tensorops.nn.functional.X` likewise: same arguments, defaults,
-results, dtypes and errors. Here are the functions that have a kernel of ours, in-place twins included (`relu_`, `add_`);
-`python -m tensorops.info` lists them.
+`tensorops.X` is `torch.X`, `tensorops.nn.X` is `torch.nn.X`, `tensorops.nn.functional.X` likewise: same arguments,
+defaults, results, dtypes and errors. Here are the functions that have a kernel of ours, in-place twins included
+(`relu_`, `add_`); `python -m tensorops.info` lists them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .optimize import optimize, restore  # noqa: E402
 _OURS = [
     name
     for name in _C.bound_functions()
-    if hasattr(torch, name) or (name.endswith("_") and hasattr(torch.Tensor, name))
+    if not name.startswith("_") and (hasattr(torch, name) or (name.endswith("_") and hasattr(torch.Tensor, name)))
 ]
 globals().update({name: getattr(_C, name) for name in _OURS})
 

@@ -1,8 +1,8 @@
 """torch.compile and torch.export: while they trace, a call of one of our C functions becomes a node of the same op.
 
-Dynamo cannot look into a C function; `substitute_in_graph` tells it to trace a Python stand-in. An eager call still runs
-the C function itself. Importing Dynamo takes longer than importing tensorops, so the stand-ins are registered when it is
-first imported, by torch.compile or torch.export.
+Dynamo cannot look into a C function; `substitute_in_graph` tells it to trace a Python stand-in. An eager call still
+runs the C function itself. Importing Dynamo takes longer than importing tensorops, so the stand-ins are registered when
+it is first imported, by torch.compile or torch.export.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ _DYNAMO = "torch._dynamo"
 
 
 # What torch's argument parser takes in the place of its own names.
-NUMPY_NAMES = (("axis", "dim"), ("keepdims", "keepdim"), ("x", "input"), ("a", "input"), ("x1", "input"), ("x2", "other"))
+NUMPY_NAMES = (
+    ("axis", "dim"),
+    ("keepdims", "keepdim"),
+    ("x", "input"),
+    ("a", "input"),
+    ("x1", "input"),
+    ("x2", "other"),
+)
 
 
 def covered(value: Any) -> bool:

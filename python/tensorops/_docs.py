@@ -149,17 +149,19 @@ DTYPES = {
 COMPOSITES = {"div": "FLOATING", "floor_divide": "REAL", "gelu": "ACTIVATION", "clamp": "REAL", "prelu": "ACTIVATION"}
 OTHER_DTYPES = "those of torch's CPU and CUDA kernels, complex excepted."
 
+BAD_LABEL = "Raises IndexError if a target other than ignore_index is no class."
+REDUCTION = "reduction: 0 none, 1 mean, 2 sum."
 NOTES = {
     "prelu": "Raises RuntimeError if weight has neither one element nor one per channel.",
     "clamp": "Raises RuntimeError if both bounds are absent.",
     "max_unpool2d": "Raises an error, and writes nothing, if an index lies outside the output plane.",
-    "nll_loss": "Raises IndexError if a target other than ignore_index is no class. reduction: 0 none, 1 mean, 2 sum.",
-    "cross_entropy": "Raises IndexError if a target other than ignore_index is no class. reduction: 0 none, 1 mean, 2 sum.",
-    "mse_loss": "reduction: 0 none, 1 mean, 2 sum.",
-    "binary_cross_entropy": "Raises an error if an input lies outside [0, 1]. reduction: 0 none, 1 mean, 2 sum.",
+    "nll_loss": f"{BAD_LABEL} {REDUCTION}",
+    "cross_entropy": f"{BAD_LABEL} {REDUCTION}",
+    "mse_loss": REDUCTION,
+    "binary_cross_entropy": "Raises RuntimeError if an input lies outside [0, 1]. " + REDUCTION,
     "mm": "Raises RuntimeError unless both are matrices and the inner sizes agree.",
     "matmul": "Raises RuntimeError if the inner sizes differ or the batches do not broadcast.",
-    "conv2d": "Raises RuntimeError if channels, groups, kernel and padding do not fit; padding may be 'same' or 'valid'.",
+    "conv2d": "Raises RuntimeError if channels, groups, kernel and padding do not fit.",
 }
 
 

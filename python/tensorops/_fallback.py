@@ -1,4 +1,4 @@
-"""Calls that no kernel of ours covers (complex, sparse, quantized): torch's op runs, counted and warned of once per op."""
+"""Calls that no kernel of ours covers (complex, sparse, quantized): torch's op runs, counted and warned of once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fallbacks() -> dict[str, int]:
 class strict:
     """Makes a call that no kernel of ours covers an error, for the whole process.
 
-    Like `torch.set_grad_enabled`, both a switch, `tensorops.strict(True)`, and a context: `with tensorops.strict(): ...`.
+    Both a switch, `tensorops.strict(True)`, and a context, `with tensorops.strict(): ...`, like torch.set_grad_enabled.
     """
 
     def __init__(self, mode: bool = True) -> None:
@@ -50,7 +50,7 @@ def is_strict() -> bool:
 
 def torch_function(name: str, path: str) -> Callable[..., Any]:
     """The torch function that stands in for ours: the C function where torch.nn.functional wraps one in Python."""
-    places = [(torch._C._nn, name)] if path.startswith("torch.nn.functional.") else []
+    places: list[tuple[Any, str]] = [(torch._C._nn, name)] if path.startswith("torch.nn.functional.") else []
     owner: Any = torch
     *parents, leaf = path.split(".")[1:]
     for parent in parents:
@@ -65,7 +65,7 @@ def torch_function(name: str, path: str) -> Callable[..., Any]:
 
 def refusal(name: str, args: tuple[Any, ...]) -> str:
     """What strict mode says."""
-    return f"tensorops.{name} has no kernel for these arguments ({describe(args)}), and strict mode keeps them from torch's"
+    return f"tensorops.{name} has no kernel for these arguments ({describe(args)}), and strict mode refuses torch's"
 
 
 def call(name: str, torch_path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""torch.vmap: how each op takes a batched dimension without a loop over it. Registered once; an ordinary call pays nothing.
+"""torch.vmap: how each op takes a batched dimension without a loop over it. An ordinary call pays nothing for it.
 
 An op without a rule here still works: torch loops over the batch.
 """
@@ -27,7 +27,7 @@ def ranks(args: tuple[Any, ...], in_dims: Dims) -> list[int | None]:
 
 
 def align(args: tuple[Any, ...], in_dims: Dims, promoted: slice) -> list[Any]:
-    """The arguments with the batch in front, shaped and typed so that they broadcast and promote as one example would."""
+    """The arguments with the batch in front, made to broadcast and promote as those of one example would."""
     logical = ranks(args, in_dims)
     most = max(rank for rank in logical if rank is not None)
     shaped = [arg.dtype for arg, rank in zip(args[promoted], logical[promoted], strict=True) if rank]
@@ -37,13 +37,15 @@ def align(args: tuple[Any, ...], in_dims: Dims, promoted: slice) -> list[Any]:
         if dim is None or rank is None:
             continue
         arg = arg.movedim(dim, 0)
-        aligned[i] = arg[(slice(None), *[None] * (most - rank))]
+        for _ in range(most - rank):
+            arg = arg.unsqueeze(1)
         # A 0-dim tensor's dtype gives way to that of tensors with dimensions; with the batch it is 0-dim no more.
         if rank == 0 and common not in (None, arg.dtype) and i in range(len(args))[promoted]:
             dtype = torch.result_type(
                 torch.empty(1, dtype=common, device="meta"), torch.empty((), dtype=arg.dtype, device="meta")
             )
-            aligned[i] = aligned[i].to(dtype)
+            arg = arg.to(dtype)
+        aligned[i] = arg
     return aligned
 
 
@@ -65,7 +67,7 @@ def elementwise_inplace(name: str) -> Rule:
     def rule(info: Any, in_dims: Dims, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
         if in_dims[0] is None:
             raise RuntimeError(
-                f"vmap: tensorops.{name} writes into a tensor that is the same for all examples, but not all of its other "
+                f"vmap: tensorops.{name} writes into a tensor that is the same for all examples, but not all its other "
                 "arguments are; use the op that returns a new tensor"
             )
         logical = ranks(args, in_dims)
@@ -74,7 +76,9 @@ def elementwise_inplace(name: str) -> Rule:
         target, *others = align(args, in_dims, slice(1, None))
         # The schema wants tensors; a number, as such promotes, came through Python.
         others = [
-            torch.scalar_tensor(other, dtype=torch.result_type(target, other)) if _is_number_for_tensor(op, i + 1, other) else other
+            torch.scalar_tensor(other, dtype=torch.result_type(target, other))
+            if _is_number_for_tensor(op, i + 1, other)
+            else other
             for i, other in enumerate(others)
         ]
         op(target, *others, **kwargs)

@@ -28,10 +28,10 @@ def _swap(model: Model, classes: dict[type[torch.nn.Module], type[torch.nn.Modul
 def optimize(model: Model) -> Model:
     """Makes each torch.nn module that we have a kernel for compute with it, and returns the model.
 
-    The modules stay the objects they were: parameters, buffers, hooks, the training flag, names and references to them are
-    untouched, and `state_dict` keeps its keys. Only exact torch.nn types change; a subclass, say a quantized or parametrized
-    layer, keeps its own forward. Calls of torch.nn.functional inside a model's own forward are not ours to change.
-    `restore` undoes it.
+    The modules stay the objects they were: parameters, buffers, hooks, the training flag, names and references to them
+    are untouched, and `state_dict` keeps its keys. Only exact torch.nn types change; a subclass, say a quantized or
+    parametrized layer, keeps its own forward. Calls of torch.nn.functional inside a model's own forward are not ours to
+    change. `restore` undoes it.
 
     Example:
         >>> model = tensorops.optimize(torchvision.models.resnet18())

@@ -1,4 +1,4 @@
-"""`import tensorops.nn.utils.rnn` gives torch.nn.utils.rnn itself, for each submodule of torch.nn that has no file here."""
+"""`import tensorops.nn.utils.rnn` gives torch.nn.utils.rnn itself; so for all of torch.nn that has no file here."""
 
 from __future__ import annotations
 

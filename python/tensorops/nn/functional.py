@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import _reduction as _Reduction
 from torch.nn.functional import *  # noqa: F403
-from torch.nn.functional import _get_softmax_dim, _unpool_output_size
+from torch.nn.functional import _get_softmax_dim, _unpool_output_size  # type: ignore[attr-defined]
 from torch.nn.modules.utils import _pair
 from torch.types import _dtype as DType
 
 from .. import _C
 
 # The C functions with torch.nn.functional's own signatures.
-avg_pool2d = getattr(_C, "avg_pool2d", torch.nn.functional.avg_pool2d)  # TEMPORARY until the family lands
-conv2d = getattr(_C, "conv2d", torch.nn.functional.conv2d)  # TEMPORARY until the family lands
+avg_pool2d = _C.avg_pool2d
+conv2d = _C.conv2d
 gelu = _C.gelu
-linear = getattr(_C, "linear", torch.nn.functional.linear)  # TEMPORARY until the family lands
+linear = _C.linear
 logsigmoid = _C.logsigmoid
 prelu = _C.prelu
 sigmoid = _C.sigmoid
@@ -242,7 +242,8 @@ def binary_cross_entropy(
     """-(target * log(input) + (1 - target) * log(1 - input)). See torch.nn.functional.binary_cross_entropy."""
     if target.size() != input.size():
         raise ValueError(
-            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. "
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) "
+            "is deprecated. "
             "Please ensure they have the same size."
         )
     if weight is not None:

@@ -1,65 +1,13 @@
-"""torch.nn.modules, with ours in the place of those that we have a kernel for. Files are named as in torch.nn.modules."""
+"""torch.nn.modules, with ours in the place of those that we have a kernel for; files are named as there."""
 
 from torch.nn.modules import *  # noqa: F403
 from torch.nn.modules import __all__ as __all__
 
-from .activation import (
-    ELU,
-    GELU,
-    SELU,
-    Hardsigmoid,
-    Hardswish,
-    Hardtanh,
-    LeakyReLU,
-    LogSigmoid,
-    LogSoftmax,
-    Mish,
-    PReLU,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Softsign,
-    Tanh,
-    Tanhshrink,
-    Threshold,
-)
-from .conv import Conv2d
-from .linear import Linear
-from .loss import BCELoss, CrossEntropyLoss, MSELoss, NLLLoss
-from .pooling import AvgPool2d, MaxPool2d, MaxUnpool2d
+from . import activation, conv, linear, loss, pooling
+from .activation import *  # noqa: F403
+from .conv import *  # noqa: F403
+from .linear import *  # noqa: F403
+from .loss import *  # noqa: F403
+from .pooling import *  # noqa: F403
 
-OURS = (
-    "BCELoss",
-    "ELU",
-    "GELU",
-    "SELU",
-    "AvgPool2d",
-    "Conv2d",
-    "CrossEntropyLoss",
-    "Hardsigmoid",
-    "Hardswish",
-    "Hardtanh",
-    "LeakyReLU",
-    "Linear",
-    "LogSigmoid",
-    "LogSoftmax",
-    "MSELoss",
-    "MaxPool2d",
-    "MaxUnpool2d",
-    "Mish",
-    "NLLLoss",
-    "PReLU",
-    "ReLU",
-    "ReLU6",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softplus",
-    "Softsign",
-    "Tanh",
-    "Tanhshrink",
-    "Threshold",
-)
+OURS = (*activation.__all__, *conv.__all__, *linear.__all__, *loss.__all__, *pooling.__all__)

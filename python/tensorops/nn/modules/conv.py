@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .. import functional as F
 
+__all__ = ["Conv2d"]
+
 
 class Conv2d(torch.nn.Conv2d):
     """torch.nn.Conv2d on our kernel, every padding_mode included."""
@@ -15,5 +17,5 @@ class Conv2d(torch.nn.Conv2d):
         padding = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
+            padding = (0, 0)
         return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .. import functional as F
 
+__all__ = ["Linear"]
+
 
 class Linear(torch.nn.Linear):
     """torch.nn.Linear on our kernel."""

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from .. import functional as F
 
+__all__ = ["BCELoss", "CrossEntropyLoss", "MSELoss", "NLLLoss"]
+
 
 class NLLLoss(torch.nn.NLLLoss):
     """torch.nn.NLLLoss on our kernel."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(
-            input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        return F.nll_loss(input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
 class MSELoss(torch.nn.MSELoss):
