@@ -9,7 +9,7 @@ PYTHON=${PYTHON:-python3}
 venv=${CUDA_VENV:-.cuda-venv}
 CUDA_HOME=$(tools/cuda_home.sh) || { echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"; exit 1; }
 export CUDA_HOME TENSOROPS_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0a"
-[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+[ $# -gt 0 ] || set -- -m "not cuda"
 
 if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
   "$PYTHON" -m venv "$venv"

@@ -40,7 +40,7 @@ sanitizer=$(command -v compute-sanitizer || echo "$CUDA_HOME/bin/compute-sanitiz
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 for tool in memcheck racecheck; do
   step "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 20 \
-    "$PYTHON" -m pytest -q -p no:cacheprovider -m "cuda and not slow" -k "${SANITIZE_TESTS:-smoke}"
+    "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda -k "${SANITIZE_TESTS:-test_forward}"
 done
 unset PYTORCH_NO_CUDA_MEMORY_CACHING
 step benchmarks "$PYTHON" -m benchmarks --device cuda --json "$out/gpu.json"
