@@ -7,19 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 venv=${CUDA_VENV:-.cuda-venv}
-if [ -z "${CUDA_HOME:-}" ]; then
-  if command -v nvcc >/dev/null; then
-    CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
-  elif [ -x /usr/local/cuda/bin/nvcc ]; then
-    CUDA_HOME=/usr/local/cuda
-  else
-    echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"
-    exit 1
-  fi
-fi
+CUDA_HOME=$(tools/cuda_home.sh) || { echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"; exit 1; }
 export CUDA_HOME TENSOROPS_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0a"
-[ -x "$CUDA_HOME/bin/nvcc" ] || { echo "check_cuda: no $CUDA_HOME/bin/nvcc"; exit 1; }
-[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+[ $# -gt 0 ] || set -- -m "not cuda"
 
 if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
   "$PYTHON" -m venv "$venv"

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 command -v "$PYTHON" >/dev/null || { echo "sanitize: no $PYTHON; set PYTHON"; exit 1; }
 PYTHON=$(command -v "$PYTHON")
-[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+# What runs kernels; compilers, numerical Jacobians and whole training runs would take hours and show nothing more.
+[ $# -gt 0 ] || set -- -m "not cuda" -k "not (gradcheck or opcheck or compile or reproducible or ulp or benchmarks or demo)"
 
 export PYTHON TENSOROPS_SANITIZE=address,undefined TENSOROPS_CUDA=0
 PYTHONPATH=$(tools/build.sh build/sanitize)
@@ -18,7 +19,7 @@ export PYTHONPATH
 # intercepted. Python never frees everything, hence no leak check; our caching allocator would hide overruns.
 runtime() { "${CXX:-g++}" -print-file-name="$1"; }
 export LD_PRELOAD="$(runtime libasan.so) $(runtime libubsan.so) $(runtime libstdc++.so.6)"
-export TENSOROPS_CACHE_LIMIT=0
+export TENSOROPS_CACHE_LIMIT=0 TENSOROPS_TEST_FEW_DTYPES=1
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONMALLOC=malloc
