@@ -8,6 +8,7 @@ place of each reference element too, so that small results are held to it as wel
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,9 @@ def lookup(root: Any, path: str) -> Callable[..., Any]:
 
 def ours(op: str) -> Callable[..., Any]:
     """Tensorops' function of that name."""
-    return lookup(tensorops, op)
+    function = lookup(tensorops, op)
+    assert function is not theirs(op), f"tensorops.{op} is torch's own function"
+    return function
 
 
 def theirs(op: str) -> Callable[..., Any]:
