@@ -27,7 +27,7 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a"
 # TENSOROPS_SANITIZE=address,undefined builds for tools/sanitize.sh; the flags come last, so that they win.
 SANITIZERS = os.environ.get("TENSOROPS_SANITIZE", "")
 SANITIZE = [f"-fsanitize={SANITIZERS}", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"] if SANITIZERS else []
-SANITIZE_CXX = [*SANITIZE, "-fno-omit-frame-pointer", "-O1", "-g1"] if SANITIZERS else []
+SANITIZE_CXX = [*SANITIZE, "-fno-omit-frame-pointer", "-fno-wrapv", "-O1", "-g1"] if SANITIZERS else []
 
 
 def say(message: str) -> None:
@@ -99,6 +99,18 @@ def git_commit() -> str:
 
 class Build(BuildExtension):
     """BuildExtension with the inner kernels compiled once per instruction set and the build facts written first."""
+
+    def run(self) -> None:
+        """Builds, and writes beside the binary what `import tensorops` compares before it loads the binary."""
+        super().run()
+        cuda = torch.version.cuda if "TENSOROPS_WITH_CUDA" in dict(self.extensions[0].define_macros) else ""
+        facts = f'"""What _C was built against; by setup.py."""\n\nTORCH = "{torch.__version__}"\nCUDA = "{cuda}"\n'
+        Path(self.get_ext_fullpath(self.extensions[0].name)).with_name("_build.py").write_text(facts)
+
+    def get_outputs(self) -> list[str]:
+        """The binary and the file beside it."""
+        outputs = super().get_outputs()
+        return [*outputs, *(str(Path(path).with_name("_build.py")) for path in outputs if "_C." in Path(path).name)]
 
     def build_extensions(self) -> None:
         """Builds and reports the time."""

@@ -17,6 +17,7 @@ namespace py = pybind11;
 namespace tensorops::python {
 py::object entry_named(const std::string& name);
 py::dict bound_functions();
+py::dict signatures();
 }  // namespace tensorops::python
 
 PYBIND11_MODULE(_C, module) {
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_C, module) {
   });
   module.def("_entry", &python::entry_named, "The __self__ of a bound function; pickle needs it.");
   module.def("bound_functions", &python::bound_functions, "Name of each bound function and the torch function it mirrors.");
+  module.def("signatures", &python::signatures, "The overloads of each bound function, in the notation of torch's argument parser.");
   autocast::register_policies();
   functionalize::register_inplace();
   python::bind_elementwise(module.ptr());

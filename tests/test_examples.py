@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -126,13 +128,13 @@ def test_bad_arguments(arguments, complaint, capsys):
 def test_demo(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tensorboard")
-    folder = write_mnist(tmp_path / "data")
+    folder = write_mnist(tmp_path / "data", train=300)
     picture, logs = tmp_path / "curves.png", tmp_path / "logs"
     ours, reference = train_cnn.main(
         ["--data", str(folder), "--epochs", "3", "--plot", str(picture), "--tensorboard", str(logs)]
     )
     assert type(ours.model[0]).__module__.startswith("tensorops.")
-    assert len(ours.losses) == len(reference.losses) == 9
+    assert len(ours.losses) == len(reference.losses) == 18
     assert ours.losses[-1] < ours.losses[0] / 2
     # The same weights and batches: the first losses agree to rounding, and no step drifts away.
     assert ours.losses[0] == pytest.approx(reference.losses[0], rel=1e-5)
@@ -142,6 +144,43 @@ def test_demo(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "held-out accuracy" in printed
     assert "instead of ours" not in printed
+
+
+class Recorder(TorchDispatchMode):
+    """Names every op that reaches a kernel, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.name().partition(".")[0])
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_demo_trains_on_our_kernels():
+    import tensorops
+
+    model, criterion = train_cnn.make_model(tensorops.nn), tensorops.nn.CrossEntropyLoss()
+    images, labels = torch.randn(4, 1, 28, 28), torch.arange(4)
+    with tensorops.strict(), Recorder() as recorder:
+        criterion(model(images), labels).backward()
+    # Views and the sums of gradients are autograd's own; arithmetic must be ours.
+    bookkeeping = {
+        "view",
+        "_unsafe_view",
+        "detach",
+        "ones_like",
+        "t",
+        "transpose",
+        "expand",
+        "alias",
+        "add_",
+        "as_strided",
+    }
+    theirs = {name for name in recorder.names if not name.startswith("tensorops::")}
+    assert theirs <= {f"aten::{name}" for name in bookkeeping}
+    assert {"tensorops::conv2d", "tensorops::relu", "tensorops::linear"} <= recorder.names
 
 
 def test_bundled_digits():

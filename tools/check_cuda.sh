@@ -7,19 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 venv=${CUDA_VENV:-.cuda-venv}
-if [ -z "${CUDA_HOME:-}" ]; then
-  if command -v nvcc >/dev/null; then
-    CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
-  elif [ -x /usr/local/cuda/bin/nvcc ]; then
-    CUDA_HOME=/usr/local/cuda
-  else
-    echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"
-    exit 1
-  fi
-fi
+CUDA_HOME=$(tools/cuda_home.sh) || { echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"; exit 1; }
 export CUDA_HOME TENSOROPS_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0a"
-[ -x "$CUDA_HOME/bin/nvcc" ] || { echo "check_cuda: no $CUDA_HOME/bin/nvcc"; exit 1; }
-[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+[ $# -gt 0 ] || set -- -m "not cuda"
 
 if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
   "$PYTHON" -m venv "$venv"
@@ -29,11 +19,11 @@ if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
 fi
 "$venv/bin/python" -c 'import torch; assert torch.version.cuda, f"torch {torch.__version__} is not a CUDA build"'
 
-"$venv/bin/python" setup.py -q build -b build/cuda
-library=$(find build/cuda/lib* -name '_C*.so')
-export PYTHONPATH=$PWD/$(dirname "$(dirname "$library")")
+PYTHONPATH=$(PYTHON=$venv/bin/python tools/build.sh build/cuda)
+export PYTHONPATH
+code=$("$CUDA_HOME/bin/cuobjdump" --list-elf "$PYTHONPATH"/tensorops/_C*.so)
 for arch in sm_80 sm_90a; do
-  "$CUDA_HOME/bin/cuobjdump" --list-elf "$library" | grep -q "$arch" || { echo "check_cuda: no code for $arch"; exit 1; }
+  [[ $code == *.$arch.* ]] || { echo "check_cuda: no code for $arch"; exit 1; }
 done
 "$venv/bin/python" -m tensorops.info
 exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"

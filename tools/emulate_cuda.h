@@ -175,3 +175,17 @@ inline int __syncthreads_or(int value) {
   return result;
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t(a) * b) >> 32); }
+
+template <class T>
+T atomicMax(T* p, T value) {
+  const T old = *p;
+  if (old < value) *p = value;
+  return old;
+}
+template <class T>
+T atomicMin(T* p, T value) {
+  const T old = *p;
+  if (value < old) *p = value;
+  return old;
+}
+#define cudaMemsetAsync(p, value, bytes, stream) std::memset(p, value, bytes)

@@ -20,6 +20,8 @@ import torch
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tensor cores are not emulated: these families keep their CPU kernels.
+NOT_EMULATED = ("gemm", "matmul", "convolution")
 LAUNCH_H = """#pragma once
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
@@ -30,6 +32,13 @@ namespace tensorops::cuda {
 struct Guard { explicit Guard(c10::Device) {} };
 inline cudaStream_t stream() { return nullptr; }
 inline void check_launch() {}
+inline int* fault_word() { static int word = 0; return &word; }
+inline void raise_fault() {}
+inline void check_launch_with_indices() {
+  if (*fault_word() == 0) return;
+  *fault_word() = 0;
+  TORCH_CHECK_INDEX(false, "tensorops: a label or index is out of range");
+}
 inline at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType t, c10::Device) {
   return at::Tensor(at::detail::empty_strided_cpu(sizes, strides, t));
 }
@@ -74,10 +83,10 @@ def prepare(folder: Path) -> None:
         if entry.name != "cuda" and not (source / entry.name).exists():
             (source / entry.name).symlink_to(entry)
     for path in (source / "cuda").rglob("*.*"):
-        if not (ROOT / "csrc" / path.relative_to(source)).exists():
+        if not (ROOT / "csrc" / path.relative_to(source)).exists() or path.stem.startswith(NOT_EMULATED):
             path.unlink()
     for path in (ROOT / "csrc/cuda").rglob("*"):
-        if path.suffix not in (".h", ".cpp", ".cu"):
+        if path.suffix not in (".h", ".cpp", ".cu") or path.stem.startswith(NOT_EMULATED):
             continue
         text = emulated_launches(path.read_text())
         if path.name == "launch.h":
@@ -108,9 +117,7 @@ def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
         flags.append("-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero")
     csrc = folder / "csrc"
     emulated = {p.stem for p in (csrc / "cuda").glob("*.cpp")}
-    plain = [p for room in ("", "python", "ops", "autograd", "autocast") for p in (csrc / room).glob("*.cpp")]
-    plain += (csrc / "cuda").glob("*.cpp")
-    plain += [p for p in (csrc / "cpu").glob("*.cpp") if p.stem not in emulated]
+    plain = [*csrc.glob("*.cpp"), *(p for p in csrc.glob("*/*.cpp") if p.parent.name != "cpu" or p.stem not in emulated)]
     library = Path(torch.__file__).parent / "lib"
     link = f"-shared -L{library} -Wl,-rpath,{library} -lc10 -ltorch -ltorch_cpu -ltorch_python"
     text = f"flags = {' '.join(flags)}\n"
@@ -128,10 +135,8 @@ def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
     for path in (csrc / "cuda/kernels").glob("*.cu"):
         add(path, f"cuda_kernels_{path.stem}", f"-x c++ -include {ROOT}/tools/emulate_cuda.h")
     for path in (csrc / "cpu/kernels").glob("*.cpp"):
-        if path.stem in emulated:
-            continue
         for isa, march in (("baseline", "x86-64-v2"), ("avx2", "x86-64-v3"), ("avx512", "x86-64-v4")):
-            extra = f"-O3 -march={march} -DTENSOROPS_ISA={isa} -fno-math-errno -fno-trapping-math"
+            extra = f"-march={march} -DTENSOROPS_ISA={isa} -fno-math-errno -fno-trapping-math"
             add(path, f"cpu_kernels_{path.stem}_{isa}", extra)
     module = f"tensorops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     return text + "".join(text_of) + f"build {module}: link {' '.join(objects)}\n"

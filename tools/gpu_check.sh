@@ -26,19 +26,21 @@ step() {
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   { echo "gpu_check: $PYTHON's torch sees no GPU"; exit 1; }
-export TENSOROPS_CUDA=1
-step build "$PYTHON" setup.py -q build -b build/gpu
-library=$(find build/gpu/lib* -name '_C*.so' 2>/dev/null)
-[ -n "$library" ] || { echo "gpu_check: nothing was built"; exit 1; }
-export PYTHONPATH=$PWD/$(dirname "$(dirname "$library")")
+CUDA_HOME=$(tools/cuda_home.sh) || { echo "gpu_check: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"; exit 1; }
+export CUDA_HOME TENSOROPS_CUDA=1
+export PYTHON
+step build tools/build.sh build/gpu
+PYTHONPATH=$(tail -n 1 "$out/build.log")
+export PYTHONPATH
+[ -d "$PYTHONPATH/tensorops" ] || { echo "gpu_check: nothing was built"; exit 1; }
 step info "$PYTHON" -m tensorops.info
 step tests "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda
-sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
+sanitizer=$(command -v compute-sanitizer || echo "$CUDA_HOME/bin/compute-sanitizer")
 # The caching allocator would hide overruns between tensors of one block.
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 for tool in memcheck racecheck; do
   step "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 20 \
-    "$PYTHON" -m pytest -q -p no:cacheprovider -m "cuda and not slow" -k "${SANITIZE_TESTS:-smoke}"
+    "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda -k "${SANITIZE_TESTS:-test_forward}"
 done
 unset PYTORCH_NO_CUDA_MEMORY_CACHING
 step benchmarks "$PYTHON" -m benchmarks --device cuda --json "$out/gpu.json"

@@ -7,19 +7,22 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 command -v "$PYTHON" >/dev/null || { echo "sanitize: no $PYTHON; set PYTHON"; exit 1; }
 PYTHON=$(command -v "$PYTHON")
-[ $# -gt 0 ] || set -- -m "not slow and not cuda"
+# What runs kernels; compilers, numerical Jacobians and whole training runs would take hours and show nothing more.
+[ $# -gt 0 ] || set -- -m "not cuda" -k "not (gradcheck or opcheck or compile or reproducible or ulp or benchmarks or demo)"
 
-TENSOROPS_SANITIZE=address,undefined TENSOROPS_CUDA=0 "$PYTHON" setup.py -q build -b build/sanitize
-library=$(find build/sanitize/lib* -name '_C*.so')
-nm -D "$library" | grep -q __asan_report || { echo "sanitize: $library is not instrumented"; exit 1; }
+export PYTHON TENSOROPS_SANITIZE=address,undefined TENSOROPS_CUDA=0
+PYTHONPATH=$(tools/build.sh build/sanitize)
+export PYTHONPATH
+[[ $(nm -D "$PYTHONPATH"/tensorops/_C*.so) == *__asan_report* ]] || { echo "sanitize: the build is not instrumented"; exit 1; }
 
 # The interpreter is not instrumented: the runtimes are loaded before it, and libstdc++ with them, so that exceptions are
 # intercepted. Python never frees everything, hence no leak check; our caching allocator would hide overruns.
 runtime() { "${CXX:-g++}" -print-file-name="$1"; }
 export LD_PRELOAD="$(runtime libasan.so) $(runtime libubsan.so) $(runtime libstdc++.so.6)"
+export TENSOROPS_CACHE_LIMIT=0 TENSOROPS_TEST_FEW_DTYPES=1
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-export PYTHONMALLOC=malloc PYTHONPATH=$(dirname "$(dirname "$library")")
+export PYTHONMALLOC=malloc
 
 # First that it can fail: a read past the end of a buffer, made through ctypes, must be reported.
 if "$PYTHON" -c 'import ctypes; b = ctypes.create_string_buffer(8); ctypes.memmove(ctypes.create_string_buffer(64), b, 64)' \

@@ -16,17 +16,23 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 // A block of C that shares one packing of A and B: its panels stay in the last-level cache, its f32 sums (for bf16 and
 // f16) in bounded memory.
 constexpr int64_t kBlockRows = 1024, kBlockColumns = 2048;
-// A panel of A (kRows x kDepth) stays in the L1 cache while panels of B stream past it from the L2.
-constexpr int64_t kDepthBytes = 2048;
+// A panel of A of this depth stays in the L1 cache while panels of B stream past it from the L2. A small C, which costs
+// nothing to come back to, is summed over shorter lengths: the error of a sum grows with the length of its chains.
+constexpr int64_t kDepthBytes = 2048, kShortDepth = 64, kMediumDepth = 128, kSmallResult = 4096, kMediumResult = 65536;
 // Columns of B that one work item passes over for each of its panels of A: they stay in the L2 cache.
 constexpr int64_t kItemColumns = 256;
 // Few rows whose B is contiguous along k: dot products, all rows on a piece of B while it is in the cache.
 constexpr int64_t kDotRows = 2 * kSkinnyRows;
 constexpr int64_t kDotColumns = 16, kAxpyColumns = 1024;
-// Below this many multiply-adds nothing is gained by threads or by packing A.
+// From this width on adding up rows of B beats the micro-kernel, from this depth on dot products do.
+constexpr int64_t kAxpyWidth = 48, kDotDepth = 48;
+// Below this many multiply-adds nothing is gained by threads.
 constexpr int64_t kSmall = 40 * 40 * 40;
+// A matrix is read where it lies, not packed, when each of its elements is used for so few panels that packing would not
+// pay, or when it fits the L1 cache.
+constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
-constexpr int64_t kSplitPieces = 16, kSplitDepth = 4096, kSplits = 32;
+constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
 
 // The work of one multiply-add in units of parallel(), as a fraction.
 constexpr int64_t kMultiplyAddsPerUnit = 16;
@@ -59,21 +65,62 @@ class Multiply {
         width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4) {}
 
   void run() const {
-    const bool dots = g_.m <= kDotRows && kernels_.dot[static_cast<int>(g_.type)] != nullptr && g_.b.row == 1;
-    const bool axpys = g_.m <= kSkinnyRows && kernels_.axpy[static_cast<int>(g_.type)] != nullptr && g_.b.column == 1;
-    const int64_t pieces = axpys  ? ceil_div(g_.n, kAxpyColumns)
-                           : dots ? ceil_div(g_.n, kDotColumns)
-                                  : ceil_div(g_.m, 64) * ceil_div(g_.n, 64);
-    if (pieces * g_.batch < kSplitPieces && g_.k >= 2 * kSplitDepth && is_floating())
-      return split(std::min(kSplits, g_.k / kSplitDepth));
-    if (axpys) return axpy();
-    if (dots) return dot();
-    if (g_.m * g_.n * g_.k <= kSmall) return small();
-    blocked();
+    const int64_t pieces = path() == Path::axpy ? ceil_div(g_.n, kAxpyColumns)
+                           : path() == Path::dot ? ceil_div(g_.n, kDotColumns)
+                                                 : ceil_div(g_.m, 64) * ceil_div(g_.n, 64);
+    const bool floating = compute_ == Compute::f32 || compute_ == Compute::f64;
+    if (pieces < kSplitPieces && g_.k >= 2 * kSplitDepth && floating) return split(std::min(kSplits, g_.k / kSplitDepth));
+    run_whole();
+  }
+
+  // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
+  static constexpr int64_t kTinyBytes = 8 * 1024;
+  bool is_tiny() const {
+    return g_.m * g_.n * g_.k <= kSmall && g_.k <= kShortDepth && is_compute_type(g_.type, compute_) &&
+           size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
+  }
+  void tiny(int64_t begin, int64_t end) const {
+    alignas(64) char panel[kTinyBytes];
+    const GemmEpilogue& e = g_.epilogue;
+    GemmTile tile;
+    tile.k = g_.k;
+    tile.a_row = g_.a.row;
+    tile.a_step = g_.a.column;
+    for (int64_t index = begin; index < end; ++index) {
+      const char* a = offset(g_.a.data, index * g_.a.batch, in_bytes_);
+      const char* b = offset(g_.b.data, index * g_.b.batch, in_bytes_);
+      char* c = offset(g_.c, index * g_.c_batch, c_bytes_);
+      const char* source = g_.source == nullptr ? nullptr : offset(g_.source, index * g_.source_batch, source_bytes_);
+      for (int64_t j = 0; j < g_.n; j += size_.nr) {
+        tile.columns = std::min<int64_t>(size_.nr, g_.n - j);
+        tile.b = offset(b, j * g_.b.column, in_bytes_);
+        tile.b_step = g_.b.row;
+        if (g_.b.column != 1 || tile.columns % size_.vector != 0) {
+          pack_(tile.b, g_.b.column, g_.b.row, tile.columns, g_.k, size_.nr, panel);
+          tile.b = panel;
+          tile.b_step = size_.nr;
+        }
+        for (int64_t i = 0; i < g_.m; i += size_.mr) {
+          tile.rows = std::min<int64_t>(size_.mr, g_.m - i);
+          tile.a = offset(a, i * g_.a.row, in_bytes_);
+          tile.c = offset(c, i * e.c_row + j * e.c_column, c_bytes_);
+          tile.source = source == nullptr ? nullptr : offset(source, i * e.source_row + j * e.source_column, source_bytes_);
+          micro_(tile, e);
+        }
+      }
+    }
   }
 
  private:
-  bool is_floating() const { return compute_ == Compute::f32 || compute_ == Compute::f64; }
+  enum class Path { axpy, dot, panels };
+  Path path() const {
+    const int type = static_cast<int>(g_.type);
+    const bool deep = g_.k >= kDotDepth || g_.n == 1;
+    if (g_.m <= kDotRows && kernels_.dot[type] != nullptr && g_.b.row == 1 && deep) return Path::dot;
+    if (g_.m <= kSkinnyRows && kernels_.axpy[type] != nullptr && g_.b.column == 1 && g_.n >= kAxpyWidth) return Path::axpy;
+    return Path::panels;
+  }
+
   DType compute_dtype() const {
     constexpr DType types[] = {DType::f32, DType::f64, DType::i32, DType::i64};
     return types[static_cast<int>(compute_)];
@@ -137,94 +184,87 @@ class Multiply {
     });
   }
 
-  // One panel of B at a time, A where it lies.
-  void small() const {
-    const bool same_type = is_compute_type(g_.type, compute_);
-    const bool b_in_place = same_type && g_.b.column == 1;
-    std::optional<Scratch> a_panels, b_panel;
-    if (!same_type) {
-      a_panels.emplace(round_up(g_.m, size_.mr) * g_.k * width_);
-      pack_(g_.a.data, g_.a.row, g_.a.column, g_.m, g_.k, size_.mr, a_panels->data());
-    }
-    GemmTile tile;
-    tile.k = g_.k;
-    for (int64_t j = 0; j < g_.n; j += size_.nr) {
-      tile.columns = std::min<int64_t>(size_.nr, g_.n - j);
-      if (b_in_place && tile.columns % size_.vector == 0) {
-        tile.b = b_at(0, j);
-        tile.b_step = g_.b.row;
-      } else {
-        if (!b_panel) b_panel.emplace(size_.nr * g_.k * width_);
-        pack_(b_at(0, j), g_.b.column, g_.b.row, tile.columns, g_.k, size_.nr, b_panel->data());
-        tile.b = b_panel->data();
-        tile.b_step = size_.nr;
-      }
-      for (int64_t i = 0; i < g_.m; i += size_.mr) {
-        tile.rows = std::min<int64_t>(size_.mr, g_.m - i);
-        if (same_type) {
-          tile.a = a_at(i, 0);
-          tile.a_row = g_.a.row;
-          tile.a_step = g_.a.column;
-        } else {
-          tile.a = offset(a_panels->data(), i * g_.k, width_);
-          tile.a_row = 1;
-          tile.a_step = size_.mr;
-        }
-        place(tile, i, j);
-        micro_(tile, g_.epilogue);
-      }
-    }
-  }
-
-  void blocked() const {
-    const int64_t depths = ceil_div(g_.k, kDepthBytes / width_);
-    const int64_t depth = round_up(ceil_div(g_.k, depths), 8);
+  // The general case, block by block.
+  void panels() const {
+    const int64_t area = g_.m * g_.n;
+    const int64_t max_depth = area <= kSmallResult    ? kShortDepth
+                              : area <= kMediumResult ? kMediumDepth
+                                                      : kDepthBytes / width_;
+    const int64_t depths = std::max<int64_t>(1, ceil_div(g_.k, max_depth));
+    const int64_t depth = std::max<int64_t>(8, round_up(ceil_div(g_.k, depths), 8));
     const int64_t block_rows = std::min(round_up(g_.m, size_.mr), kBlockRows / size_.mr * size_.mr);
     const int64_t block_columns = std::min(round_up(g_.n, size_.nr), kBlockColumns);
-    Scratch a_panels(block_rows * depth * width_), b_panels(block_columns * depth * width_);
-    // Sums wait in C itself where it has the compute type.
-    const bool in_place = g_.epilogue.c_type == compute_dtype();
-    std::optional<Scratch> sums;
-    if (!in_place && depths > 1) sums.emplace(block_rows * block_columns * width_);
-    for (int64_t i = 0; i < g_.m; i += block_rows)
-      for (int64_t j = 0; j < g_.n; j += block_columns)
-        for (int64_t p = 0; p < g_.k; p += depth) {
-          const Block block{i, std::min(block_rows, g_.m - i), j, std::min(block_columns, g_.n - j),
-                            p, std::min(depth, g_.k - p)};
-          pack_block(block, a_panels.data(), b_panels.data());
-          multiply_block(block, a_panels.data(), b_panels.data(), sums ? sums->data() : nullptr, block_columns);
+    const bool compute_type = is_compute_type(g_.type, compute_);
+    const bool pack_a = !compute_type || g_.n > kUnpackedPanels * size_.nr;
+    const bool pack_b = !compute_type || g_.b.column != 1 ||
+                        (g_.m > kUnpackedPanels * size_.mr && g_.k * g_.n * width_ > kUnpackedBytes);
+    // A B that is not packed may still end in a part of a vector, which is.
+    const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
+    const int64_t a_bytes = pack_a ? block_rows * depth * width_ : 0;
+    const int64_t b_bytes = pack_b ? block_columns * depth * width_ : packed_from < g_.n ? size_.nr * depth * width_ : 0;
+    constexpr int64_t kOnStack = 8 * 1024;
+    alignas(64) char stack[kOnStack];
+    std::optional<Scratch> heap, sums;
+    if (a_bytes + b_bytes > kOnStack) heap.emplace(a_bytes + b_bytes);
+    char* a_panels = heap ? heap->data() : stack;
+    // Sums of a dtype that C does not have wait in memory of their own.
+    if (g_.epilogue.c_type != compute_dtype() && depths > 1) sums.emplace(block_rows * block_columns * width_);
+    Block block;
+    block.a_panels = pack_a ? a_panels : nullptr;
+    block.b_panels = b_bytes > 0 ? a_panels + a_bytes : nullptr;
+    block.packed_from = packed_from;
+    block.sums = sums ? sums->data() : nullptr;
+    block.sums_row = block_columns;
+    for (block.i = 0; block.i < g_.m; block.i += block_rows)
+      for (block.j = 0; block.j < g_.n; block.j += block_columns)
+        for (block.p = 0; block.p == 0 || block.p < g_.k; block.p += depth) {
+          block.rows = std::min(block_rows, g_.m - block.i);
+          block.columns = std::min(block_columns, g_.n - block.j);
+          block.k = std::min(depth, g_.k - block.p);
+          pack_block(block);
+          multiply_block(block);
         }
   }
 
   struct Block {
     int64_t i, rows, j, columns, p, k;
+    char *a_panels, *b_panels;  // null: read where it lies
+    int64_t packed_from;        // the column of B (counted from 0, not from j) from which on b_panels holds it
+    char* sums;                 // null: in C
+    int64_t sums_row;
   };
 
-  void pack_block(const Block& block, void* a_panels, void* b_panels) const {
-    const int64_t a_count = ceil_div(block.rows, size_.mr), b_count = ceil_div(block.columns, size_.nr);
+  // The first column of the block that is packed.
+  static int64_t first_packed(const Block& block) {
+    return std::min(std::max<int64_t>(0, block.packed_from - block.j), block.columns);
+  }
+
+  void pack_block(const Block& block) const {
+    const int64_t b_first = first_packed(block);
+    const int64_t a_count = block.a_panels == nullptr ? 0 : ceil_div(block.rows, size_.mr);
+    const int64_t b_count = ceil_div(block.columns - b_first, size_.nr);
     parallel(a_count + b_count, size_.nr * block.k / 2, [&](int64_t begin, int64_t end) {
       if (begin < a_count) {
         const int64_t first = begin * size_.mr, last = std::min(std::min(end, a_count) * size_.mr, block.rows);
         pack_(a_at(block.i + first, block.p), g_.a.row, g_.a.column, last - first, block.k, size_.mr,
-              offset(a_panels, first * block.k, width_));
+              offset(block.a_panels, first * block.k, width_));
       }
       if (end > a_count) {
         const int64_t first = (std::max(begin, a_count) - a_count) * size_.nr;
-        const int64_t last = std::min((end - a_count) * size_.nr, block.columns);
-        pack_(b_at(block.p, block.j + first), g_.b.column, g_.b.row, last - first, block.k, size_.nr,
-              offset(b_panels, first * block.k, width_));
+        const int64_t last = std::min((end - a_count) * size_.nr, block.columns - b_first);
+        pack_(b_at(block.p, block.j + b_first + first), g_.b.column, g_.b.row, last - first, block.k, size_.nr,
+              offset(block.b_panels, first * block.k, width_));
       }
     });
   }
 
-  void multiply_block(const Block& block, const void* a_panels, const void* b_panels, void* sums,
-                      int64_t sums_row) const {
-    const bool first = block.p == 0, last = block.p + block.k == g_.k;
+  void multiply_block(const Block& block) const {
+    const bool first = block.p == 0, last = block.p + block.k >= g_.k;
     GemmEpilogue e = g_.epilogue;
     const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
       type = compute_dtype();
-      row = sums != nullptr ? sums_row : g_.epilogue.c_row;
-      column = sums != nullptr ? 1 : g_.epilogue.c_column;
+      row = block.sums != nullptr ? block.sums_row : g_.epilogue.c_row;
+      column = block.sums != nullptr ? 1 : g_.epilogue.c_column;
     };
     if (!first) {
       e.beta = {};
@@ -234,6 +274,33 @@ class Multiply {
       e.activation = GemmActivation::none;
       sums_are(e.c_type, e.c_row, e.c_column);
     }
+    const int64_t b_first = first_packed(block);
+    const auto multiply_tile = [&](int64_t i, int64_t j) {
+      GemmTile tile;
+      tile.k = block.k;
+      tile.rows = std::min<int64_t>(size_.mr, block.rows - i);
+      tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
+      if (block.a_panels != nullptr) {
+        tile.a = offset(block.a_panels, i * block.k, width_);
+        tile.a_step = size_.mr;
+      } else {
+        tile.a = a_at(block.i + i, block.p);
+        tile.a_row = g_.a.row;
+        tile.a_step = g_.a.column;
+      }
+      if (j >= b_first) {
+        tile.b = offset(block.b_panels, (j - b_first) * block.k, width_);
+        tile.b_step = size_.nr;
+      } else {
+        tile.b = b_at(block.p, block.j + j);
+        tile.b_step = g_.b.row;
+      }
+      place(tile, block.i + i, block.j + j);
+      void* partial = block.sums != nullptr ? offset(block.sums, i * block.sums_row + j, width_) : tile.c;
+      if (!first) tile.source = partial;
+      if (!last) tile.c = partial;
+      micro_(tile, e);
+    };
     // Items of a few panels of A by kItemColumns; fewer panels where there are many threads.
     const int64_t row_panels = ceil_div(block.rows, size_.mr);
     const int64_t item_columns = round_up(kItemColumns, size_.nr);
@@ -242,25 +309,17 @@ class Multiply {
     const int64_t item_panels = std::max<int64_t>(1, row_panels * column_items / wanted);
     const int64_t row_items = ceil_div(row_panels, item_panels);
     parallel(row_items * column_items, cost(item_panels * size_.mr, item_columns, block.k), [&](int64_t begin, int64_t end) {
-      GemmTile tile;
-      tile.k = block.k;
-      tile.a_step = size_.mr;
-      tile.b_step = size_.nr;
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t row_end = std::min((item % row_items + 1) * item_panels * size_.mr, block.rows);
-        const int64_t column_end = std::min((item / row_items + 1) * item_columns, block.columns);
-        for (int64_t i = item % row_items * item_panels * size_.mr; i < row_end; i += size_.mr) {
-          tile.rows = std::min<int64_t>(size_.mr, block.rows - i);
-          tile.a = offset(a_panels, i * block.k, width_);
-          for (int64_t j = item / row_items * item_columns; j < column_end; j += size_.nr) {
-            tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
-            tile.b = offset(b_panels, j * block.k, width_);
-            place(tile, block.i + i, block.j + j);
-            void* partial = sums != nullptr ? offset(sums, i * sums_row + j, width_) : tile.c;
-            if (!first) tile.source = partial;
-            if (!last) tile.c = partial;
-            micro_(tile, e);
-          }
+        const int64_t row = item % row_items * item_panels * size_.mr, column = item / row_items * item_columns;
+        const int64_t row_end = std::min(row + item_panels * size_.mr, block.rows);
+        const int64_t column_end = std::min(column + item_columns, block.columns);
+        if (b_first > 0 && block.k * g_.n * width_ > kUnpackedBytes) {
+          // B lies spread out: all rows pass over a panel while it is in the cache.
+          for (int64_t j = column; j < column_end; j += size_.nr)
+            for (int64_t i = row; i < row_end; i += size_.mr) multiply_tile(i, j);
+        } else {
+          for (int64_t i = row; i < row_end; i += size_.mr)
+            for (int64_t j = column; j < column_end; j += size_.nr) multiply_tile(i, j);
         }
       }
     });
@@ -305,10 +364,11 @@ class Multiply {
 
   // As run(), but never cut along k.
   void run_whole() const {
-    if (g_.m <= kSkinnyRows && g_.b.column == 1) return axpy();
-    if (g_.m <= kDotRows && g_.b.row == 1) return dot();
-    if (g_.m * g_.n * g_.k <= kSmall) return small();
-    blocked();
+    switch (path()) {
+      case Path::axpy: return axpy();
+      case Path::dot: return dot();
+      default: return panels();
+    }
   }
 
   static int64_t cost(int64_t rows, int64_t columns, int64_t k) {
@@ -342,28 +402,31 @@ void gemm(const Gemm& problem) {
   if (g.k == 0) g.epilogue.alpha = {0, 0};  // the product is zero, not NaN for an infinite alpha
 
   // The smaller side becomes the rows when it is small; else rows are what C is not contiguous along.
-  const bool few_columns = g.n <= kSkinnyRows && g.n < g.m;
+  const bool few_columns = g.n <= kSkinnyRows && g.n < g.m && (g.n == 1 || g.k >= kDotDepth || g.a.row == 1);
   const bool few_rows = g.m <= kSkinnyRows && !few_columns;
   if (few_columns || (!few_rows && g.epilogue.c_column != 1 && g.epilogue.c_row == 1)) transpose(g);
 
-  const auto run_one = [&](int64_t index) {
+  const int64_t work = std::max<int64_t>(1, g.m * g.n * g.k / kMultiplyAddsPerUnit);
+  const Multiply whole(g);
+  if (whole.is_tiny()) {
+    if (g.batch == 1) return whole.tiny(0, 1);
+    return parallel(g.batch, work, [&](int64_t begin, int64_t end) { whole.tiny(begin, end); });
+  }
+  if (g.batch == 1) return whole.run();
+  const auto run_some = [&](int64_t begin, int64_t end) {
     Gemm one = g;
     one.batch = 1;
-    one.a.data = offset(g.a.data, index * g.a.batch, element_size(g.type));
-    one.b.data = offset(g.b.data, index * g.b.batch, element_size(g.type));
-    one.c = offset(g.c, index * g.c_batch, element_size(g.epilogue.c_type));
-    if (g.source != nullptr) one.source = offset(g.source, index * g.source_batch, element_size(g.epilogue.source_type));
-    Multiply(one).run();
+    for (int64_t index = begin; index < end; ++index) {
+      one.a.data = offset(g.a.data, index * g.a.batch, element_size(g.type));
+      one.b.data = offset(g.b.data, index * g.b.batch, element_size(g.type));
+      one.c = offset(g.c, index * g.c_batch, element_size(g.epilogue.c_type));
+      if (g.source != nullptr) one.source = offset(g.source, index * g.source_batch, element_size(g.epilogue.source_type));
+      Multiply(one).run();
+    }
   };
-  if (g.batch == 1) return run_one(0);
   // Whole matrices to each thread where there are enough of them, or where one is too small to share.
-  if (g.batch >= at::get_num_threads() || g.m * g.n * g.k <= kSmall) {
-    parallel(g.batch, std::max<int64_t>(1, g.m * g.n * g.k / kMultiplyAddsPerUnit), [&](int64_t begin, int64_t end) {
-      for (int64_t index = begin; index < end; ++index) run_one(index);
-    });
-  } else {
-    for (int64_t index = 0; index < g.batch; ++index) run_one(index);
-  }
+  if (g.batch >= at::get_num_threads() || g.m * g.n * g.k <= kSmall) parallel(g.batch, work, run_some);
+  else run_some(0, g.batch);
 }
 
 }  // namespace tensorops::cpu

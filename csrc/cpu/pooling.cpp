@@ -82,32 +82,39 @@ class RowRing {
   std::vector<char> data_;
 };
 
-struct Taps {
-  std::vector<const void*> data, positions;
-  std::vector<int32_t> ids;
-  std::vector<double> scales;
+// The taps of one run.
+class Taps {
+ public:
+  explicit Taps(const PoolWindow& window)
+      : data_(window.positions()), positions_(window.positions()), ids_(window.positions()), scales_(window.positions()) {}
 
-  void clear() { data.clear(), positions.clear(), ids.clear(), scales.clear(); }
+  void clear() { count_ = 0; }
   void add(const void* tap, int64_t id) {
-    data.push_back(tap);
-    ids.push_back(static_cast<int32_t>(id));
+    data_[count_] = tap;
+    ids_[count_++] = static_cast<int32_t>(id);
   }
   void add(const void* tap, const void* position, int64_t id, double scale) {
+    positions_[count_] = position;
+    scales_[count_] = scale;
     add(tap, id);
-    positions.push_back(position);
-    scales.push_back(scale);
   }
   template <class Run>
   void set(Run& run) const {
-    run.taps = data.data();
-    run.count = static_cast<int64_t>(data.size());
-    if constexpr (requires { run.ids; }) run.ids = ids.data();
-    if constexpr (requires { run.positions; }) run.positions = positions.data();
-    if constexpr (requires { run.scales; }) run.scales = scales.data();
+    run.taps = data_.data();
+    run.count = count_;
+    if constexpr (requires { run.ids; }) run.ids = ids_.data();
+    if constexpr (requires { run.positions; }) run.positions = positions_.data();
+    if constexpr (requires { run.scales; }) run.scales = scales_.data();
   }
+
+ private:
+  std::vector<const void*> data_, positions_;
+  std::vector<int32_t> ids_;
+  std::vector<double> scales_;
+  int64_t count_ = 0;
 };
 
-// Calls f(kh, y) for each row of window row `oh` that lies inside the input; likewise for columns.
+// Calls f(k, i) for each position k of window o that lies inside the input, at element i.
 template <class F>
 void for_inside(const PoolAxis& axis, int64_t o, int64_t size, F f) {
   for (int64_t k = axis.first_inside(o), i = axis.origin(o) + k * axis.dilation; k < axis.kernel && i < size;
@@ -115,15 +122,27 @@ void for_inside(const PoolAxis& axis, int64_t o, int64_t size, F f) {
     f(k, i);
 }
 
-// Calls f(k, o) for each window o, in ascending order, that sees input element i, at its position k.
-template <class F>
-void for_windows(const PoolAxis& axis, int64_t i, int64_t count, F f) {
-  for (int64_t k = axis.kernel - 1; k >= 0; --k) {
-    const int64_t from = i + axis.padding - k * axis.dilation;
-    if (from >= 0 && from % axis.stride == 0 && from / axis.stride < count) f(k, from / axis.stride);
+// For each input element the windows that see it, in ascending order, and at which of their positions.
+class Windows {
+ public:
+  struct Sight {
+    int64_t window, position;
+  };
+  Windows(const PoolAxis& axis, int64_t in, int64_t out) : begin_(in + 1) {
+    for (int64_t i = 0; i < in; ++i) {
+      for (int64_t k = axis.kernel - 1; k >= 0; --k) {
+        const int64_t from = i + axis.padding - k * axis.dilation;
+        if (from >= 0 && from % axis.stride == 0 && from / axis.stride < out) sights_.push_back({from / axis.stride, k});
+      }
+      begin_[i + 1] = sights_.size();
+    }
   }
-}
+  c10::ArrayRef<Sight> of(int64_t i) const { return {sights_.data() + begin_[i], begin_[i + 1] - begin_[i]}; }
 
+ private:
+  std::vector<Sight> sights_;
+  std::vector<size_t> begin_;
+};
 
 // Contiguous memory, forwards: a run is a row of outputs, and its taps lie in staged rows of the input.
 // `prepare(run, i, oh, ow)` sets what Run has beyond PoolRun, for the run that begins at (oh, ow) and is the i-th.
@@ -135,22 +154,24 @@ void forward_rows(const Tensor& input, const Tensor& output, const PoolWindow& w
   const int64_t size = input.element_size(), staged_size = compute_size(input.scalar_type());
   const int64_t phases = std::min(window.w.stride, window.w.span());
   const int64_t columns = out.width + (window.w.span() - 1) / window.w.stride, pitch = columns + kPoolSlack;
+  std::vector<int64_t> column(window.w.kernel);  // where in a staged row a window column's tap begins
+  for (int64_t kw = 0; kw < window.w.kernel; ++kw) {
+    const int64_t x = kw * window.w.dilation;
+    column[kw] = (x % window.w.stride * pitch + x / window.w.stride) * staged_size;
+  }
   parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
     RowRing ring(in.height, window.h.span(), phases * pitch * staged_size, [&](int64_t image, int64_t y, char* staged) {
       const int64_t at = in.row(image, y);
       stage({bytes(input) + at * size, in.width, in.elements() - at, window.w.padding, window.w.stride, phases, columns,
              pitch, lowest, staged});
     });
-    Taps taps;
+    Taps taps(window);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / out.height, oh = i % out.height;
       taps.clear();
       for_inside(window.h, oh, in.height, [&](int64_t kh, int64_t y) {
         const char* row = ring.row(image, y);
-        for (int64_t kw = 0; kw < window.w.kernel; ++kw) {
-          const int64_t x = kw * window.w.dilation;
-          taps.add(row + (x % window.w.stride * pitch + x / window.w.stride) * staged_size, kh * window.w.kernel + kw);
-        }
+        for (int64_t kw = 0; kw < window.w.kernel; ++kw) taps.add(row + column[kw], kh * window.w.kernel + kw);
       });
       Run run{};
       taps.set(run);
@@ -170,7 +191,7 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
   const Planes in(input, c10::MemoryFormat::ChannelsLast), out(output, c10::MemoryFormat::ChannelsLast);
   const int64_t size = input.element_size();
   parallel(out.images * out.area(), out.channels * window.positions(), [&](int64_t begin, int64_t end) {
-    Taps taps;
+    Taps taps(window);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / out.area(), oh = i / out.width % out.height, ow = i % out.width;
       taps.clear();
@@ -204,6 +225,15 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
   const int64_t margin = (window.w.span() - 1) / window.w.stride;  // windows before a row's first that its taps may name
   const int64_t run_length = ceil_div(in.width + window.w.padding, window.w.stride);
   const int64_t columns = margin + std::max(run_length, out.width), pitch = columns + kPoolSlack;
+  const Windows rows(window.h, in.height, out.height);
+  struct Column {
+    int64_t position, offset;  // a window column, and where in a staged row its tap begins
+  };
+  std::vector<std::vector<Column>> columns_of(window.w.stride);  // by phase
+  for (int64_t kw = window.w.kernel - 1; kw >= 0; --kw) {
+    const int64_t x = kw * window.w.dilation;
+    columns_of[x % window.w.stride].push_back({kw, margin - x / window.w.stride});
+  }
   const int64_t cost = in.width * ceil_div(window.positions(), window.h.stride * window.w.stride);
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     const int64_t slots = std::min(out.height, (window.h.span() - 1) / window.h.stride + 1);
@@ -218,21 +248,17 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
     });
     const int64_t phase_pitch = run_length + 2 * kPoolSlack;
     std::vector<char> phases(window.w.stride * phase_pitch * staged_size);
-    Taps taps;
+    Taps taps(window);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / in.height, y = i % in.height;
       for (int64_t phase = 0; phase < window.w.stride; ++phase) {
         taps.clear();
-        for_windows(window.h, y, out.height, [&](int64_t kh, int64_t oh) {
+        for (const auto [oh, kh] : rows.of(y)) {
           const char* row = ring.row(image, oh);
-          for (int64_t kw = window.w.kernel - 1; kw >= 0; --kw) {
-            const int64_t back = kw * window.w.dilation - phase;
-            if (back % window.w.stride != 0) continue;
-            const int64_t column = margin - back / window.w.stride;
-            taps.add(row + column * staged_size, row + pitch * staged_size + column * position_size,
+          for (const auto [kw, offset] : columns_of[phase])
+            taps.add(row + offset * staged_size, row + pitch * staged_size + offset * position_size,
                      kh * window.w.kernel + kw, 1.0);
-          }
-        });
+        }
         Run run{};
         taps.set(run);
         run.out = phases.data() + phase * phase_pitch * staged_size;
@@ -252,19 +278,20 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
                      Kernel kernel, const Scale& scale) {
   const Planes out(grad, c10::MemoryFormat::ChannelsLast), in(result, c10::MemoryFormat::ChannelsLast);
   const int64_t size = grad.element_size(), position_size = position.defined() ? position.element_size() : 0;
+  const char *from = bytes(grad), *positions = position.defined() ? bytes(position) : nullptr;
+  const Windows rows(window.h, in.height, out.height), columns(window.w, in.width, out.width);
   const int64_t cost = in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
   parallel(in.images * in.area(), cost, [&](int64_t begin, int64_t end) {
-    Taps taps;
+    Taps taps(window);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / in.area(), y = i / in.width % in.height, x = i % in.width;
       taps.clear();
-      for_windows(window.h, y, out.height, [&](int64_t kh, int64_t oh) {
-        for_windows(window.w, x, out.width, [&](int64_t kw, int64_t ow) {
+      for (const auto [oh, kh] : rows.of(y)) {
+        for (const auto [ow, kw] : columns.of(x)) {
           const int64_t at = out.row(image, oh) + ow * out.channels;
-          taps.add(bytes(grad) + at * size, position_size == 0 ? nullptr : bytes(position) + at * position_size,
-                   kh * window.w.kernel + kw, scale(oh, ow));
-        });
-      });
+          taps.add(from + at * size, positions + at * position_size, kh * window.w.kernel + kw, scale(oh, ow));
+        }
+      }
       Run run{};
       taps.set(run);
       run.out = mutable_bytes(result) + i * in.channels * size;

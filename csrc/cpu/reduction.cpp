@@ -6,8 +6,10 @@
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
 
+#include <cstring>
 #include <memory>
 
+#include "cpu/axes.h"
 #include "cpu/dtype.h"
 #include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/reduction.h"
@@ -26,57 +28,9 @@ constexpr int64_t kShortRun = 48;       // runs shorter than this are reduced ma
 constexpr int64_t kFewColumns = 16;     // fewer columns than this are reduced one by one
 constexpr int64_t kLongPiece = 512;     // contiguous pieces at least this long are not staged
 
-// A dimension; strides in bytes. `out_stride` is in elements of the result's own linear order.
-struct Axis {
-  int64_t size, stride, out_stride;
-};
-using Axes = c10::SmallVector<Axis, 6>;
-
-void coalesce(Axes& axes) {
-  size_t kept = 0;
-  for (const Axis& axis : axes) {
-    if (kept > 0) {
-      Axis& last = axes[kept - 1];
-      if (axis.stride == last.stride * last.size && axis.out_stride == last.out_stride * last.size) {
-        last.size *= axis.size;
-        continue;
-      }
-    }
-    axes[kept++] = axis;
-  }
-  axes.resize(kept);
-}
-
-int64_t count(const Axes& axes) {
-  int64_t n = 1;
-  for (const Axis& axis : axes) n *= axis.size;
-  return n;
-}
-
-// Calls f(byte offset, out offset, n) for the pieces of [begin, end) that lie within one run of the innermost axis.
-template <class F>
-void for_pieces(const Axes& axes, int64_t begin, int64_t end, const F& f) {
-  if (axes.empty()) {
-    if (begin < end) f(int64_t(0), int64_t(0), int64_t(1));
-    return;
-  }
-  const Axis inner = axes[0];
-  int64_t row = begin / inner.size, at = begin % inner.size;
-  while (begin < end) {
-    int64_t offset = at * inner.stride, out = at * inner.out_stride, rest = row;
-    for (size_t i = 1; i < axes.size(); ++i) {
-      const int64_t index = i + 1 == axes.size() ? rest : rest % axes[i].size;
-      offset += index * axes[i].stride;
-      out += index * axes[i].out_stride;
-      rest /= axes[i].size;
-    }
-    const int64_t n = std::min(end - begin, inner.size - at);
-    f(offset, out, n);
-    begin += n;
-    at = 0;
-    ++row;
-  }
-}
+// Operand 0 is the input, in bytes. Operand 1 of a kept axis is the result, in elements; of a reduced axis it is the index
+// among the reduced elements that argmax counts.
+using ReduceAxes = Axes<2>;
 
 struct Output {
   char* data = nullptr;
@@ -105,19 +59,18 @@ class Reduce {
     int64_t out_stride = 1, index_stride = 1;
     for (int64_t i = input.dim() - 1; i >= 0; --i) {
       const int64_t n = input.size(i);
-      // A reduced axis' out_stride is its step in the logical order of reduced elements: what argmax counts.
       int64_t& step = plan.reduced[i] ? index_stride : out_stride;
-      if (n != 1) (plan.reduced[i] ? reduced_ : kept_).push_back({n, input.stride(i) * size, step});
+      if (n != 1) (plan.reduced[i] ? reduced_ : kept_).push_back({n, {input.stride(i) * size, step}});
       step *= n;
     }
-    const auto by_stride = [](const Axis& a, const Axis& b) { return a.stride < b.stride; };
+    const auto by_stride = [](const Axis<2>& a, const Axis<2>& b) { return a.stride[0] < b.stride[0]; };
     std::stable_sort(kept_.begin(), kept_.end(), by_stride);
     const bool keeps_order = reducer == Reducer::argmax || reducer == Reducer::argmin;
     if (!keeps_order) {
       std::stable_sort(reduced_.begin(), reduced_.end(), by_stride);
       int64_t step = 1;
-      for (Axis& axis : reduced_) {
-        axis.out_stride = step;
+      for (Axis<2>& axis : reduced_) {
+        axis.stride[1] = step;
         step *= axis.size;
       }
     }
@@ -145,7 +98,7 @@ class Reduce {
   bool along_runs() const {
     if (rows_ == 0 || reduced_.empty()) return false;
     if (columns_ < kFewColumns) return columns_ == 1 || rows_ >= kShortRun;
-    return reduced_[0].stride <= kept_[0].stride && reduced_[0].size >= kShortRun;
+    return reduced_[0].stride[0] <= kept_[0].stride[0] && reduced_[0].size >= kShortRun;
   }
 
   States at_column(const States& states, int64_t c) const {
@@ -158,8 +111,8 @@ class Reduce {
     for (int i = 0; i < outputs_count_; ++i) {
       const Output& o = outputs_[i];
       const char* from = static_cast<const char*>(states.data) + o.state * states.pitch * 8;
-      for_pieces(kept_, begin, begin + n, [&](int64_t, int64_t out, int64_t m) {
-        o.store(from, o.data + out * o.size, (kept_.empty() ? 1 : kept_[0].out_stride) * o.size, m);
+      for_pieces(kept_, begin, begin + n, [&](const int64_t (&offset)[2], int64_t m) {
+        o.store(from, o.data + offset[1] * o.size, inner_stride(kept_, 1) * o.size, m);
         from += m * 8;
       });
     }
@@ -167,11 +120,11 @@ class Reduce {
 
   // The state of reduced elements [begin, end) of the column whose data starts at `column`.
   void run_state(const char* column, int64_t begin, int64_t end, const States& state) const {
-    if (native_ && reduced_[0].stride == width_ &&
+    if (native_ && reduced_[0].stride[0] == width_ &&
         (reduced_[0].size >= kLongPiece || begin / reduced_[0].size == (end - 1) / reduced_[0].size)) {
       int64_t done = 0;
-      for_pieces(reduced_, begin, end, [&](int64_t offset, int64_t, int64_t n) {
-        merge_run(column + offset, n, begin + done, done, state);
+      for_pieces(reduced_, begin, end, [&](const int64_t (&offset)[2], int64_t n) {
+        merge_run(column + offset[0], n, begin + done, done, state);
         done += n;
       });
       return;
@@ -180,8 +133,8 @@ class Reduce {
     for (int64_t at = begin; at < end; at += kStage) {
       const int64_t n = std::min(kStage, end - at);
       char* to = buffer;
-      for_pieces(reduced_, at, at + n, [&](int64_t offset, int64_t, int64_t m) {
-        load_(column + offset, reduced_[0].stride, to, m);
+      for_pieces(reduced_, at, at + n, [&](const int64_t (&offset)[2], int64_t m) {
+        load_(column + offset[0], reduced_[0].stride[0], to, m);
         to += m * width_;
       });
       merge_run(buffer, n, at, at - begin, state);
@@ -205,9 +158,9 @@ class Reduce {
         for (int64_t at = begin; at < end; at += kChunk) {
           const int64_t n = std::min(kChunk, end - at);
           int64_t c = 0;
-          for_pieces(kept_, at, at + n, [&](int64_t offset, int64_t, int64_t m) {
-            const int64_t stride = kept_.empty() ? 0 : kept_[0].stride;
-            for (int64_t i = 0; i < m; ++i) run_state(data_ + offset + i * stride, 0, rows_, at_column(states, c++));
+          for_pieces(kept_, at, at + n, [&](const int64_t (&offset)[2], int64_t m) {
+            const char* column = data_ + offset[0];
+            for (int64_t i = 0; i < m; ++i, column += inner_stride(kept_, 0)) run_state(column, 0, rows_, at_column(states, c++));
           });
           finish(states, at, n);
         }
@@ -218,8 +171,8 @@ class Reduce {
     parallel(columns_ * blocks, std::min(rows_, kRunBlock) * cost_, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t column = task / blocks, block = task % blocks;
-        for_pieces(kept_, column, column + 1, [&](int64_t offset, int64_t, int64_t) {
-          run_state(data_ + offset, block * kRunBlock, std::min(rows_, (block + 1) * kRunBlock),
+        for_pieces(kept_, column, column + 1, [&](const int64_t (&offset)[2], int64_t) {
+          run_state(data_ + offset[0], block * kRunBlock, std::min(rows_, (block + 1) * kRunBlock),
                     at_column(table.row(block), column));
         });
       }
@@ -260,12 +213,12 @@ class Reduce {
       kernels_.rows(params_, nullptr, 0, 0, n, 0, 0, states);
       return;
     }
-    const int64_t row_stride = reduced_.empty() ? 0 : reduced_[0].stride;
+    const int64_t row_stride = inner_stride(reduced_, 0);
     if (direct) {
-      for_pieces(kept_, c, c + n, [&](int64_t column, int64_t, int64_t) {
+      for_pieces(kept_, c, c + n, [&](const int64_t (&column)[2], int64_t) {
         int64_t done = 0;
-        for_pieces(reduced_, begin, end, [&](int64_t offset, int64_t, int64_t m) {
-          kernels_.rows(params_, data_ + column + offset, row_stride, m, n, begin + done, done, states);
+        for_pieces(reduced_, begin, end, [&](const int64_t (&offset)[2], int64_t m) {
+          kernels_.rows(params_, data_ + column[0] + offset[0], row_stride, m, n, begin + done, done, states);
           done += m;
         });
       });
@@ -277,11 +230,11 @@ class Reduce {
     for (int64_t row = begin; row < end; row += tile) {
       const int64_t m = std::min(tile, end - row);
       char* to = buffer;
-      for_pieces(reduced_, row, row + m, [&](int64_t offset, int64_t, int64_t pieces) {
+      for_pieces(reduced_, row, row + m, [&](const int64_t (&offset)[2], int64_t pieces) {
         for (int64_t i = 0; i < pieces; ++i) {
-          const char* from = data_ + offset + i * row_stride;
-          for_pieces(kept_, c, c + n, [&](int64_t column, int64_t, int64_t k) {
-            load_(from + column, kept_.empty() ? 0 : kept_[0].stride, to, k);
+          const char* from = data_ + offset[0] + i * row_stride;
+          for_pieces(kept_, c, c + n, [&](const int64_t (&column)[2], int64_t k) {
+            load_(from + column[0], inner_stride(kept_, 0), to, k);
             to += k * width_;
           });
         }
@@ -292,7 +245,7 @@ class Reduce {
 
   void reduce_columns() const {
     // Straight from memory when rows of the panel are contiguous and long enough, and many in a row.
-    const bool direct = native_ && !kept_.empty() && kept_[0].stride == width_ && kept_[0].size >= 64 &&
+    const bool direct = native_ && !kept_.empty() && kept_[0].stride[0] == width_ && kept_[0].size >= 64 &&
                         (reduced_.size() <= 1 || reduced_[0].size >= 8);
     // Direct panels end with the innermost run.
     const int64_t run = direct ? kept_[0].size : columns_;
@@ -323,7 +276,7 @@ class Reduce {
   LoadKernel load_;
   bool native_;
   int64_t cost_;
-  Axes kept_, reduced_;  // innermost first
+  ReduceAxes kept_, reduced_;  // innermost first
   int64_t columns_, rows_;
   Output outputs_[2];
   int outputs_count_ = 0;
@@ -410,8 +363,76 @@ void out_variant(Reduction op, const at::Tensor& input, const ReductionArguments
     if (!results[i].is_same(targets[i])) targets[i].copy_(results[i]);
 }
 
+// Calls f(whole, part, index) for every element of the part: the start of its line in the whole tensor, its own
+// address, and its index along the line.
+template <class F>
+void for_selected(const at::Tensor& whole, const at::Tensor& part, const at::Tensor& indices, int64_t dim, const F& f) {
+  Axes<3> axes;
+  for (int64_t i = part.dim() - 1; i >= 0; --i)
+    if (i != dim && part.size(i) != 1)
+      axes.push_back({part.size(i), {whole.stride(i) * static_cast<int64_t>(whole.element_size()),
+                                     part.stride(i) * static_cast<int64_t>(part.element_size()),
+                                     indices.stride(i) * int64_t(sizeof(int64_t))}});
+  coalesce(axes);
+  char* to = static_cast<char*>(const_cast<void*>(whole.const_data_ptr()));
+  char* from = static_cast<char*>(const_cast<void*>(part.const_data_ptr()));
+  const char* at = static_cast<const char*>(indices.const_data_ptr());
+  parallel(count(axes), 4, [&](int64_t begin, int64_t end) {
+    for_pieces(axes, begin, end, [&](const int64_t (&offset)[3], int64_t n) {
+      for (int64_t i = 0; i < n; ++i)
+        f(to + offset[0] + i * inner_stride(axes, 0), from + offset[1] + i * inner_stride(axes, 1),
+          *reinterpret_cast<const int64_t*>(at + offset[2] + i * inner_stride(axes, 2)));
+    });
+  });
+}
+
+void check_selection(const char* name, const at::Tensor& part, const at::Tensor& indices, int64_t dim) {
+  TORCH_CHECK(indices.scalar_type() == c10::kLong, name, ": indices must be int64, got ", indices.scalar_type());
+  TORCH_CHECK(part.sizes() == indices.sizes(), name, ": shapes ", part.sizes(), " and ", indices.sizes(), " of values and indices differ");
+  TORCH_CHECK(part.dim() == 0 || part.size(dim) == 1, name, ": values must have size 1 along dimension ", dim, ", got ", part.sizes());
+}
+
+at::Tensor select_backward(const at::Tensor& grad, const at::Tensor& indices, int64_t dim, c10::SymInt symbolic_size) {
+  const int64_t size = symbolic_size.expect_int();
+  if (grad.dim() == 0) return grad.clone();
+  dim = at::maybe_wrap_dim(dim, grad.dim());
+  check_selection("_select_backward", grad, indices, dim);
+  auto sizes = grad.sizes().vec();
+  sizes[dim] = size;
+  const at::Tensor result = empty(sizes, grad.scalar_type());
+  result.zero_();
+  if (result.numel() == 0) return result;
+  const int64_t step = result.stride(dim), bytes = static_cast<int64_t>(grad.element_size());
+  for_selected(result, grad, indices, dim, [&](char* to, const char* from, int64_t index) {
+    TORCH_CHECK_INDEX(index >= 0 && index < size, "_select_backward: index ", index, " is out of bounds for size ", size);
+    std::memcpy(to + index * step * bytes, from, bytes);
+  });
+  return result;
+}
+
+at::Tensor select_elements(const at::Tensor& input, const at::Tensor& indices, int64_t dim) {
+  if (input.dim() == 0) return input.clone();
+  dim = at::maybe_wrap_dim(dim, input.dim());
+  const at::Tensor result = empty(indices.sizes(), input.scalar_type());
+  check_selection("_select", result, indices, dim);
+  for (int64_t i = 0; i < input.dim(); ++i)
+    TORCH_CHECK(i == dim || input.size(i) == indices.size(i), "_select: shapes ", input.sizes(), " and ", indices.sizes(),
+                " of input and indices differ");
+  if (result.numel() == 0) return result;
+  const int64_t size = input.size(dim), step = input.stride(dim), bytes = static_cast<int64_t>(input.element_size());
+  for_selected(input, result, indices, dim, [&](const char* from, char* to, int64_t index) {
+    TORCH_CHECK_INDEX(index >= 0 && index < size, "_select: index ", index, " is out of bounds for size ", size);
+    std::memcpy(to, from + index * step * bytes, bytes);
+  });
+  return result;
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tensorops, CPU, library) { impl_reductions(library, functional, out_variant); }
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
+  impl_reductions(library, functional, out_variant);
+  library.impl("_select_backward", select_backward);
+  library.impl("_select", select_elements);
+}
 
 }  // namespace tensorops::cpu

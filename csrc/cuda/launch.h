@@ -16,8 +16,10 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <cstdlib>
 #include <initializer_list>
 #include <limits>
+#include <new>
 
 #include "ops/scalar_type.h"
 
@@ -28,6 +30,37 @@ using Guard = c10::cuda::OptionalCUDAGuard;
 
 inline cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 inline void check_launch() { C10_CUDA_KERNEL_LAUNCH_CHECK(); }
+
+// A kernel cannot raise, and waiting for it on every call would cost more than the call. A kernel that meets a bad label or
+// index reads and writes nothing there, and sets this word, in host memory that every device sees; the next call that takes
+// indices raises. With CUDA_LAUNCH_BLOCKING set the call itself does.
+inline int* fault_word() {
+  static int* const word = [] {
+    void* memory = nullptr;
+    C10_CUDA_CHECK(cudaHostAlloc(&memory, sizeof(int), cudaHostAllocPortable | cudaHostAllocMapped));
+    return new (memory) int(0);
+  }();
+  return word;
+}
+inline void raise_fault() {
+  volatile int* const word = fault_word();
+  if (*word == 0) return;
+  *word = 0;
+  TORCH_CHECK_INDEX(false, "tensorops: an earlier call on a GPU met a label or index that is out of range. Run with "
+                    "CUDA_LAUNCH_BLOCKING=1 to see which.");
+}
+inline void check_launch_with_indices() {
+  check_launch();
+  static const bool blocking = [] {
+    const char* value = std::getenv("CUDA_LAUNCH_BLOCKING");
+    return value != nullptr && std::atoi(value) != 0;
+  }();
+  if (!blocking) return;
+  C10_CUDA_CHECK(cudaStreamSynchronize(stream()));
+  if (*static_cast<volatile int*>(fault_word()) == 0) return;
+  *fault_word() = 0;
+  TORCH_CHECK_INDEX(false, "tensorops: a label or index is out of range");
+}
 
 inline at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType dtype,
                                 c10::Device device) {

@@ -137,6 +137,59 @@ ReductionPlan plan_reduction(Reduction op, const at::Tensor& input, const Reduct
   return plan;
 }
 
+namespace ops {
+
+TwoTensors reduce(Reduction op, const Tensor& input, const ReductionArguments& a) {
+  const std::optional<int64_t> one_dim = a.dim ? std::make_optional(a.dim->front()) : std::nullopt;
+  switch (op) {
+    case Reduction::sum: return {sum_dims(input, a.dim, a.keepdim, a.dtype), {}};
+    case Reduction::prod: return {prod(input, a.dim, a.keepdim, a.dtype), {}};
+    case Reduction::mean: return {mean(input, a.dim, a.keepdim, a.dtype), {}};
+    case Reduction::norm: return {norm(input, a.scalar, a.dim, a.keepdim, a.dtype), {}};
+    case Reduction::var: return {var(input, a.dim, a.scalar, a.keepdim), {}};
+    case Reduction::std: return {std(input, a.dim, a.scalar, a.keepdim), {}};
+    case Reduction::var_mean: return var_mean(input, a.dim, a.scalar, a.keepdim);
+    case Reduction::std_mean: return std_mean(input, a.dim, a.scalar, a.keepdim);
+    case Reduction::logsumexp: return {logsumexp(input, a.dim, a.keepdim), {}};
+    case Reduction::amax: return {amax(input, a.dim, a.keepdim), {}};
+    case Reduction::amin: return {amin(input, a.dim, a.keepdim), {}};
+    case Reduction::any: return {any(input, a.dim, a.keepdim), {}};
+    case Reduction::all: return {all(input, a.dim, a.keepdim), {}};
+    case Reduction::count_nonzero: return {count_nonzero(input, a.dim), {}};
+    case Reduction::aminmax: return aminmax(input, one_dim, a.keepdim);
+    case Reduction::max: return max_dim(input, *one_dim, a.keepdim);
+    case Reduction::min: return min_dim(input, *one_dim, a.keepdim);
+    case Reduction::argmax: return {argmax(input, one_dim, a.keepdim), {}};
+    case Reduction::argmin: return {argmin(input, one_dim, a.keepdim), {}};
+    default: TORCH_INTERNAL_ASSERT(false, "not a reduction");
+  }
+}
+
+void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& a, Tensor& out, Tensor* second) {
+  const std::optional<int64_t> one_dim = a.dim ? std::make_optional(a.dim->front()) : std::nullopt;
+  switch (op) {
+    case Reduction::sum: sum_out(input, a.dim, a.keepdim, a.dtype, out); break;
+    case Reduction::prod: prod_out(input, a.dim, a.keepdim, a.dtype, out); break;
+    case Reduction::mean: mean_out(input, a.dim, a.keepdim, a.dtype, out); break;
+    case Reduction::norm: norm_out(input, a.scalar, a.dim, a.keepdim, a.dtype, out); break;
+    case Reduction::var: var_out(input, a.dim, a.scalar, a.keepdim, out); break;
+    case Reduction::std: std_out(input, a.dim, a.scalar, a.keepdim, out); break;
+    case Reduction::logsumexp: logsumexp_out(input, a.dim, a.keepdim, out); break;
+    case Reduction::amax: amax_out(input, a.dim, a.keepdim, out); break;
+    case Reduction::amin: amin_out(input, a.dim, a.keepdim, out); break;
+    case Reduction::any: any_out(input, a.dim, a.keepdim, out); break;
+    case Reduction::all: all_out(input, a.dim, a.keepdim, out); break;
+    case Reduction::aminmax: aminmax_out(input, one_dim, a.keepdim, out, *second); break;
+    case Reduction::max: max_dim_out(input, *one_dim, a.keepdim, out, *second); break;
+    case Reduction::min: min_dim_out(input, *one_dim, a.keepdim, out, *second); break;
+    case Reduction::argmax: argmax_out(input, one_dim, a.keepdim, out); break;
+    case Reduction::argmin: argmin_out(input, one_dim, a.keepdim, out); break;
+    default: TORCH_INTERNAL_ASSERT(false, reduction_name(op), " has no out= form");
+  }
+}
+
+}  // namespace ops
+
 void check_reduction_out(const ReductionPlan& plan, int i, const at::Tensor& out) {
   const char* name = reduction_name(plan.op);
   const auto expected = plan.results[i], got = out.scalar_type();
@@ -191,6 +244,8 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
     define(library, name + "(Tensor input) -> Tensor");
     define(library, name + ".other(Tensor input, Tensor other) -> Tensor");
   }
+  define(library, "_select_backward(Tensor grad, Tensor indices, int dim, SymInt size) -> Tensor");
+  define(library, "_select(Tensor input, Tensor indices, int dim) -> Tensor");
   define(library, "aminmax(Tensor input, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)");
   define(library, "aminmax.out(Tensor input, *, int? dim=None, bool keepdim=False, Tensor(a!) min, Tensor(b!) max) -> (Tensor(a!) min, Tensor(b!) max)");
 }
@@ -257,6 +312,14 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
         resize(0, out);
         if (second != nullptr) resize(1, *second);
       });
+  library.impl("_select_backward", [](const Tensor& grad, const Tensor&, int64_t dim, c10::SymInt size) -> Tensor {
+    auto sizes = grad.sym_sizes().vec();
+    if (!sizes.empty()) sizes[at::maybe_wrap_dim(dim, grad.dim())] = std::move(size);
+    return at::empty_symint(sizes, grad.options());
+  });
+  library.impl("_select", [](const Tensor& input, const Tensor& indices, int64_t) -> Tensor {
+    return at::empty_symint(indices.sym_sizes(), input.options());
+  });
 }
 
 }  // namespace tensorops

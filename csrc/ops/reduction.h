@@ -114,6 +114,15 @@ inline const Op<TwoOut(const Tensor&, int64_t, bool, Tensor&, Tensor&)> max_dim_
 inline const Op<TwoTensors(const Tensor&, std::optional<int64_t>, bool)> aminmax{"aminmax"};
 inline const Op<TwoOut(const Tensor&, std::optional<int64_t>, bool, Tensor&, Tensor&)> aminmax_out{"aminmax", "out"};
 
+// The gradient of max.dim and its like: `grad` at `indices` of a new tensor of zeros with `size` elements along dim, where grad
+// and indices have one; and the way back.
+inline const Op<Tensor(const Tensor&, const Tensor&, int64_t, c10::SymInt)> select_backward{"_select_backward"};
+inline const Op<Tensor(const Tensor&, const Tensor&, int64_t)> select{"_select"};
+
+// Calls an op by its enumerator; the second tensor is undefined where there is one result.
+TwoTensors reduce(Reduction op, const Tensor& input, const ReductionArguments& arguments);
+void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& arguments, Tensor& out, Tensor* second);
+
 inline Tensor sum(const Tensor& input, Dims dim = std::nullopt, bool keepdim = false, Dtype dtype = std::nullopt) {
   return sum_dims(input, dim, keepdim, dtype);
 }

@@ -152,4 +152,14 @@ pybind11::dict bound_functions() {
   return paths;
 }
 
+pybind11::dict signatures() {
+  pybind11::dict all;
+  for (Entry* entry : entries()) {
+    pybind11::list own;
+    for (const Overload& o : entry->overloads) own.append(o.signature);
+    all[entry->name.c_str()] = own;
+  }
+  return all;
+}
+
 }  // namespace tensorops::python

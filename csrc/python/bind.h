@@ -15,6 +15,7 @@
 #include <torch/csrc/autograd/utils/wrap_outputs.h>
 #include <torch/csrc/utils/python_arg_parser.h>
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
@@ -89,6 +90,7 @@ struct Read<Number> {
 };
 TENSOROPS_READ(std::optional<c10::Scalar>, scalarOptional(i))
 TENSOROPS_READ(int64_t, toInt64(i))
+TENSOROPS_READ(c10::SymInt, toSymInt(i))
 TENSOROPS_READ(std::optional<int64_t>, toInt64Optional(i))
 TENSOROPS_READ(double, toDouble(i))
 TENSOROPS_READ(std::optional<double>, toDoubleOptional(i))
@@ -100,6 +102,11 @@ TENSOROPS_READ(std::optional<c10::ScalarType>, scalartypeOptional(i))
 TENSOROPS_READ(std::string_view, stringView(i))
 TENSOROPS_READ(std::optional<std::string_view>, stringViewOptional(i))
 #undef TENSOROPS_READ
+// Two output tensors: `TensorList[2] out`.
+template <>
+struct Read<std::array<at::Tensor, 2>> {
+  static auto from(torch::PythonArgs& r, int i) { return r.tensorlist_n<2>(i); }
+};
 
 template <class T>
 using Bare = std::remove_cv_t<std::remove_reference_t<T>>;

@@ -72,6 +72,10 @@ class Case:
     dtypes: the dtypes that the op has in torch.
     gradient: whether the op is differentiable for these arguments.
     exact: the result must equal torch's bit for bit (no rounding happens, or it is the same).
+    ulps: every single element is held to a number of ulps, not only to torch's largest absolute error; for results that
+        do not come out of cancellation, as elementwise ones.
+    smooth: finite differences mean something here, so gradcheck is asked; not at kinks, ties, infinities.
+    large: big enough to be split among threads; asked to be the same for every number of them, and little else.
     flops, bytes: arithmetic and memory traffic of one call, from the drawn arguments; for the benchmark's limits.
     """
 
@@ -81,6 +85,9 @@ class Case:
     dtypes: tuple[torch.dtype, ...] = FLOATING
     gradient: bool = True
     exact: bool = False
+    ulps: bool = False
+    smooth: bool = True
+    large: bool = False
     flops: Callable[..., float] | None = None
     bytes: Callable[..., float] | None = None
 

@@ -158,28 +158,35 @@ void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
     }
   }
 
-  // Whole vectors of the compute type leave from the registers; everything else is finished in the L1 cache.
-  const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && tile.columns == N * V::size &&
-                     e.activation == GemmActivation::none &&
+  // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
+  const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&
                      (tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1));
   if (plain) {
     const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
     T* c = static_cast<T*>(tile.c);
-    if (tile.source == nullptr) {
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) (alpha * sum[i][v]).store(c + i * e.c_row + v * V::size);
-    } else {
-      const T* source = static_cast<const T*>(tile.source);
+    const T* source = static_cast<const T*>(tile.source);
+    const int64_t last = tile.columns - (N - 1) * V::size;  // lanes of the last vector
+    const auto leave = [&](auto load_last, auto store_last) TENSOROPS_LAMBDA_INLINE {
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
         for (int v = 0; v < N; ++v) {
-          const V s = V::load(source + i * e.source_row + v * V::size);
-          fma(beta, s, alpha * sum[i][v]).store(c + i * e.c_row + v * V::size);
+          V x = alpha * sum[i][v];
+          if (source != nullptr) {
+            const T* from = source + i * e.source_row + v * V::size;
+            x = fma(beta, v + 1 < N ? V::load(from) : load_last(from), x);
+          }
+          T* to = c + i * e.c_row + v * V::size;
+          if (v + 1 < N) x.store(to);
+          else store_last(x, to);
         }
-    }
+    };
+    if (last == V::size)
+      leave([](const T* from) TENSOROPS_LAMBDA_INLINE { return V::load(from); },
+            [](V x, T* to) TENSOROPS_LAMBDA_INLINE { x.store(to); });
+    else
+      leave([&](const T* from) TENSOROPS_LAMBDA_INLINE { return load_part<T>(from, last); },
+            [&](V x, T* to) TENSOROPS_LAMBDA_INLINE { store_part(x, to, last); });
     return;
   }
   alignas(64) T staged[R * N * V::size];
@@ -330,7 +337,7 @@ void dot(const GemmTile& tile, const GemmEpilogue& e) {
   }
 }
 
-// U rows of B at a time are added to R rows of sums in the L1 cache.
+// U rows of B at a time are summed in registers, then added to R rows of sums in the L1 cache: the error grows with k / U.
 template <class S, class T, int R, int U>
 TENSOROPS_INLINE void axpy_rows_of_b(const GemmTile& tile, int64_t p, const S* b, int64_t n, T* sums, int64_t sums_row) {
   using V = Vec<T>;
@@ -341,15 +348,13 @@ TENSOROPS_INLINE void axpy_rows_of_b(const GemmTile& tile, int64_t p, const S* b
   const auto add = [&](int64_t j, auto load) TENSOROPS_LAMBDA_INLINE {
     V sum[R];
 #pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) sum[i] = V::load(sums + i * sums_row + j);
-#pragma GCC unroll 8
     for (int u = 0; u < U; ++u) {
       const V y = load(b + u * tile.b_step + j);
 #pragma GCC unroll 8
-      for (int i = 0; i < R; ++i) sum[i] = fma(x[i][u], y, sum[i]);
+      for (int i = 0; i < R; ++i) sum[i] = u == 0 ? x[i][u] * y : fma(x[i][u], y, sum[i]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) sum[i].store(sums + i * sums_row + j);
+    for (int i = 0; i < R; ++i) (V::load(sums + i * sums_row + j) + sum[i]).store(sums + i * sums_row + j);
   };
   int64_t j = 0;
   for (; j + V::size <= n; j += V::size) add(j, [](const S* y) TENSOROPS_LAMBDA_INLINE { return load_vector<T>(y); });
@@ -363,7 +368,8 @@ void axpy_rows(const GemmTile& tile, const GemmEpilogue& e) {
   alignas(64) T sums[R * kBlock];
   for (int64_t begin = 0; begin < tile.columns; begin += kBlock) {
     const int64_t n = tile.columns - begin < kBlock ? tile.columns - begin : kBlock;
-    for (int64_t j = 0; j < R * kBlock; ++j) sums[j] = T(0);
+    for (int i = 0; i < R; ++i)
+      for (int64_t j = 0; j < n; j += Vec<T>::size) Vec<T>(T(0)).store(sums + i * kBlock + j);
     const S* b = static_cast<const S*>(tile.b) + begin;
     int64_t p = 0;
     for (; p + kSteps <= tile.k; p += kSteps)

@@ -34,10 +34,9 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
   return Vec<C>::load(lanes);
 }
 
-// The first n lanes (n <= 0: none), the others zero; nothing past them is read.
+// The first n < size lanes (n <= 0: none), the others zero; nothing past them is read.
 template <class C, class S>
-TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
-  if (n >= Vec<C>::size) return load_vector<C>(p);
+TENSOROPS_INLINE Vec<C> load_part(const S* p, int64_t n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<uint32_t>((1u << (n > 0 ? n : 0)) - 1);
   using V = typename Native<C>::type;
@@ -53,10 +52,15 @@ TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
   return Vec<C>::load(lanes);
 }
 
-// Stores the first n lanes (all of them for n >= Vec<T>::size).
+// The same for any n.
+template <class C, class S>
+TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
+  return n >= Vec<C>::size ? load_vector<C>(p) : load_part<C>(p, n);
+}
+
+// Stores the first n < size lanes.
 template <class T>
-TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
-  if (n >= Vec<T>::size) return x.store(p);
+TENSOROPS_INLINE void store_part(Vec<T> x, T* p, int64_t n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<uint32_t>((1u << n) - 1);
   if constexpr (sizeof(T) == 4) _mm512_mask_storeu_epi32(p, __mmask16(mask), (__m512i)x.v);
@@ -78,6 +82,43 @@ TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
     }
   if (n & 1) p[i] = lanes[i];
 #endif
+}
+
+// The same into any storage type. The plain loop becomes a narrowing instruction; of __builtin_convertvector between
+// registers of different sizes GCC makes scalar code.
+template <class S, class C>
+TENSOROPS_INLINE void store_vector(Vec<C> x, S* p) {
+  if constexpr (__is_same(S, C)) {
+    x.store(p);
+  } else if constexpr (__is_same(S, BFloat16)) {
+    // Round to nearest even; NaN becomes the quiet NaN that torch stores.
+    typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+    const Bits bits = (Bits)x.v;
+    const Bits rounded = (bits + (((bits >> 16) & 1u) + 0x7fffu)) >> 16;
+    const Bits kept = (Bits)(x != x).bits ? Bits{} + 0x7fc0u : rounded;
+    uint32_t lanes[Vec<C>::size];
+    __builtin_memcpy(lanes, &kept, sizeof(lanes));
+    for (int i = 0; i < Vec<C>::size; ++i) p[i].bits = static_cast<uint16_t>(lanes[i]);
+  } else if constexpr (__is_same(S, Half) && kVectorBytes > 16) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph((__m512)x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)x.v, _MM_FROUND_TO_NEAREST_INT));
+#endif
+  } else {
+    C lanes[Vec<C>::size];
+    x.store(lanes);
+    for (int i = 0; i < Vec<C>::size; ++i) p[i] = StoreAs<S, C>::from(lanes[i]);
+  }
+}
+template <class S, class C>
+TENSOROPS_INLINE void store_lanes(Vec<C> x, S* p, int64_t n) {
+  if (n >= Vec<C>::size) return store_vector(x, p);
+  if constexpr (__is_same(S, C)) return store_part(x, p, n);
+  S lanes[Vec<C>::size];
+  store_vector(x, static_cast<S*>(lanes));
+  __builtin_memcpy(p, lanes, n * sizeof(S));
 }
 
 template <class T>

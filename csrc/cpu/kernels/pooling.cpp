@@ -1,6 +1,6 @@
 #include "cpu/kernels/pooling.h"
 
-#include "cpu/kernels/vec_convert.h"
+#include "cpu/kernels/lanes.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -29,9 +29,9 @@ template <class C, class F>
 TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
   constexpr int64_t size = Vec<C>::size;
   const auto whole = [&](int64_t i) TENSOROPS_LAMBDA_INLINE {
-    f([&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vec<C>(p + i); },
-      [&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vec<Lane<C>>(p + i); },
-      [&](auto x, auto* p) TENSOROPS_LAMBDA_INLINE { store_vec(x, p + i); });
+    f([&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vector<C>(p + i); },
+      [&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vector<Lane<C>>(p + i); },
+      [&](auto x, auto* p) TENSOROPS_LAMBDA_INLINE { store_vector(x, p + i); });
   };
   int64_t i = 0;
   for (; i + size <= run.n; i += size) whole(i);
@@ -39,9 +39,9 @@ TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
   if (i + size <= run.room) return whole(i);
   if (run.n >= size) return whole(run.n - size);
   const int64_t n = run.n;
-  f([&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vec<C>(p, n); },
-    [&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vec<Lane<C>>(p, n); },
-    [&](auto x, auto* p) TENSOROPS_LAMBDA_INLINE { store_vec(x, p, n); });
+  f([&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_lanes<C>(p, n); },
+    [&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_lanes<Lane<C>>(p, n); },
+    [&](auto x, auto* p) TENSOROPS_LAMBDA_INLINE { store_lanes(x, p, n); });
 }
 
 struct NoPosition {};
@@ -143,10 +143,10 @@ void stage(const PoolStage& s) {
     const int64_t readable = s.readable - r + s.padding;
     int64_t j = begin;
     if (s.stride == 1) {
-      for (; j < end && j + size <= readable; j += size) load_vec<C>(from + j).store(staged + j);
+      for (; j < end && j + size <= readable; j += size) load_vector<C>(from + j).store(staged + j);
     } else if (s.stride == 2) {
       for (; j < end && 2 * (j + size) <= readable; j += size)
-        even_lanes(load_vec<C>(from + 2 * j), load_vec<C>(from + 2 * j + size)).store(staged + j);
+        even_lanes(load_vector<C>(from + 2 * j), load_vector<C>(from + 2 * j + size)).store(staged + j);
     }
     for (; j < end; ++j) staged[j] = load_as<C>(from[j * s.stride]);
     for (j = 0; j < begin; ++j) staged[j] = fill;
@@ -161,15 +161,15 @@ void unstage(const PoolUnstage& u) {
   S* out = static_cast<S*>(u.out);
   int64_t x = 0;
   if (u.stride == 1) {
-    for (; x < u.width && x + size <= u.room; x += size) store_vec(Vec<C>::load(staged + u.padding + x), out + x);
+    for (; x < u.width && x + size <= u.room; x += size) store_vector(Vec<C>::load(staged + u.padding + x), out + x);
   } else if (u.stride == 2) {
     const int64_t odd = u.padding % 2;  // the phase that out[0] is in
     const C* evens = staged + odd * u.pitch + u.padding / 2;
     const C* odds = staged + (1 - odd) * u.pitch + (u.padding + 1) / 2;
     for (; x < u.width && x + 2 * size <= u.room; x += 2 * size) {
       const Vec<C> a = Vec<C>::load(evens + x / 2), b = Vec<C>::load(odds + x / 2);
-      store_vec(interleaved(a, b, 0), out + x);
-      store_vec(interleaved(a, b, 1), out + x + size);
+      store_vector(interleaved(a, b, 0), out + x);
+      store_vector(interleaved(a, b, 1), out + x + size);
     }
   }
   for (int64_t j = (x + u.padding) / u.stride, r = (x + u.padding) % u.stride; x < u.width; ++x) {

@@ -90,13 +90,14 @@ TENSOROPS_INLINE Vec<T> pow(Vec<T> x, Vec<T> y) {
     return map_lanes(x, y, [](T a, T b) { return integer_power(a, b); });
   }
 }
-// Exact for every pair, as C's fmod is; the sign is the dividend's.
+// Exact for every pair, as C's fmod is; the sign is the dividend's. Integers: zero divisors are refused by the caller; the
+// padding of a tail may hold some.
 template <class T>
 TENSOROPS_INLINE Vec<T> fmod(Vec<T> x, Vec<T> y) {
   if constexpr (is_floating<T>) {
     return map_lanes(x, y, [](T a, T b) { return sizeof(T) == 4 ? T(::fmodf(a, b)) : T(::fmod(a, b)); });
   } else {
-    return map_lanes(x, y, [](T a, T b) { return b == -1 ? T(0) : T(a % b); });
+    return map_lanes(x, y, [](T a, T b) { return b == 0 || b == -1 ? T(0) : T(a % b); });
   }
 }
 

@@ -1,0 +1,82 @@
+// cumsum's derivative is cumsum from the other end; cumprod's is the linear recurrence, which is closed under derivatives.
+#include "ops/scan.h"
+
+#include <torch/library.h>
+
+#include "autograd/node.h"
+#include "ops/elementwise.h"
+
+namespace tensorops::autograd {
+namespace {
+
+using at::Tensor;
+using Dtype = std::optional<c10::ScalarType>;
+
+Tensor cumsum(const Tensor& input, int64_t dim, Dtype dtype) {
+  Graph graph("CumsumBackward", {&input});
+  Tensor result = graph.forward([&] { return ops::cumsum(input, dim, dtype); });
+  if (graph.recording() && result.is_floating_point())
+    graph.record({&result}, {}, [dim, type = input.scalar_type()](Backward& b) {
+      b.result(0, ops::reverse_cumsum(b.gradient(), dim).to(type));
+    });
+  return result;
+}
+
+Tensor reverse_cumsum(const Tensor& input, int64_t dim) {
+  Graph graph("ReverseCumsumBackward", {&input});
+  Tensor result = graph.forward([&] { return ops::reverse_cumsum(input, dim); });
+  if (graph.recording())
+    graph.record({&result}, {}, [dim](Backward& b) { b.result(0, ops::cumsum(b.gradient(), dim, std::nullopt)); });
+  return result;
+}
+
+// dx_k = P_{k-1} * S_k with S_k = g_k + x_{k+1} * S_{k+1}: right for zeros, as nothing is divided.
+Tensor cumprod(const Tensor& input, int64_t dim, Dtype dtype) {
+  Graph graph("CumprodBackward", {&input});
+  Tensor result = graph.forward([&] { return ops::cumprod(input, dim, dtype); });
+  if (graph.recording() && result.is_floating_point())
+    graph.record({&result}, {&input, &result}, [dim](Backward& b) {
+      const Tensor &input = b.saved(0), &result = b.saved(1);
+      if (input.dim() == 0) return b.result(0, b.gradient().to(input.scalar_type()));
+      const Tensor right = ops::linear_scan(b.gradient(), input.to(result.scalar_type()), dim, /*reverse=*/true);
+      b.result(0, ops::mul(right, ops::shift(result, dim, 1)).to(input.scalar_type()));
+    });
+  return result;
+}
+
+Tensor linear_scan(const Tensor& input, const Tensor& coefficient, int64_t dim, bool reverse) {
+  Graph graph("LinearScanBackward", {&input, &coefficient});
+  Tensor result = graph.forward([&] { return ops::linear_scan(input, coefficient, dim, reverse); });
+  if (graph.recording())
+    graph.record({&result}, {&coefficient, &result}, [dim, reverse](Backward& b) {
+      const Tensor &coefficient = b.saved(0), &h = b.saved(1);
+      const Tensor adjoint = ops::linear_scan(b.gradient(), coefficient, dim, !reverse);
+      if (b.needs(0)) b.result(0, adjoint);
+      // The edge from k-1 to k carries the earlier end's value to the later end's gradient; in reverse, the other way round.
+      if (b.needs(1)) b.result(1, reverse ? ops::mul(ops::shift(adjoint, dim, 0), h) : ops::mul(adjoint, ops::shift(h, dim, 0)));
+    });
+  return result;
+}
+
+template <const auto& op>
+Tensor& out_variant(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
+  Graph graph("ScanBackward", {&input});
+  if (graph.recording() || (at::GradMode::is_enabled() && out.requires_grad()))
+    torch::autograd::throw_error_out_requires_grad(op.name());
+  Graph::forward([&]() -> Tensor& { return op(input, dim, dtype, out); });
+  Graph::after_inplace(out);
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, Autograd, library) {
+  library.impl("cumsum", cumsum);
+  library.impl("cumprod", cumprod);
+  library.impl("_reverse_cumsum", reverse_cumsum);
+  library.impl("_linear_scan", linear_scan);
+  library.impl("cumsum.out", out_variant<ops::cumsum_out>);
+  library.impl("cumprod.out", out_variant<ops::cumprod_out>);
+}
+
+}  // namespace tensorops::autograd

@@ -1,0 +1,366 @@
+#include "cpu/kernels/loss.h"
+
+#include "cpu/kernels/lanes.h"
+#include "cpu/kernels/vec_math.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+template <class C>
+using Lane = typename MaskInt<C>::type;
+
+// Calls f(i, n) for the vectors that cover [0, count): n lanes from element i.
+template <class C, class F>
+TENSOROPS_INLINE void for_vectors(int64_t count, F f) {
+  int64_t i = 0;
+  for (; i + Vec<C>::size <= count; i += Vec<C>::size) f(i, int64_t(Vec<C>::size));
+  if (i < count) f(i, count - i);
+}
+
+// The first n lanes of x, and `otherwise` in the rest.
+template <class C>
+TENSOROPS_INLINE Vec<C> first_lanes(Vec<C> x, int64_t n, C otherwise) {
+  Lane<C> number[Vec<C>::size];
+  for (int i = 0; i < Vec<C>::size; ++i) number[i] = Lane<C>(i);
+  const auto inside = Vec<Lane<C>>::load(number) < Vec<Lane<C>>(Lane<C>(n));
+  return select(Mask<C>{inside.bits}, x, Vec<C>(otherwise));
+}
+
+template <class C>
+TENSOROPS_INLINE C maximum_lanes(Vec<C> x) {
+  C lanes[Vec<C>::size];
+  x.store(lanes);
+  C best = lanes[0];
+  for (int i = 1; i < Vec<C>::size; ++i) best = lanes[i] > best || lanes[i] != lanes[i] ? lanes[i] : best;
+  return best;
+}
+
+template <class C>
+TENSOROPS_INLINE C log_of(C x) {
+  return sizeof(C) == 4 ? C(::logf(x)) : C(::log(x));
+}
+// The vector exponential, so that an element has the same value wherever it is computed.
+template <class C>
+TENSOROPS_INLINE C exp_of(C x) {
+  C lanes[Vec<C>::size];
+  exp(Vec<C>(x)).store(lanes);
+  return lanes[0];
+}
+
+// weight[c], for a single class and for the classes from c on; one where there are no weights.
+template <class C>
+TENSOROPS_INLINE C weight_of(const ClassTarget& target, int64_t c) {
+  return target.weight == nullptr ? C(1) : static_cast<const C*>(target.weight)[c];
+}
+template <class C>
+TENSOROPS_INLINE Vec<C> weights_of(const ClassTarget& target, int64_t c, int64_t n) {
+  return target.weight == nullptr ? Vec<C>(C(1)) : load_lanes<C>(static_cast<const C*>(target.weight) + c, n);
+}
+
+// ---- Rows
+
+template <class S, class C>
+void cross_entropy_rows(const CrossEntropyRun& run) {
+  const ClassTarget& target = run.target;
+  const C kept = C(target.kept), spread = C(target.spread);
+  for (int64_t i = 0; i < run.n; ++i) {
+    const S* x = static_cast<const S*>(run.logits) + i * run.stride;
+    Vec<C> top(-C(__builtin_inf()));
+    for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      const Vec<C> v = load_lanes<C>(x + c, n);
+      top = maximum(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
+    });
+    const C maximum = maximum_lanes(top);
+    Vec<C> sum(C(0));
+    for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      const Vec<C> e = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum));
+      sum = sum + (n == Vec<C>::size ? e : first_lanes(e, n, C(0)));
+    });
+    const C log_sum = log_of(sum_lanes(sum));
+
+    C loss = 0;
+    if (target.probabilities != nullptr) {
+      const S* t = static_cast<const S*>(target.probabilities) + i * run.stride;
+      Vec<C> total(C(0));
+      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        const Vec<C> q = (Vec<C>(kept) * load_lanes<C>(t + c, n) + Vec<C>(spread)) * weights_of<C>(target, c, n);
+        const Vec<C> term = q * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum)));
+        total = total + (n == Vec<C>::size ? term : first_lanes(term, n, C(0)));
+      });
+      loss = sum_lanes(total);
+    } else if (const int64_t label = target.labels[i]; label != target.ignored) {
+      loss = kept * weight_of<C>(target, label) * (log_sum - (load_as<C>(x[label]) - maximum));
+      if (spread != 0) {
+        Vec<C> total(C(0));
+        for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+          const Vec<C> term =
+              weights_of<C>(target, c, n) * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum)));
+          total = total + (n == Vec<C>::size ? term : first_lanes(term, n, C(0)));
+        });
+        loss += spread * sum_lanes(total);
+      }
+    }
+    static_cast<C*>(run.loss)[i] = loss;
+    static_cast<C*>(run.maximum)[i] = maximum;
+    static_cast<C*>(run.log_sum)[i] = log_sum;
+  }
+}
+
+// out[c] = gradient * (sum(q) * softmax(x)[c] - q[c])
+template <class S, class C>
+void cross_entropy_backward_rows(const CrossEntropyBackwardRun& run) {
+  const ClassTarget& target = run.target;
+  const C kept = C(target.kept), spread = C(target.spread);
+  for (int64_t i = 0; i < run.n; ++i) {
+    const S* x = static_cast<const S*>(run.logits) + i * run.stride;
+    S* out = static_cast<S*>(run.out) + i * run.stride;
+    const C maximum = static_cast<const C*>(run.maximum)[i], log_sum = static_cast<const C*>(run.log_sum)[i],
+            gradient = static_cast<const C*>(run.gradient)[i];
+    if (target.probabilities != nullptr) {
+      const S* t = static_cast<const S*>(target.probabilities) + i * run.stride;
+      const auto q_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        return (Vec<C>(kept) * load_lanes<C>(t + c, n) + Vec<C>(spread)) * weights_of<C>(target, c, n);
+      };
+      Vec<C> sum(C(0));
+      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        sum = sum + (n == Vec<C>::size ? q_of(c, n) : first_lanes(q_of(c, n), n, C(0)));
+      });
+      const Vec<C> total(sum_lanes(sum));
+      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        const Vec<C> p = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum) - Vec<C>(log_sum));
+        store_lanes(Vec<C>(gradient) * (total * p - q_of(c, n)), out + c, n);
+      });
+      continue;
+    }
+    const int64_t label = target.labels[i];
+    const bool ignored = label == target.ignored;
+    const C at_label = ignored ? C(0) : kept * weight_of<C>(target, label);
+    const Vec<C> total(at_label + C(target.spread * target.weight_sum));
+    for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      const Vec<C> p = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum) - Vec<C>(log_sum));
+      Vec<C> slope = total * p;
+      if (spread != 0) slope = slope - Vec<C>(spread) * weights_of<C>(target, c, n);
+      store_lanes(Vec<C>(gradient) * slope, out + c, n);
+    });
+    if (ignored) continue;
+    const C p = exp_of(load_as<C>(x[label]) - maximum - log_sum);
+    const C q = at_label + spread * weight_of<C>(target, label);
+    out[label] = StoreAs<S, C>::from(gradient * ((at_label + C(target.spread * target.weight_sum)) * p - q));
+  }
+}
+
+// ---- Columns
+
+template <class S, class C>
+void cross_entropy_columns(const CrossEntropyRun& run) {
+  const ClassTarget& target = run.target;
+  const C kept = C(target.kept), spread = C(target.spread);
+  for_vectors<C>(run.n, [&](int64_t i, int64_t n) {
+    const S* x = static_cast<const S*>(run.logits) + i;
+    Vec<C> maximum(-C(__builtin_inf())), sum(C(0)), loss(C(0));
+    for (int64_t c = 0; c < run.classes; ++c)
+      maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
+    for (int64_t c = 0; c < run.classes; ++c) sum = sum + exp(load_lanes<C>(x + c * run.stride, n) - maximum);
+    C log_sums[Vec<C>::size];
+    sum.store(log_sums);
+    for (int64_t lane = 0; lane < n; ++lane) log_sums[lane] = log_of(log_sums[lane]);
+    const Vec<C> log_sum = Vec<C>::load(log_sums);
+    if (target.probabilities != nullptr) {
+      const S* t = static_cast<const S*>(target.probabilities) + i;
+      for (int64_t c = 0; c < run.classes; ++c) {
+        const Vec<C> q = (Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) *
+                         Vec<C>(weight_of<C>(target, c));
+        loss = loss + q * (log_sum - (load_lanes<C>(x + c * run.stride, n) - maximum));
+      }
+    } else {
+      if (spread != 0)
+        for (int64_t c = 0; c < run.classes; ++c)
+          loss = loss + Vec<C>(spread * weight_of<C>(target, c)) *
+                            (log_sum - (load_lanes<C>(x + c * run.stride, n) - maximum));
+      C losses[Vec<C>::size], maxima[Vec<C>::size];
+      loss.store(losses);
+      maximum.store(maxima);
+      for (int64_t lane = 0; lane < n; ++lane) {
+        const int64_t label = target.labels[i + lane];
+        if (label == target.ignored) losses[lane] = 0;
+        else
+          losses[lane] += kept * weight_of<C>(target, label) *
+                          (log_sums[lane] - (load_as<C>(x[label * run.stride + lane]) - maxima[lane]));
+      }
+      loss = Vec<C>::load(losses);
+    }
+    store_lanes(loss, static_cast<C*>(run.loss) + i, n);
+    store_lanes(maximum, static_cast<C*>(run.maximum) + i, n);
+    store_lanes(log_sum, static_cast<C*>(run.log_sum) + i, n);
+  });
+}
+
+template <class S, class C>
+void cross_entropy_backward_columns(const CrossEntropyBackwardRun& run) {
+  const ClassTarget& target = run.target;
+  const C kept = C(target.kept), spread = C(target.spread);
+  for_vectors<C>(run.n, [&](int64_t i, int64_t n) {
+    const S* x = static_cast<const S*>(run.logits) + i;
+    const S* t = static_cast<const S*>(target.probabilities) + i;
+    S* out = static_cast<S*>(run.out) + i;
+    const Vec<C> maximum = load_lanes<C>(static_cast<const C*>(run.maximum) + i, n),
+                 log_sum = load_lanes<C>(static_cast<const C*>(run.log_sum) + i, n),
+                 gradient = load_lanes<C>(static_cast<const C*>(run.gradient) + i, n);
+    Vec<Lane<C>> labels(Lane<C>(-1));
+    Vec<C> total(C(0));
+    if (target.probabilities != nullptr) {
+      for (int64_t c = 0; c < run.classes; ++c)
+        total = total + (Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) *
+                            Vec<C>(weight_of<C>(target, c));
+    } else {
+      Lane<C> label_lanes[Vec<C>::size] = {};
+      C totals[Vec<C>::size] = {};
+      for (int64_t lane = 0; lane < n; ++lane) {
+        const int64_t label = target.labels[i + lane];
+        label_lanes[lane] = label == target.ignored ? Lane<C>(-1) : Lane<C>(label);
+        totals[lane] = label == target.ignored ? C(0) : kept * weight_of<C>(target, label);
+      }
+      labels = Vec<Lane<C>>::load(label_lanes);
+      total = Vec<C>::load(totals) + Vec<C>(C(target.spread * target.weight_sum));
+    }
+    for (int64_t c = 0; c < run.classes; ++c) {
+      const Vec<C> p = exp(load_lanes<C>(x + c * run.stride, n) - maximum - log_sum), weight(weight_of<C>(target, c));
+      Vec<C> q = Vec<C>(spread) * weight;
+      if (target.probabilities != nullptr) q = q + Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) * weight;
+      else q = q + select(Mask<C>{(labels == Vec<Lane<C>>(Lane<C>(c))).bits}, Vec<C>(kept) * weight, Vec<C>(C(0)));
+      store_lanes(gradient * (total * p - q), out + c * run.stride, n);
+    }
+  });
+}
+
+template <class S, class C>
+void pick(const PickRun& run) {
+  const S* x = static_cast<const S*>(run.logits);
+  for (int64_t i = 0; i < run.n; ++i) {
+    const int64_t label = run.target.labels[i];
+    static_cast<C*>(run.loss)[i] = label == run.target.ignored ? C(0)
+                                   : -load_as<C>(x[i * run.position_stride + label * run.class_stride]) *
+                                         weight_of<C>(run.target, label);
+  }
+}
+template <class S, class C>
+void pick_backward(const PickBackwardRun& run) {
+  S* out = static_cast<S*>(run.out);
+  for (int64_t i = 0; i < run.n; ++i) {
+    const int64_t label = run.target.labels[i];
+    if (label == run.target.ignored) continue;
+    out[i * run.position_stride + label * run.class_stride] =
+        StoreAs<S, C>::from(-static_cast<const C*>(run.gradient)[i] * weight_of<C>(run.target, label));
+  }
+}
+
+// ---- Elements
+
+template <class C>
+struct MeanSquared {
+  static TENSOROPS_INLINE Vec<C> value(Vec<C> x, Vec<C> t) { return (x - t) * (x - t); }
+  static TENSOROPS_INLINE Vec<C> slope(Vec<C> x, Vec<C> t) { return Vec<C>(C(2)) * (x - t); }
+  static TENSOROPS_INLINE Mask<C> valid(Vec<C> x, Vec<C>) { return {(x == x).bits | (x != x).bits}; }
+};
+// As torch: log is cut off at -100, and the slope's denominator at 1e-12.
+template <class C>
+struct BinaryCrossEntropy {
+  static TENSOROPS_INLINE Vec<C> value(Vec<C> x, Vec<C> t) {
+    const Vec<C> floor(C(-100)), one(C(1));
+    return (t - one) * maximum(log1p(-x), floor) - t * maximum(log(x), floor);
+  }
+  static TENSOROPS_INLINE Vec<C> slope(Vec<C> x, Vec<C> t) {
+    return (x - t) / maximum((Vec<C>(C(1)) - x) * x, Vec<C>(C(1e-12)));
+  }
+  static TENSOROPS_INLINE Mask<C> valid(Vec<C> x, Vec<C> t) {
+    return (x >= Vec<C>(C(0))) & (x <= Vec<C>(C(1))) & (t >= Vec<C>(C(0))) & (t <= Vec<C>(C(1)));
+  }
+};
+
+template <class C>
+TENSOROPS_INLINE bool all_lanes(Mask<C> m, int64_t n) {
+  Lane<C> lanes[Vec<C>::size];
+  __builtin_memcpy(lanes, &m.bits, sizeof(lanes));
+  Lane<C> all = -1;
+  for (int64_t i = 0; i < n; ++i) all &= lanes[i];
+  return all != 0;
+}
+
+template <class Loss, class S, class C, class Use>
+TENSOROPS_INLINE void element_losses(const ElementLossRun& run, Use use) {
+  const S *x = static_cast<const S*>(run.input), *t = static_cast<const S*>(run.target),
+          *w = static_cast<const S*>(run.weight);
+  Mask<C> valid = Loss::valid(Vec<C>(C(0)), Vec<C>(C(0)));
+  for_vectors<C>(run.n, [&](int64_t i, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    const Vec<C> input = load_lanes<C>(x + i, n), target = load_lanes<C>(t + i, n);
+    valid = valid & Loss::valid(input, target);
+    Vec<C> loss = Loss::value(input, target);
+    if (w != nullptr) loss = loss * load_lanes<C>(w + i, n);
+    use(loss, i, n);
+  });
+  if (!all_lanes(valid, Vec<C>::size)) *run.valid = false;
+}
+
+template <class Loss, class S, class C>
+double element_sum(const ElementLossRun& run) {
+  constexpr int64_t block = 16 * Vec<C>::size;
+  double total = 0;
+  Vec<C> sum(C(0));
+  element_losses<Loss, S, C>(run, [&](Vec<C> loss, int64_t i, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    sum = sum + (n == Vec<C>::size ? loss : first_lanes(loss, n, C(0)));
+    if ((i + Vec<C>::size) % block == 0) {
+      total += sum_lanes(sum);
+      sum = Vec<C>(C(0));
+    }
+  });
+  return total + sum_lanes(sum);
+}
+template <class Loss, class S, class C>
+void element_each(const ElementLossRun& run) {
+  element_losses<Loss, S, C>(run, [&](Vec<C> loss, int64_t i, int64_t n)
+                                      TENSOROPS_LAMBDA_INLINE { store_lanes(loss, static_cast<S*>(run.out) + i, n); });
+}
+template <class Loss, class S, class C>
+void element_backward(const ElementLossBackwardRun& run) {
+  const S *x = static_cast<const S*>(run.input), *t = static_cast<const S*>(run.target),
+          *w = static_cast<const S*>(run.weight), *g = static_cast<const S*>(run.gradient);
+  const Vec<C> scale(C(run.scale));
+  Vec<C> shared(C(0));
+  if (run.shared_gradient) shared = Vec<C>(*static_cast<const C*>(run.gradient)) * scale;
+  for_vectors<C>(run.n, [&](int64_t i, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    Vec<C> slope = Loss::slope(load_lanes<C>(x + i, n), load_lanes<C>(t + i, n));
+    if (w != nullptr) slope = slope * load_lanes<C>(w + i, n);
+    store_lanes(slope * (run.shared_gradient ? shared : load_lanes<C>(g + i, n) * scale), static_cast<S*>(run.out) + i, n);
+  });
+}
+
+// Rows of the table, in the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
+#define FLOATS(K) \
+  {nullptr, nullptr, nullptr, nullptr, nullptr, K(Half, float), K(float, float), K(double, double), nullptr, K(BFloat16, float)}
+#define ROWS(S, C) cross_entropy_rows<S, C>
+#define COLUMNS(S, C) cross_entropy_columns<S, C>
+#define BACKWARD_ROWS(S, C) cross_entropy_backward_rows<S, C>
+#define BACKWARD_COLUMNS(S, C) cross_entropy_backward_columns<S, C>
+#define PICK(S, C) pick<S, C>
+#define PICK_BACKWARD(S, C) pick_backward<S, C>
+#define MSE_SUM(S, C) element_sum<MeanSquared<C>, S, C>
+#define MSE_EACH(S, C) element_each<MeanSquared<C>, S, C>
+#define MSE_BACKWARD(S, C) element_backward<MeanSquared<C>, S, C>
+#define BCE_SUM(S, C) element_sum<BinaryCrossEntropy<C>, S, C>
+#define BCE_EACH(S, C) element_each<BinaryCrossEntropy<C>, S, C>
+#define BCE_BACKWARD(S, C) element_backward<BinaryCrossEntropy<C>, S, C>
+
+}  // namespace
+
+extern const LossKernels loss_kernels;
+const LossKernels loss_kernels = {
+    {FLOATS(ROWS), FLOATS(COLUMNS)},
+    {FLOATS(BACKWARD_ROWS), FLOATS(BACKWARD_COLUMNS)},
+    FLOATS(PICK),
+    FLOATS(PICK_BACKWARD),
+    {FLOATS(MSE_SUM), FLOATS(BCE_SUM)},
+    {FLOATS(MSE_EACH), FLOATS(BCE_EACH)},
+    {FLOATS(MSE_BACKWARD), FLOATS(BCE_BACKWARD)},
+};
+
+}  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -1,0 +1,87 @@
+#include "cpu/kernels/scan.h"
+
+#include "cpu/kernels/vec_math.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+struct Sum {
+  static constexpr bool linear = false;
+  template <class V>
+  static TENSOROPS_INLINE V combine(V h, V x) { return h + x; }
+  template <class A>
+  static constexpr A identity = 0;
+};
+struct Prod {
+  static constexpr bool linear = false;
+  template <class V>
+  static TENSOROPS_INLINE V combine(V h, V x) { return h * x; }
+  template <class A>
+  static constexpr A identity = 1;
+};
+struct Linear {
+  static constexpr bool linear = true;
+};
+
+// Lanes moved up by `by`; the lowest ones are filled from the lowest lanes of `fill`.
+template <int by, class A>
+TENSOROPS_INLINE Vec<A> shift_up(Vec<A> x, Vec<A> fill) {
+  typename Native<int64_t>::type index;
+  for (int i = 0; i < Vec<A>::size; ++i) index[i] = i < by ? Vec<A>::size + i : i - by;
+  return Vec<A>(__builtin_shuffle(x.v, fill.v, index));
+}
+template <class A>
+TENSOROPS_INLINE Vec<A> last_everywhere(Vec<A> x) {
+  const typename Native<int64_t>::type index = typename Native<int64_t>::type{} + (Vec<A>::size - 1);
+  return Vec<A>(__builtin_shuffle(x.v, index));
+}
+
+template <class S, class A>
+void run(void* data, [[maybe_unused]] const void* coefficient, int64_t n, void* state) {
+  A* x = static_cast<A*>(data);
+  A h = *static_cast<A*>(state);
+  int64_t i = 0;
+  if constexpr (S::linear) {
+    const A* a = static_cast<const A*>(coefficient);
+    for (; i < n; ++i) x[i] = h = x[i] + a[i] * h;
+  } else {
+    // A prefix within the register by doubling steps, then the carry: one dependent operation per register.
+    const Vec<A> identity(S::template identity<A>);
+    Vec<A> carry(h);
+    for (; i + Vec<A>::size <= n; i += Vec<A>::size) {
+      Vec<A> v = Vec<A>::load(x + i);
+      v = S::combine(shift_up<1>(v, identity), v);
+      if constexpr (Vec<A>::size > 2) v = S::combine(shift_up<2>(v, identity), v);
+      if constexpr (Vec<A>::size > 4) v = S::combine(shift_up<4>(v, identity), v);
+      const Vec<A> total = last_everywhere(v);
+      S::combine(carry, v).store(x + i);
+      carry = S::combine(carry, total);
+    }
+    A lanes[Vec<A>::size];
+    carry.store(lanes);
+    h = lanes[0];
+    for (; i < n; ++i) x[i] = h = S::combine(h, x[i]);
+  }
+  *static_cast<A*>(state) = h;
+}
+
+template <class S, class A>
+void step(const void* data, [[maybe_unused]] const void* coefficient, int64_t n, void* state) {
+  const A* __restrict x = static_cast<const A*>(data);
+  [[maybe_unused]] const A* __restrict a = static_cast<const A*>(coefficient);
+  A* __restrict h = static_cast<A*>(state);
+  for (int64_t i = 0; i < n; ++i) {
+    if constexpr (S::linear) h[i] = x[i] + a[i] * h[i];
+    else h[i] = S::combine(h[i], x[i]);
+  }
+}
+
+}  // namespace
+
+extern const ScanKernels scan_kernels;
+const ScanKernels scan_kernels = {
+    {{run<Sum, double>, run<Sum, int64_t>}, {run<Prod, double>, run<Prod, int64_t>}, {run<Linear, double>, run<Linear, int64_t>}},
+    {{step<Sum, double>, step<Sum, int64_t>}, {step<Prod, double>, step<Prod, int64_t>}, {step<Linear, double>, step<Linear, int64_t>}},
+};
+
+}  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -1,0 +1,26 @@
+// Inner kernels of softmax and log_softmax and their gradients, in f32 or f64.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/capability.h"
+
+namespace tensorops::cpu {
+
+enum class Softmax : int { softmax, log_softmax, softmax_backward, log_softmax_backward, count_ };
+
+// n elements of one line. Forward: y from x. Backward: y from the incoming gradient x and the forward's result r.
+// y may be x.
+using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n);
+// `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles.
+using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const void* r, int64_t r_stride, void* y,
+                                      int64_t y_stride, int64_t rows, int64_t columns, double* scratch);
+
+struct SoftmaxKernels {
+  SoftmaxRunKernel run[static_cast<int>(Softmax::count_)][2];  // f32, f64
+  SoftmaxColumnsKernel columns[static_cast<int>(Softmax::count_)][2];
+};
+
+TENSOROPS_DECLARE_KERNELS(SoftmaxKernels, softmax_kernels)
+
+}  // namespace tensorops::cpu

@@ -1,0 +1,180 @@
+// Softmax on the CPU: lines one by one where they are contiguous, else many side by side; other dtypes and strides are staged
+// in cache.
+#include "ops/softmax.h"
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/WrapDimUtils.h>
+#include <ATen/native/Resize.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "cpu/kernels/softmax.h"
+#include "cpu/lines.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+
+namespace tensorops::cpu {
+namespace {
+
+constexpr int64_t kShortLine = 64;    // shorter lines are computed many side by side
+constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
+constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kCost = 8;          // of an element, next to an addition
+
+class Lineup {
+ public:
+  Lineup(Softmax op, const at::Tensor& x, const at::Tensor& result, const at::Tensor& y, int64_t dim)
+      : lines_({&x, &result, &y}, dim),
+        backward_(op == Softmax::softmax_backward || op == Softmax::log_softmax_backward),
+        compute_(y.scalar_type() == c10::kDouble ? Compute::f64 : Compute::f32),
+        width_(compute_ == Compute::f64 ? 8 : 4) {
+    const SoftmaxKernels& kernels = TENSOROPS_KERNELS(softmax_kernels);
+    const int type = compute_ == Compute::f32 ? 0 : 1;
+    run_ = kernels.run[static_cast<int>(op)][type];
+    columns_ = kernels.columns[static_cast<int>(op)][type];
+    for (int k = 0; k < 2; ++k) load_[k] = loader(lines_.operands[k].dtype, compute_);
+    store_ = storer(compute_, lines_.operands[2].dtype);
+  }
+
+  void run() const {
+    const bool direct = contiguous(0) && contiguous(1) && contiguous(2) && lines_.axes[0].size >= 16;
+    const bool across = lines_.count > 1 && (!lines_.contiguous_lines() || lines_.length < kShortLine) &&
+                        (direct || lines_.length <= kTile / 16);
+    if (across) compute_side_by_side(direct);
+    else compute_one_by_one();
+  }
+
+ private:
+  bool native(int k) const { return is_compute_type(lines_.operands[k].dtype, compute_) || (k == 1 && !backward_); }
+  // Whether neighbouring lines lie next to each other, element by element.
+  bool contiguous(int k) const {
+    return native(k) && !lines_.axes.empty() && (lines_.axes[0].stride[k] == width_ || (k == 1 && !backward_));
+  }
+
+  void compute_one_by_one() const {
+    const int64_t n = lines_.length;
+    bool staged[3];
+    for (int k = 0; k < 3; ++k) staged[k] = !native(k) || (n > 1 && lines_.operands[k].step != width_ && !(k == 1 && !backward_));
+    parallel(lines_.count, n * kCost, [&](int64_t begin, int64_t end) {
+      std::vector<char> buffers[2];
+      if (staged[0] || staged[2]) buffers[0].resize(n * width_);
+      if (staged[1]) buffers[1].resize(n * width_);
+      for_pieces(lines_.axes, begin, end, [&](const int64_t (&offset)[3], int64_t count) {
+        for (int64_t i = 0; i < count; ++i) {
+          char* at[3];
+          for (int k = 0; k < 3; ++k) at[k] = lines_.operands[k].data + offset[k] + i * inner_stride(lines_.axes, k);
+          const void* in[2] = {at[0], at[1]};
+          for (int k = 0; k < 2; ++k) {
+            if (!staged[k]) continue;
+            load_[k](at[k], lines_.operands[k].step, buffers[k].data(), n);
+            in[k] = buffers[k].data();
+          }
+          void* out = staged[2] ? buffers[0].data() : at[2];
+          run_(in[0], in[1], out, n);
+          if (staged[2]) store_(out, at[2], lines_.operands[2].step, n);
+        }
+      });
+    });
+  }
+
+  void compute_side_by_side(bool direct) const {
+    const int64_t n = lines_.length;
+    const int64_t run = direct ? lines_.axes[0].size : lines_.count;
+    // Wide enough for whole cache lines, narrow enough for the cache and for several threads; by size alone.
+    const int64_t limit = std::clamp<int64_t>(std::min(kTile / n, run / 4) / 16 * 16, 16, kMaxColumns);
+    const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
+    parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
+      std::vector<double> scratch(3 * width);
+      std::vector<char> tiles[2];
+      if (!direct) {
+        tiles[0].resize(n * width * width_);
+        if (backward_) tiles[1].resize(n * width * width_);
+      }
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const int64_t first = panel / per_run * run + panel % per_run * width;
+        const int64_t m = std::min(width, run - panel % per_run * width);
+        if (direct) {
+          for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t) {
+            columns_(lines_.operands[0].data + offset[0], lines_.operands[0].step / width_, lines_.operands[1].data + offset[1],
+                     lines_.operands[1].step / width_, lines_.operands[2].data + offset[2], lines_.operands[2].step / width_, n, m,
+                     scratch.data());
+          });
+          continue;
+        }
+        const auto each = [&](int k, char* tile, auto move) {
+          for (int64_t row = 0; row < n; ++row) {
+            char* at = tile + row * m * width_;
+            for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t count) {
+              move(lines_.operands[k].data + offset[k] + row * lines_.operands[k].step, inner_stride(lines_.axes, k), at, count);
+              at += count * width_;
+            });
+          }
+        };
+        for (int k = 0; k < (backward_ ? 2 : 1); ++k)
+          each(k, tiles[k].data(), [&](const char* from, int64_t stride, char* to, int64_t count) { load_[k](from, stride, to, count); });
+        columns_(tiles[0].data(), m, tiles[1].data(), m, tiles[0].data(), m, n, m, scratch.data());
+        each(2, tiles[0].data(), [&](char* to, int64_t stride, char* from, int64_t count) { store_(from, to, stride, count); });
+      }
+    });
+  }
+
+  Lines<3> lines_;
+  const bool backward_;
+  const Compute compute_;
+  const int64_t width_;
+  SoftmaxRunKernel run_;
+  SoftmaxColumnsKernel columns_;
+  LoadKernel load_[2];
+  StoreKernel store_;
+};
+
+using at::Tensor;
+using Dtype = std::optional<c10::ScalarType>;
+
+void compute_into(Softmax op, const Tensor& x, const Tensor& result, const Tensor& y, int64_t dim) {
+  if (y.numel() > 0) Lineup(op, x, result, y, dim).run();
+}
+
+template <Softmax op, const auto& row>
+Tensor forward(const Tensor& input, int64_t dim, Dtype dtype) {
+  dim = at::maybe_wrap_dim(dim, input.dim());
+  const Tensor result = empty(input.sizes(), softmax_dtype(row.name(), input, dtype));
+  compute_into(op, input, input, result, dim);
+  return result;
+}
+
+template <Softmax op, const auto& row>
+Tensor& out_variant(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
+  dim = at::maybe_wrap_dim(dim, input.dim());
+  const auto type = softmax_dtype(row.name(), input, dtype);
+  TORCH_CHECK(type == out.scalar_type(), "Expected out tensor to have dtype ", type, ", but got ", out.scalar_type(), " instead");
+  at::native::resize_output(out, input.sizes());
+  at::assert_no_internal_overlap(out);
+  at::assert_no_partial_overlap(out, input);
+  if (out.is_alias_of(input)) out.copy_(forward<op, row>(input, dim, dtype));
+  else compute_into(op, input, input, out, dim);
+  return out;
+}
+
+template <Softmax op>
+Tensor backward(const Tensor& grad, const Tensor& output, int64_t dim) {
+  TORCH_CHECK(grad.sizes() == output.sizes(), "softmax backward: shapes ", grad.sizes(), " and ", output.sizes(), " of grad and output differ");
+  dim = at::maybe_wrap_dim(dim, output.dim());
+  const Tensor result = empty(output.sizes(), grad.scalar_type());
+  compute_into(op, grad, output, result, dim);
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
+  library.impl("softmax", forward<Softmax::softmax, ops::softmax>);
+  library.impl("log_softmax", forward<Softmax::log_softmax, ops::log_softmax>);
+  library.impl("softmax.out", out_variant<Softmax::softmax, ops::softmax>);
+  library.impl("log_softmax.out", out_variant<Softmax::log_softmax, ops::log_softmax>);
+  library.impl("_softmax_backward", backward<Softmax::softmax_backward>);
+  library.impl("_log_softmax_backward", backward<Softmax::log_softmax_backward>);
+}
+
+}  // namespace tensorops::cpu

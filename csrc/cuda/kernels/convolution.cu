@@ -1,0 +1,351 @@
+// Convolution as a matrix product whose operands are fetched element by element from where they lie (implicit GEMM), and
+// a direct form for groups with few channels, depthwise among them, whose product would leave a tile almost empty.
+#include "cuda/kernels/convolution.h"
+
+#include "cuda/kernels/gemm_tile.h"
+
+namespace tensorops::cuda {
+namespace {
+
+// Up to this many channels of a group on the narrow side, the direct kernels run.
+constexpr int64_t kFewChannels = 4;
+
+// Quotient and remainder by a number known on the host: by multiplication while 32 bits suffice.
+struct Split {
+  int64_t divisor;
+  Divider divider;
+  bool wide;
+  Split(int64_t d, bool is_wide) : divisor(d), divider(is_wide ? 1u : static_cast<uint32_t>(d)), wide(is_wide) {}
+  // Returns n / divisor and leaves the remainder in n.
+  TENSOROPS_DEVICE int64_t operator()(int64_t& n) const {
+    if (wide) {
+      const int64_t quotient = n / divisor;
+      n -= quotient * divisor;
+      return quotient;
+    }
+    uint32_t rest = static_cast<uint32_t>(n);
+    const uint32_t quotient = divider.divide_leaving(rest);
+    n = rest;
+    return quotient;
+  }
+};
+
+// A position in the batch of images, and a tap of the kernel with its channel.
+struct Pixel {
+  int64_t image, row, column;
+};
+struct Tap {
+  int64_t channel, row, column;
+};
+
+struct PixelIndex {
+  Split columns, rows;
+  TENSOROPS_DEVICE Pixel operator()(int64_t i) const {
+    const int64_t above = columns(i);
+    int64_t row = above;
+    const int64_t image = rows(row);
+    return {image, row, i};
+  }
+};
+struct TapIndex {
+  Split kernel_columns, kernel_rows, channels;
+  bool channels_fast;
+  TENSOROPS_DEVICE Tap operator()(int64_t k) const {
+    Tap tap;
+    if (channels_fast) {
+      int64_t rest = channels(k);
+      tap.channel = k;
+      tap.row = kernel_columns(rest);
+      tap.column = rest;
+    } else {
+      int64_t rest = kernel_columns(k);
+      tap.column = k;
+      tap.channel = kernel_rows(rest);
+      tap.row = rest;
+    }
+    return tap;
+  }
+};
+
+struct Geometry {
+  int64_t stride[2], padding[2], dilation[2];
+};
+
+// The element that output pixel `at` sees through `tap`: an input pixel, or padding.
+TENSOROPS_DEVICE bool seen_by(const Geometry& g, const Pixel& at, const Tap& tap, const int64_t (&size)[2], int64_t& row,
+                              int64_t& column) {
+  row = at.row * g.stride[0] - g.padding[0] + tap.row * g.dilation[0];
+  column = at.column * g.stride[1] - g.padding[1] + tap.column * g.dilation[1];
+  return row >= 0 && row < size[0] && column >= 0 && column < size[1];
+}
+// The output pixel that sees input pixel `at` through `tap`, if there is one.
+TENSOROPS_DEVICE bool seeing(const Geometry& g, const Pixel& at, const Tap& tap, const int64_t (&size)[2], int64_t& row,
+                             int64_t& column) {
+  const int64_t down = at.row + g.padding[0] - tap.row * g.dilation[0];
+  const int64_t across = at.column + g.padding[1] - tap.column * g.dilation[1];
+  if (down < 0 || across < 0 || down % g.stride[0] != 0 || across % g.stride[1] != 0) return false;
+  row = down / g.stride[0];
+  column = across / g.stride[1];
+  return row < size[0] && column < size[1];
+}
+
+template <class T>
+struct Image {
+  T* data;
+  int64_t stride[4];
+  int64_t size[2];
+  int64_t channels;  // per group
+  TENSOROPS_DEVICE T* at(int64_t image, int64_t group, int64_t channel, int64_t row, int64_t column) const {
+    return data + image * stride[0] + (group * channels + channel) * stride[1] + row * stride[2] + column * stride[3];
+  }
+};
+
+// A of the forward product and of the input gradient: pixels by taps.
+template <class T, bool Transposed>
+struct PatchSource {
+  Image<const T> image;
+  Geometry geometry;
+  PixelIndex pixels;
+  TapIndex taps;
+  bool k_fast;
+  int64_t group = 0;
+
+  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  TENSOROPS_DEVICE T at(int64_t i, int64_t k) const {
+    const Pixel pixel = pixels(i);
+    const Tap tap = taps(k);
+    int64_t row, column;
+    const bool inside = Transposed ? seeing(geometry, pixel, tap, image.size, row, column)
+                                   : seen_by(geometry, pixel, tap, image.size, row, column);
+    return inside ? *image.at(pixel.image, group, tap.channel, row, column) : store_as<T>(0.0f);
+  }
+};
+
+// B of both: a packed matrix per group, one row of k per column of the product.
+template <class T>
+struct PackedSource {
+  const T* data;
+  int64_t columns, k;
+  bool k_fast = true;
+  int64_t offset = 0;
+  TENSOROPS_DEVICE void batch(int64_t g) { offset = g * columns * k; }
+  TENSOROPS_DEVICE T at(int64_t j, int64_t at_k) const { return data[offset + j * k + at_k]; }
+};
+
+template <class T>
+struct ImageEpilogue {
+  Image<T> image;
+  PixelIndex pixels;
+  const T* bias;
+  int64_t group = 0;
+  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  template <class Accumulator>
+  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
+    if (bias != nullptr) value += load_as<Accumulator>(bias[group * image.channels + j]);
+    const Pixel pixel = pixels(i);
+    *image.at(pixel.image, group, j, pixel.row, pixel.column) = store_as<T>(value);
+  }
+};
+
+// Weight gradient: A is output channels by output pixels, B input channels and kernel by output pixels.
+template <class T>
+struct GradSource {
+  Image<const T> image;
+  PixelIndex pixels;
+  bool k_fast;
+  int64_t group = 0;
+  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  TENSOROPS_DEVICE T at(int64_t i, int64_t k) const {
+    const Pixel pixel = pixels(k);
+    return *image.at(pixel.image, group, i, pixel.row, pixel.column);
+  }
+};
+template <class T>
+struct InputSource {
+  PatchSource<T, false> patches;
+  bool k_fast;
+  TENSOROPS_DEVICE void batch(int64_t g) { patches.batch(g); }
+  TENSOROPS_DEVICE T at(int64_t j, int64_t k) const { return patches.at(k, j); }
+};
+template <class Accumulator>
+struct PartialEpilogue {
+  Accumulator* partial;
+  int64_t rows, columns, groups;
+  int64_t group = 0;
+  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
+    partial[((blockIdx.z * groups + group) * rows + i) * columns + j] = value;
+  }
+};
+
+// Adds the parts of a split sum, first to last.
+template <class T, class Accumulator>
+__global__ void __launch_bounds__(kThreads) sum_parts_kernel(const Accumulator* partial, T* out, int64_t n, int64_t parts) {
+  for (int64_t i = blockIdx.x * int64_t(kThreads) + threadIdx.x; i < n; i += gridDim.x * int64_t(kThreads)) {
+    Accumulator sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += partial[part * n + i];
+    out[i] = store_as<T>(sum);
+  }
+}
+
+// ---- few channels: one thread per result ---------------------------------------------------------------------------
+
+template <class T, class Accumulator, bool Transposed>
+__global__ void __launch_bounds__(kThreads)
+    direct_kernel(PatchSource<T, Transposed> patches, PackedSource<T> weight, ImageEpilogue<T> epilogue,
+                  int64_t pixels, int64_t groups, int64_t columns, int64_t k) {
+  const int64_t total = pixels * groups * columns;
+  for (int64_t index = blockIdx.x * int64_t(kThreads) + threadIdx.x; index < total; index += gridDim.x * int64_t(kThreads)) {
+    const int64_t pixel = index % pixels, channel = index / pixels, group = channel / columns, j = channel % columns;
+    patches.batch(group);
+    weight.batch(group);
+    epilogue.batch(group);
+    Accumulator sum = 0;
+    for (int64_t at = 0; at < k; ++at)
+      sum += load_as<Accumulator>(patches.at(pixel, at)) * load_as<Accumulator>(weight.at(j, at));
+    epilogue(pixel, j, sum);
+  }
+}
+
+// One block per element of the weight.
+template <class T, class Accumulator>
+__global__ void __launch_bounds__(kThreads)
+    direct_weight_kernel(GradSource<T> grad, InputSource<T> input, T* out, int64_t groups, int64_t rows,
+                         int64_t columns, int64_t pixels) {
+  for (int64_t index = blockIdx.x; index < groups * rows * columns; index += gridDim.x) {
+    const int64_t j = index % columns, i = index / columns % rows, group = index / columns / rows;
+    grad.batch(group);
+    input.batch(group);
+    Accumulator sum = 0;
+    for (int64_t pixel = threadIdx.x; pixel < pixels; pixel += kThreads)
+      sum += load_as<Accumulator>(grad.at(i, pixel)) * load_as<Accumulator>(input.at(j, pixel));
+    sum = block_reduce<kThreads>(sum, Accumulator(0), [](Accumulator a, Accumulator b) { return a + b; });
+    if (threadIdx.x == 0) out[index] = store_as<T>(sum);
+  }
+}
+
+// ---- choice ----------------------------------------------------------------------------------------------------------
+
+Geometry geometry_of(const ConvProblem& p) {
+  return {{p.stride[0], p.stride[1]}, {p.padding[0], p.padding[1]}, {p.dilation[0], p.dilation[1]}};
+}
+template <class T>
+Image<T> image_of(const ConvTensor& t, const int64_t (&size)[2], int64_t channels) {
+  return {static_cast<T*>(const_cast<void*>(t.data)),
+          {t.stride[0], t.stride[1], t.stride[2], t.stride[3]},
+          {size[0], size[1]},
+          channels};
+}
+int64_t taps(const ConvProblem& p, int64_t channels) { return channels * p.kernel[0] * p.kernel[1]; }
+int64_t pixels_of(const ConvProblem& p, const int64_t (&size)[2]) { return p.batch * size[0] * size[1]; }
+
+// Whether indices of pixels or taps need 64 bits.
+bool is_wide(const ConvProblem& p) {
+  constexpr int64_t most = 0x7fffffff;
+  return pixels_of(p, p.in_size) > most || pixels_of(p, p.out_size) > most || taps(p, p.in_channels) > most ||
+         taps(p, p.out_channels) > most;
+}
+PixelIndex pixel_index(const ConvProblem& p, const int64_t (&size)[2]) {
+  return {Split(size[1], is_wide(p)), Split(size[0], is_wide(p))};
+}
+TapIndex tap_index(const ConvProblem& p, int64_t channels, bool channels_fast) {
+  return {Split(p.kernel[1], is_wide(p)), Split(p.kernel[0], is_wide(p)), Split(channels, is_wide(p)), channels_fast};
+}
+
+// Calls f with the storage type and its tile.
+template <class F>
+void with_type(const ConvProblem& p, F f) {
+  struct F32 { using Tile = Simt<float, 128, 128, 8, 8, 8>; };
+  struct F64 { using Tile = Simt<double, 64, 64, 16, 4, 4>; };
+  struct TF { using Tile = TensorCore<TF32>; };
+  struct F16 { using Tile = TensorCore<Half>; };
+  struct BF16 { using Tile = TensorCore<BFloat16>; };
+  switch (p.dtype) {
+    case DType::f32: return p.allow_tf32 ? f(float{}, TF{}) : f(float{}, F32{});
+    case DType::f64: return f(double{}, F64{});
+    case DType::f16: return f(Half{}, F16{});
+    case DType::bf16: return f(BFloat16{}, BF16{});
+    default: return;
+  }
+}
+
+// The product of patches and packed weights: forward, or the gradient of the input.
+template <bool Transposed>
+void launch_patches(const ConvProblem& p, const ConvTensor& from, const int64_t (&from_size)[2], int64_t from_channels,
+                    const void* weight, const void* bias, const ConvTensor& to, const int64_t (&to_size)[2],
+                    int64_t to_channels, cudaStream_t stream) {
+  const int64_t m = pixels_of(p, to_size), k = taps(p, from_channels);
+  if (m == 0 || to_channels == 0) return;
+  with_type(p, [&](auto type, auto tile) {
+    using T = decltype(type);
+    using Tile = typename decltype(tile)::Tile;
+    const PatchSource<T, Transposed> patches{image_of<const T>(from, from_size, from_channels), geometry_of(p),
+                                                    pixel_index(p, to_size),
+                                                    tap_index(p, from_channels, p.channels_fast), p.channels_fast};
+    const PackedSource<T> packed{static_cast<const T*>(weight), to_channels, k};
+    const ImageEpilogue<T> epilogue{image_of<T>(to, to_size, to_channels), pixel_index(p, to_size),
+                                           static_cast<const T*>(bias)};
+    if (to_channels <= kFewChannels) {
+      const unsigned blocks = blocks_for(m * p.groups * to_channels, kThreads);
+      direct_kernel<T, typename Tile::Accumulator, Transposed>
+          <<<blocks, kThreads, 0, stream>>>(patches, packed, epilogue, m, p.groups, to_channels, k);
+    } else {
+      launch_gemm<Tile>(patches, packed, epilogue, {m, to_channels, k, p.groups, k}, stream);
+    }
+  });
+}
+
+// Positions summed by one part of the weight gradient.
+constexpr int64_t kPixelsPerPart = 4096;
+
+bool is_direct_weight(const ConvProblem& p) { return p.out_channels <= kFewChannels && p.in_channels <= kFewChannels; }
+
+}  // namespace
+
+void launch_conv_forward(const ConvProblem& p, const ConvTensor& input, const void* weight, const void* bias,
+                         const ConvTensor& output, cudaStream_t stream) {
+  launch_patches<false>(p, input, p.in_size, p.in_channels, weight, bias, output, p.out_size, p.out_channels, stream);
+}
+
+void launch_conv_input_gradient(const ConvProblem& p, const ConvTensor& grad, const void* weight,
+                                const ConvTensor& input_gradient, cudaStream_t stream) {
+  launch_patches<true>(p, grad, p.out_size, p.out_channels, weight, nullptr, input_gradient, p.in_size, p.in_channels,
+                       stream);
+}
+
+int64_t conv_weight_splits(const ConvProblem& p) {
+  const int64_t pixels = pixels_of(p, p.out_size);
+  if (is_direct_weight(p) || pixels == 0) return 1;
+  const int64_t parts = ceil_div(pixels, kPixelsPerPart) < 256 ? ceil_div(pixels, kPixelsPerPart) : 256;
+  return ceil_div(pixels, ceil_div(pixels, parts));  // the last of evenly cut parts may have come to nothing
+}
+
+void launch_conv_weight_gradient(const ConvProblem& p, const ConvTensor& grad, const ConvTensor& input, void* partial,
+                                 void* weight_gradient, cudaStream_t stream) {
+  const int64_t pixels = pixels_of(p, p.out_size), rows = p.out_channels, columns = taps(p, p.in_channels);
+  if (rows == 0 || columns == 0) return;
+  with_type(p, [&](auto type, auto tile) {
+    using T = decltype(type);
+    using Tile = typename decltype(tile)::Tile;
+    using Accumulator = typename Tile::Accumulator;
+    const GradSource<T> grads{image_of<const T>(grad, p.out_size, p.out_channels), pixel_index(p, p.out_size),
+                                     !p.channels_fast};
+    const InputSource<T> inputs{{image_of<const T>(input, p.in_size, p.in_channels), geometry_of(p),
+                                        pixel_index(p, p.out_size), tap_index(p, p.in_channels, false), false},
+                                       !p.channels_fast};
+    T* const out = static_cast<T*>(weight_gradient);
+    if (is_direct_weight(p)) {
+      direct_weight_kernel<T, Accumulator><<<blocks_for(p.groups * rows * columns, 1), kThreads, 0, stream>>>(
+          grads, inputs, out, p.groups, rows, columns, pixels);
+      return;
+    }
+    const int64_t parts = conv_weight_splits(p);
+    auto* const sums = static_cast<Accumulator*>(partial);
+    launch_gemm<Tile>(grads, inputs, PartialEpilogue<Accumulator>{sums, rows, columns, p.groups},
+                      {rows, columns, pixels, p.groups, pixels == 0 ? 1 : ceil_div(pixels, parts)}, stream);
+    const int64_t n = p.groups * rows * columns;
+    sum_parts_kernel<T, Accumulator><<<blocks_for(n, kThreads), kThreads, 0, stream>>>(sums, out, n, parts);
+  });
+}
+
+}  // namespace tensorops::cuda

@@ -1,0 +1,63 @@
+#include "ops/scan.h"
+
+#include <ATen/WrapDimUtils.h>
+#include <ATen/native/Resize.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+namespace tensorops {
+namespace ops {
+
+Tensor shift(const Tensor& t, int64_t dim, double fill) {
+  dim = at::maybe_wrap_dim(dim, t.dim());
+  if (t.sym_size(dim) == 0) return t;
+  std::vector<c10::SymInt> padding(2 * (t.dim() - dim), 0);
+  padding[2 * (t.dim() - 1 - dim)] = 1;
+  return at::constant_pad_nd_symint(t.narrow_symint(dim, 0, t.sym_size(dim) - 1), padding, fill);
+}
+
+Tensor pad_last(const Tensor& t, const c10::SymInt& n) { return at::constant_pad_nd_symint(t, {n, 0}, 0); }
+
+}  // namespace ops
+
+TORCH_LIBRARY_FRAGMENT(tensorops, library) {
+  const auto define = [&](const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); };
+  for (const std::string name : {"cumsum", "cumprod"}) {
+    define(name + "(Tensor input, int dim, *, ScalarType? dtype=None) -> Tensor");
+    define(name + ".out(Tensor input, int dim, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)");
+  }
+  define("_reverse_cumsum(Tensor input, int dim) -> Tensor");
+  define("_linear_scan(Tensor input, Tensor coefficient, int dim, bool reverse) -> Tensor");
+}
+
+namespace {
+
+using at::Tensor;
+using Dtype = std::optional<c10::ScalarType>;
+
+Tensor like(const Tensor& input, int64_t dim, Dtype dtype) {
+  at::maybe_wrap_dim(dim, input.dim());
+  return at::empty_symint(input.sym_sizes(), input.options().dtype(scan_dtype(input, dtype)));
+}
+Tensor& resized(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
+  at::maybe_wrap_dim(dim, input.dim());
+  TORCH_CHECK(!dtype || *dtype == out.scalar_type(), "Expected out tensor to have dtype ", *dtype, ", but got ", out.scalar_type(), " instead");
+  at::native::resize_output_symint(out, input.sym_sizes());
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
+  library.impl("cumsum", like);
+  library.impl("cumprod", like);
+  library.impl("cumsum.out", resized);
+  library.impl("cumprod.out", resized);
+  library.impl("_reverse_cumsum", [](const Tensor& input, int64_t dim) { return like(input, dim, input.scalar_type()); });
+  library.impl("_linear_scan", [](const Tensor& input, const Tensor&, int64_t dim, bool) {
+    return like(input, dim, input.scalar_type());
+  });
+}
+
+}  // namespace tensorops

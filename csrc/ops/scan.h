@@ -1,0 +1,36 @@
+// Scans along a dimension: cumsum, cumprod, and the linear recurrence that cumprod's and prod's derivatives are.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "ops/handle.h"
+
+namespace tensorops {
+
+// What a scan's result is: integers and bool add up in int64.
+inline c10::ScalarType scan_dtype(const at::Tensor& input, std::optional<c10::ScalarType> dtype) {
+  if (dtype) return *dtype;
+  return c10::isIntegralType(input.scalar_type(), /*includeBool=*/true) ? c10::kLong : input.scalar_type();
+}
+
+namespace ops {
+
+using at::Tensor;
+
+inline const Op<Tensor(const Tensor&, int64_t, std::optional<c10::ScalarType>)> cumsum{"cumsum"}, cumprod{"cumprod"};
+inline const Op<Tensor&(const Tensor&, int64_t, std::optional<c10::ScalarType>, Tensor&)> cumsum_out{"cumsum", "out"},
+    cumprod_out{"cumprod", "out"};
+// Sums from the end.
+inline const Op<Tensor(const Tensor&, int64_t)> reverse_cumsum{"_reverse_cumsum"};
+// h_k = x_k + c_k * h_{k-1}, and in reverse h_k = x_k + c_{k+1} * h_{k+1}: c_k belongs to the edge between k-1 and k.
+inline const Op<Tensor(const Tensor&, const Tensor&, int64_t, bool)> linear_scan{"_linear_scan"};
+
+// Elements moved one place up along dim, the last one dropped, `fill` put in front.
+Tensor shift(const Tensor& t, int64_t dim, double fill);
+// n zeros put in front along the last dimension.
+Tensor pad_last(const Tensor& t, const c10::SymInt& n);
+
+}  // namespace ops
+}  // namespace tensorops

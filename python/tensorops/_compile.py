@@ -1,0 +1,153 @@
+"""torch.compile and torch.export: while they trace, a call of one of our C functions becomes a node of the same op.
+
+Dynamo cannot look into a C function; `substitute_in_graph` tells it to trace a Python stand-in. An eager call still
+runs the C function itself. Importing Dynamo takes longer than importing tensorops, so the stand-ins are registered when
+it is first imported, by torch.compile or torch.export.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from . import _C, _fallback
+
+_DYNAMO = "torch._dynamo"
+
+
+# What torch's argument parser takes in the place of its own names.
+NUMPY_NAMES = (
+    ("axis", "dim"),
+    ("keepdims", "keepdim"),
+    ("x", "input"),
+    ("a", "input"),
+    ("x1", "input"),
+    ("x2", "other"),
+)
+
+
+def covered(value: Any) -> bool:
+    """Whether our kernels cover an argument: require_covered of csrc/python/bind.h, in terms that Dynamo can trace."""
+    if isinstance(value, torch.Tensor):
+        return not (value.dtype.is_complex or value.is_quantized or value.is_nested) and value.layout == torch.strided
+    if isinstance(value, torch.dtype):
+        return not value.is_complex
+    return not isinstance(value, complex)
+
+
+def kind(dtype: torch.dtype) -> int:
+    """bool, integer, floating, complex: a result is cast up this ladder, never down. torch.can_cast, traceable."""
+    return 3 if dtype.is_complex else 2 if dtype.is_floating_point else 0 if dtype == torch.bool else 1
+
+
+def write(target: torch.Tensor, value: torch.Tensor, resize: bool) -> torch.Tensor:
+    """target.copy_(value), with the refusals of out= and of in-place ops."""
+    if kind(value.dtype) > kind(target.dtype):
+        raise RuntimeError(f"result type {value.dtype} can't be cast to the desired output type {target.dtype}")
+    if target.shape != value.shape:
+        if not resize:
+            raise RuntimeError(
+                f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(value.shape)}"
+            )
+        target.resize_(value.shape)
+    return target.copy_(value)
+
+
+def stand_in(name: str, torch_path: str) -> Callable[..., Any] | None:
+    """What Dynamo traces in place of the C function `name`; None where there is no op to trace."""
+    inplace = name.endswith("_")
+    functional = name[:-1] if inplace else name
+    # An in-place op or out= is its functional twin and a copy: compilers fuse those, and AOTAutograd wants no aliases.
+    op = getattr(torch.ops.tensorops, functional, None)
+    if op is None:
+        return None
+    torchs = _fallback_function(name, torch_path)
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        for numpys, torchs_own in NUMPY_NAMES:
+            if numpys in kwargs:
+                kwargs[torchs_own] = kwargs.pop(numpys)
+        for value in args:
+            if not covered(value):
+                return torchs(*args, **kwargs)
+        for value in kwargs.values():
+            if not covered(value):
+                return torchs(*args, **kwargs)
+        if inplace:
+            return write(args[0], op(*args, **kwargs), False)
+        out = kwargs.pop("out", None)
+        result = op(*args, **kwargs)
+        if out is None:
+            return result
+        if isinstance(out, torch.Tensor):
+            return write(out, result, True)
+        return tuple([write(target, value, True) for target, value in zip(out, result, strict=True)])
+
+    traced.__name__ = traced.__qualname__ = name
+    return traced
+
+
+def _fallback_function(name: str, torch_path: str) -> Callable[..., Any]:
+    try:
+        return _fallback.torch_function(name, torch_path)
+    except NotImplementedError as error:
+        message = str(error)
+
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError(message)
+
+        return refuse
+
+
+def register() -> None:
+    """Tells Dynamo of every bound function."""
+    for name, torch_path in _C.bound_functions().items():
+        traced = stand_in(name, torch_path)
+        if traced is not None:
+            torch.compiler.substitute_in_graph(getattr(_C, name), skip_signature_check=True)(traced)
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads Dynamo as its own loader does, then registers."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        register()
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds torch._dynamo once, to be told when it is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != _DYNAMO:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+def register_when_dynamo_loads() -> None:
+    """Registers now if Dynamo is loaded, else as soon as it is."""
+    if _DYNAMO in sys.modules:
+        register()
+    else:
+        sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,35 @@
+"""Turns each family's table of cases into tests; see generic.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.cases.case import Case
+from tests.harness import family_cases
+
+WANTED = {
+    "test_gradient": lambda case: case.gradient,
+    "test_gradcheck": lambda case: case.gradient and case.smooth and not case.large and torch.float64 in case.dtypes,
+    "test_reproducible": lambda case: case.large,
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per row (`case`), per op (`op_cases`) or per family (`family_rows`), by the test's arguments."""
+    family = getattr(metafunc.module, "FAMILY", None)
+    if family is None:
+        return
+    rows = family_cases(family)
+    if "family_rows" in metafunc.fixturenames:
+        metafunc.parametrize("family_rows", [rows], ids=[family])
+    elif "op_cases" in metafunc.fixturenames:
+        ops: dict[str, list[Case]] = {}
+        for case in rows:
+            if not case.large:
+                ops.setdefault(case.op, []).append(case)
+        metafunc.parametrize("op_cases", list(ops.values()), ids=list(ops))
+    elif "case" in metafunc.fixturenames:
+        wanted = WANTED.get(metafunc.function.__name__, lambda case: not case.large)
+        chosen = [case for case in rows if wanted(case)]
+        metafunc.parametrize("case", chosen, ids=[case.name for case in chosen])

@@ -1,0 +1,352 @@
+"""What is asked of every case of every family. A family's test module names its FAMILY and imports these tests; conftest
+makes one test per row and dtype, or per row, or per op."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from tests.cases.case import Case
+from tests.harness import (
+    assert_all_accurate,
+    assert_equal,
+    assert_same_kind,
+    cotangents,
+    draw,
+    errors,
+    gradients,
+    inplace_twins,
+    layout_variants,
+    map_tensors,
+    ours,
+    reference,
+    same_layout,
+    tensors_of,
+    theirs,
+    threads,
+    with_gradients,
+)
+
+
+# Set where the whole table would take too long, as under another instruction set: only f32 and bf16.
+FEW_DTYPES = os.environ.get("TENSOROPS_TEST_FEW_DTYPES") == "1"
+
+
+def tested_dtypes(case: Case) -> list[torch.dtype]:
+    """Large rows are about threads, not dtypes: one is enough."""
+    some = [d for d in case.dtypes if d in (torch.float32, torch.bfloat16)] if FEW_DTYPES or case.large else []
+    return list(some[:1] if case.large and some else some or case.dtypes)
+
+
+def representative(case: Case) -> torch.dtype:
+    """The dtype for checks that are done in one only: the first, but f32 rather than a wider or narrower float."""
+    return torch.float32 if torch.float32 in case.dtypes else case.dtypes[0]
+
+
+def borrowed_errors(case: Case, dtype: torch.dtype, compute: Callable[..., Any]) -> list[tuple[float, float]] | None:
+    """Torch's error in float64, taken to be as many units of float64's epsilon as it is of float32's in float32."""
+    if dtype != torch.float64:
+        return None
+    args, kwargs = draw(case, torch.float32)
+    narrow, exact = compute(args, kwargs), reference(compute_with(compute), args, kwargs)
+    scale = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    measured = []
+    for a, b in zip(tensors_of(narrow), tensors_of(exact), strict=True):
+        absolute, in_ulps = errors(a.detach(), b.detach()) if a.dtype == torch.float32 else (0.0, 0.5)
+        measured.append((absolute * scale, max(in_ulps, 0.5)))
+    return measured
+
+
+def compute_with(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """compute(args, kwargs) as a function of *args, **kwargs, for `reference`."""
+    return lambda *args, **kwargs: compute(args, kwargs)
+
+
+def check_forward(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict, strides: bool = True) -> None:
+    """Our result against torch's, and against float64."""
+    torchs = theirs(case.op)(*args, **kwargs)
+    result = ours(case.op)(*args, **kwargs)
+    assert_same_kind(result, torchs, strides)
+    if case.exact:
+        assert_equal(result, torchs)
+        return
+    exact = reference(theirs(case.op), args, kwargs)
+    borrowed = borrowed_errors(case, dtype, lambda a, k: theirs(case.op)(*a, **k))
+    assert_all_accurate(result, torchs, exact, ulps=case.ulps, borrowed=borrowed)
+
+
+def check_gradient(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict) -> None:
+    """Our gradients against torch's, and against float64."""
+    incoming = cotangents(theirs(case.op)(*args, **kwargs))
+    mine = gradients(ours(case.op), args, kwargs, incoming)
+    torchs = gradients(theirs(case.op), args, kwargs, incoming)
+    for a, b in zip(mine, torchs, strict=True):
+        assert_same_kind(a, b, strides=False)
+    exact = reference(lambda *a, **k: gradients(theirs(case.op), a, k, incoming), args, kwargs)
+    borrowed = borrowed_errors(case, dtype, lambda a, k: gradients(theirs(case.op), a, k, incoming))
+    assert_all_accurate(mine, torchs, exact, ulps=False, borrowed=borrowed, what="gradient")
+
+
+# --- one test per row ---------------------------------------------------------------------------------------------------
+
+
+def for_dtypes(case: Case, check: Callable[..., None], dtypes: list[torch.dtype]) -> None:
+    """Runs the check in every dtype before it fails, to tell a wrong dtype from a wrong op."""
+    failures = []
+    for dtype in dtypes:
+        try:
+            check(case, dtype, *draw(case, dtype))
+        except Exception as error:
+            failures.append((dtype, error))
+    if failures:
+        message = "\n".join(f"{dtype}: {type(error).__name__}: {error}" for dtype, error in failures)
+        raise AssertionError(f"{len(failures)} of {len(dtypes)} dtypes\n{message}") from failures[0][1]
+
+
+def test_forward(case: Case) -> None:
+    for_dtypes(case, check_forward, tested_dtypes(case))
+
+
+def test_gradient(case: Case) -> None:
+    for_dtypes(case, check_gradient, [dtype for dtype in tested_dtypes(case) if dtype.is_floating_point])
+
+
+def test_gradcheck(case: Case) -> None:
+    """First and second derivative against finite differences, for defined and undefined incoming gradients."""
+    args, kwargs = draw(case, torch.float64)
+    args, kwargs = with_gradients((args, kwargs))
+    inputs = [t for t in tensors_of((args, kwargs)) if t.requires_grad]
+    fast = sum(t.numel() for t in inputs) > 48
+
+    def function(*values: Tensor) -> Any:
+        given = iter(values)
+        call = map_tensors(lambda t: next(given) if t.requires_grad else t, (args, kwargs))
+        result = ours(case.op)(*call[0], **call[1])
+        outputs = tuple(t for t in tensors_of(result) if t.requires_grad)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=fast)
+    # A stride-0 or overlapping result of a backward cannot be perturbed; gradgradcheck draws contiguous gradients.
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=fast)
+
+
+def test_layouts(case: Case) -> None:
+    """Every tensor argument transposed, stepped, offset, expanded, channels_last: result, strides, gradients."""
+    dtype = representative(case)
+    args, kwargs = draw(case, dtype)
+    for label, new_args, new_kwargs in layout_variants(args, kwargs):
+        try:
+            check_forward(case, dtype, new_args, new_kwargs)
+            if case.gradient and dtype.is_floating_point:
+                check_gradient(case, dtype, new_args, new_kwargs)
+        except Exception as error:
+            error.add_note(f"with arguments in layout: {label}")
+            raise
+
+
+def test_reproducible(case: Case) -> None:
+    """Bit for bit the same on every run and for 1, 2 and 3 threads, gradients included."""
+    dtype = representative(case)
+    args, kwargs = draw(case, dtype)
+
+    def run() -> list[Tensor]:
+        result = tensors_of(ours(case.op)(*args, **kwargs))
+        return result + (gradients(ours(case.op), args, kwargs) if case.gradient and dtype.is_floating_point else [])
+
+    with threads(1):
+        first = run()
+    for count in (1, 2, 3):
+        with threads(count):
+            for a, b in zip(run(), first, strict=True):
+                assert bool((same_or_nan(a, b)).all()), f"differs with {count} threads"
+
+
+def same_or_nan(a: Tensor, b: Tensor) -> Tensor:
+    return (a == b) | ((a != a) & (b != b))
+
+
+OUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "empty": lambda t: torch.empty(0, dtype=t.dtype),
+    "right size": torch.empty_like,
+    "wrong size": lambda t: torch.empty(3, 1, 2, dtype=t.dtype),
+    "reversed strides": lambda t: torch.empty(t.shape[::-1], dtype=t.dtype).permute(tuple(range(t.dim()))[::-1]),
+    "stepped": lambda t: torch.empty(*t.shape, 2, dtype=t.dtype)[..., 0],
+    "wider": lambda t: torch.empty(t.shape, dtype=torch.float64),
+    "bool": lambda t: torch.empty(t.shape, dtype=torch.bool),
+    "int": lambda t: torch.empty(t.shape, dtype=torch.int32),
+}
+
+
+def test_out(case: Case) -> None:
+    """out= of the right size, of a wrong size, strided, and of other dtypes. Where torch takes it, the same; where torch
+    refuses it, the same exception, unless the result fits."""
+    dtype = representative(case)
+    args, kwargs = draw(case, dtype)
+    function, torchs = ours(case.op), theirs(case.op)
+
+    def outs(make: Callable[[Tensor], Tensor]) -> Any:
+        made = map_tensors(make, expected)
+        return made if isinstance(made, Tensor) else tuple(made)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of resizing
+        expected = torchs(*args, **kwargs)
+        try:
+            torchs(*args, **kwargs, out=outs(torch.empty_like))
+        except TypeError:
+            return  # torch has no out= here
+        plain = tensors_of(function(*args, **kwargs))
+        for label, make in OUTS.items():
+            mine, its, refused = outs(make), outs(make), None
+            try:
+                torchs(*args, **kwargs, out=its)
+            except (RuntimeError, TypeError, IndexError, ValueError) as error:
+                refused = error
+            fits = all(torch.can_cast(t.dtype, o.dtype) for t, o in zip(plain, tensors_of(mine), strict=True))
+            try:
+                result = function(*args, **kwargs, out=mine)
+            except type(refused) if refused else () as error:
+                assert type(error) is type(refused)
+                continue
+            assert refused is None or fits, f"out= {label}: torch refuses with {refused}"
+            for filled, returned, its_, value in zip(*map(tensors_of, (mine, result, its)), plain, strict=True):
+                assert returned is filled, f"out= {label}: the result is not the tensor given"
+                if refused is None:
+                    assert_same_kind(filled, its_)
+                assert_equal(filled, value.to(filled.dtype), f"out= {label}: result")
+
+
+def test_inplace(case: Case) -> None:
+    """The twin `op_`, where torch has one: value, identity, gradient; and where torch refuses, the same exception."""
+    function, torchs = inplace_twins(case.op)
+    if torchs is None:
+        return
+    assert function is not None, f"torch has {case.op}_, tensorops has not"
+    dtype = representative(case)
+    args, kwargs = draw(case, dtype)
+    if not isinstance(args[0], Tensor):
+        return
+    with torch.no_grad():
+        target, its = same_layout(args[0]), same_layout(args[0])
+        try:
+            torchs(its, *args[1:], **kwargs)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            with pytest.raises(type(error)):
+                function(target, *args[1:], **kwargs)
+            return
+        version = target._version
+        result = function(target, *args[1:], **kwargs)
+        assert result is target
+        assert target._version > version, "the version counter was not moved"
+        assert_same_kind(target, its)
+        assert_equal(target, ours(case.op)(*args, **kwargs).to(target.dtype))
+    if case.gradient and dtype.is_floating_point:
+        mine = gradients(lambda x, *a, **k: function(x.clone(), *a, **k), args, kwargs)
+        assert_equal(mine, gradients(ours(case.op), args, kwargs), "gradient")
+
+
+# --- one test per op ----------------------------------------------------------------------------------------------------
+
+
+class RecordOps(TorchDispatchMode):
+    """Keeps the first call of each of our registered ops, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[torch._ops.OpOverload, tuple[tuple, dict]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func.namespace == "tensorops" and func not in self.calls:
+            self.calls[func] = map_tensors(lambda t: same_layout(t.detach()), (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+opchecked: set[torch._ops.OpOverload] = set()
+
+
+def test_opcheck(op_cases: list[Case]) -> None:
+    """torch.library.opcheck on every registered op that the rows of this op reach, backward ops included; once each."""
+    recorder = RecordOps()
+    for case in op_cases:
+        args, kwargs = draw(case, representative(case))
+        if case.gradient and representative(case).is_floating_point:
+            call = with_gradients((args, kwargs))
+            result = ours(case.op)(*call[0], **call[1])
+            incoming = cotangents(result)
+            with recorder:
+                ours(case.op)(*call[0], **call[1])
+                gradients(ours(case.op), args, kwargs, incoming)
+        else:
+            with recorder:
+                ours(case.op)(*args, **kwargs)
+    for op, (args, kwargs) in recorder.calls.items():
+        if op in opchecked:
+            continue
+        opchecked.add(op)
+        differentiable = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Autograd") and not op._schema.is_mutable
+        args, kwargs = map_tensors(
+            lambda t: t.requires_grad_(t.is_floating_point() and differentiable),  # noqa: B023
+            (args, kwargs),
+        )
+        try:
+            torch.library.opcheck(op, args, kwargs)
+        except Exception as error:
+            error.add_note(f"op {op}, arguments {describe(args)}")
+            raise
+
+
+def describe(tree: Any) -> str:
+    return str(tree_map(lambda x: f"{x.dtype}{list(x.shape)}" if isinstance(x, Tensor) else x, tree))
+
+
+def test_compile(op_cases: list[Case]) -> None:
+    """torch.compile(fullgraph=True) gives what eager gives, gradients included."""
+    case = next((c for c in op_cases if c.gradient and not c.large), op_cases[0])
+    dtype = representative(case)
+    args, kwargs = draw(case, dtype)
+
+    def function(args: tuple, kwargs: dict) -> Any:
+        return ours(case.op)(*args, **kwargs)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    expected = function(args, kwargs)
+    with torch.no_grad():
+        result = compiled(args, kwargs)
+    assert_same_kind(result, expected)
+    assert_equal(result, expected, "compiled result")
+    if case.gradient and dtype.is_floating_point:
+        mine = gradients(lambda *a, **k: compiled(a, k), args, kwargs)
+        assert_equal(mine, gradients(ours(case.op), args, kwargs), "compiled gradient")
+
+
+def test_meta(op_cases: list[Case]) -> None:
+    """The Meta kernel's dtype, shape and strides are the CPU kernel's, for every row."""
+    for case in op_cases:
+        args, kwargs = draw(case, representative(case))
+        expected = ours(case.op)(*args, **kwargs)
+        result = ours(case.op)(*map_tensors(lambda t: t.to("meta"), args), **map_tensors(lambda t: t.to("meta"), kwargs))
+        assert_same_kind(result, expected)
+
+
+# --- the table itself ---------------------------------------------------------------------------------------------------
+
+
+def test_family_has_cases(family_rows: list[Case]) -> None:
+    """There is a table, every row has a name of its own, and some rows are big enough to be split among threads."""
+    assert family_rows, "this family has no cases: tests/cases/<family>.py is missing"
+    names = [case.name for case in family_rows]
+    repeated = {name for name in names if names.count(name) > 1}
+    assert not repeated, f"rows with the same name: {sorted(repeated)}"
+    assert any(case.large for case in family_rows), "no row is marked large"
+
+
+__all__ = [name for name in dir() if name.startswith("test_")]

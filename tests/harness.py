@@ -1,0 +1,318 @@
+"""How a result is judged: names, layouts, and error by the rule of DESIGN.md (promise 4).
+
+The rule: error(ours) <= 2 * error(torch, same dtype) + 1 ulp, both against torch in float64. It is asked in two measures,
+element by element against the largest error of torch: in absolute terms, and for elementwise ops in units of the last
+place of each reference element too, so that small results are held to it as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorops
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+
+from tests.cases.case import Case, Draw
+
+FAMILIES = ("elementwise", "matmul", "convolution", "pooling", "reduction", "loss")
+
+
+def family_cases(family: str) -> list[Case]:
+    """The family's table; empty where it has none yet, which test_family_has_cases reports."""
+    name = f"tests.cases.{family}"
+    if importlib.util.find_spec(name) is None:
+        return []
+    return list(importlib.import_module(name).CASES)
+
+
+def lookup(root: Any, path: str) -> Callable[..., Any]:
+    """The function at a dotted path below torch or tensorops."""
+    for part in path.split("."):
+        root = getattr(root, part)
+    return root
+
+
+def ours(op: str) -> Callable[..., Any]:
+    """Tensorops' function of that name."""
+    function = lookup(tensorops, op)
+    assert function is not theirs(op), f"tensorops.{op} is torch's own function"
+    return function
+
+
+def theirs(op: str) -> Callable[..., Any]:
+    """Torch's function of that name."""
+    return lookup(torch, op)
+
+
+def inplace_twins(op: str) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
+    """(ours, torch's) of `op_`; None where there is none."""
+    *parents, name = op.split(".")
+    path = ".".join([*parents, name + "_"])
+
+    def find(root: Any, *more: Any) -> Callable[..., Any] | None:
+        try:
+            return lookup(root, path)
+        except AttributeError:
+            return next((getattr(place, name + "_") for place in more if hasattr(place, name + "_")), None)
+
+    return find(tensorops), find(torch, torch.Tensor)
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """All tensors in nested arguments or results."""
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
+    """The tree with function(t) in place of each tensor t."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def with_gradients(tree: Any) -> Any:
+    """Leaf copies of the same layout; floating tensors require a gradient."""
+    return map_tensors(lambda t: same_layout(t).requires_grad_(t.is_floating_point()), tree)
+
+
+def same_layout(t: Tensor) -> Tensor:
+    """A copy with t's strides and storage offset, expanded dimensions included."""
+    extent = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) + 1 if t.numel() else 0
+    storage = torch.empty(t.storage_offset() + extent, dtype=t.dtype, device=t.device)
+    storage.copy_(torch.as_strided(t.detach(), storage.shape, (1,), 0))
+    return storage.as_strided(t.shape, t.stride(), t.storage_offset())
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """torch.set_default_dtype for a while."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch.set_num_threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_double(tree: Any) -> Any:
+    """The same values in float64; dtype arguments as well."""
+
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return leaf.detach().double()
+        if isinstance(leaf, torch.dtype) and leaf.is_floating_point:
+            return torch.float64
+        return leaf
+
+    return tree_map(convert, tree)
+
+
+def reference(function: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+    """Torch's result in float64."""
+    with default_dtype(torch.float64):
+        return function(*in_double(args), **in_double(kwargs))
+
+
+# --- error --------------------------------------------------------------------------------------------------------------
+
+
+def ulp(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The unit in the last place of `dtype` at each value, in float64; of a subnormal, the smallest step."""
+    info = torch.finfo(dtype)
+    magnitude = value.double().abs().clamp(info.tiny, info.max)
+    exponent = torch.frexp(magnitude).exponent - 1
+    return torch.ldexp(torch.full_like(magnitude, info.eps), exponent)
+
+
+def same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise: equal bit for bit, any NaN equal to any other."""
+    if not a.is_floating_point():
+        return a == b
+    return ((a == b) & (a.signbit() == b.signbit())) | (a.isnan() & b.isnan())
+
+
+def errors(value: Tensor, exact: Tensor) -> tuple[float, float]:
+    """The largest error where both are finite: absolute, and in ulps of the exact element."""
+    distance = (value.double() - exact).abs()
+    distance = distance[distance.isfinite()]
+    if distance.numel() == 0:
+        return 0.0, 0.0
+    finite = exact[(value.double() - exact).isfinite()]
+    return distance.max().item(), (distance / ulp(finite, value.dtype)).max().item()
+
+
+def assert_same_kind(value: Any, expected: Any, strides: bool = True) -> None:
+    """Same type of result (tensor, tuple, named tuple), dtypes, shapes and strides."""
+    assert type(value) is type(expected), f"result is a {type(value)}, torch's a {type(expected)}"
+    if isinstance(expected, Tensor):
+        assert value.dtype == expected.dtype, f"dtype {value.dtype}, torch's {expected.dtype}"
+        assert value.shape == expected.shape, f"shape {tuple(value.shape)}, torch's {tuple(expected.shape)}"
+        if strides and expected.numel() > 0:
+            meaningful = [i for i, size in enumerate(expected.shape) if size > 1]
+            got, want = [value.stride(i) for i in meaningful], [expected.stride(i) for i in meaningful]
+            assert got == want, f"strides {value.stride()}, torch's {expected.stride()}"
+    elif isinstance(expected, (tuple, list)):
+        assert len(value) == len(expected)
+        for a, b in zip(value, expected, strict=True):
+            assert_same_kind(a, b, strides)
+
+
+def assert_equal(value: Any, expected: Any, what: str = "result") -> None:
+    """Bit for bit, NaN-aware."""
+    for a, b in zip(tensors_of(value), tensors_of(expected), strict=True):
+        same = same_bits(a.detach(), b.detach())
+        assert bool(same.all()), f"{what} differs{first_difference(a, b, ~same)}"
+
+
+def first_difference(a: Tensor, b: Tensor, where: Tensor) -> str:
+    """Says how often and where two tensors differ, and how at the first place."""
+    index = tuple(where.nonzero()[0].tolist())
+    count = int(where.sum())
+    return f" at {count} of {where.numel()} places, first at {list(index)}: {a[index].item()!r}, torch {b[index].item()!r}"
+
+
+def assert_accurate(
+    value: Tensor, torchs: Tensor, exact: Tensor, ulps: bool, borrowed: tuple[float, float] | None = None, what: str = "result"
+) -> None:
+    """Promise 4 for one tensor. `borrowed` is torch's (absolute, ulp) error where `exact` is torch's own result: float64,
+    for which there is no wider reference. Then the difference may be what both errors together allow."""
+    value, torchs, exact = value.detach(), torchs.detach(), exact.detach()
+    if not torchs.is_floating_point():
+        same = value == torchs
+        assert bool(same.all()), f"{what} differs{first_difference(value, torchs, ~same)}"
+        return
+    rounded = exact.to(value.dtype)
+    finite = value.isfinite() & torchs.isfinite() & rounded.isfinite()
+    agree = (value == torchs) | (value == rounded) | (value.isnan() & (torchs.isnan() | rounded.isnan()))
+    strange = ~finite & ~agree
+    assert not bool(strange.any()), f"{what} differs{first_difference(value, torchs, strange)}"
+    value, torchs, exact = value[finite].double(), torchs[finite], exact[finite].double()
+    if value.numel() == 0:
+        return
+    unit = ulp(exact, torchs.dtype)
+    factor = 2 if borrowed is None else 3
+    largest, largest_ulps = errors(torchs, exact) if borrowed is None else borrowed
+    error = (value - exact).abs()
+    excess = error - (factor * largest + unit)
+    worst = int(excess.argmax())
+    assert excess[worst] <= 0, (
+        f"{what}: error {error[worst]:.3g} against float64 at {exact[worst]:.9g} (ours {value[worst]:.9g}); "
+        f"torch's largest is {largest:.3g}, one ulp {unit[worst]:.3g}"
+    )
+    if ulps:
+        measured = (error / unit).max().item()
+        where = int((error / unit).argmax())
+        assert measured <= factor * largest_ulps + 1, (
+            f"{what}: {measured:.2f} ulp against float64 at {exact[where]:.9g} (ours {value[where]:.9g}, "
+            f"torch {torchs[where].item():.9g}); torch's largest is {largest_ulps:.2f} ulp"
+        )
+
+
+def assert_all_accurate(
+    values: Any, torchs: Any, exacts: Any, ulps: bool, borrowed: list[tuple[float, float]] | None = None, what: str = "result"
+) -> None:
+    """Promise 4 for every tensor of a result."""
+    triples = list(zip(tensors_of(values), tensors_of(torchs), tensors_of(exacts), strict=True))
+    for i, (value, torchs_, exact) in enumerate(triples):
+        assert_accurate(value, torchs_, exact, ulps, borrowed[i] if borrowed else None, f"{what} {i}" if i else what)
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------------
+
+
+def cotangents(result: Any, seed: int = 1) -> list[Tensor]:
+    """An incoming gradient for every differentiable output, the same values for every dtype up to rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for t in tensors_of(result):
+        if t.is_floating_point():
+            drawn.append(torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype))
+    return drawn
+
+
+def gradients(function: Callable[..., Any], args: tuple, kwargs: dict, incoming: list[Tensor] | None = None) -> list[Tensor]:
+    """The gradient of every floating argument; zeros where there is none."""
+    args, kwargs = with_gradients((args, kwargs))
+    result = function(*args, **kwargs)
+    outputs = [t for t in tensors_of(result) if t.is_floating_point()]
+    incoming = cotangents(result) if incoming is None else [g.to(t.dtype) for g, t in zip(incoming, outputs, strict=True)]
+    pairs = [(t, g) for t, g in zip(outputs, incoming, strict=True) if t.requires_grad]
+    inputs = [t for t in tensors_of((args, kwargs)) if t.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(t) for t in inputs]
+    outputs, incoming = [t for t, _ in pairs], [g for _, g in pairs]
+    return list(torch.autograd.grad(outputs, inputs, incoming, allow_unused=True, materialize_grads=True))
+
+
+# --- layouts ------------------------------------------------------------------------------------------------------------
+
+
+def transposed(t: Tensor) -> Tensor | None:
+    """The same values with the first and last dimensions swapped in memory."""
+    return t.transpose(0, -1).contiguous().transpose(0, -1) if t.dim() > 1 else None
+
+
+def stepped(t: Tensor) -> Tensor | None:
+    """The same values, every other element of a wider tensor."""
+    if t.dim() == 0:
+        return None
+    wide = torch.zeros(*t.shape[:-1], 2 * t.shape[-1] + 1, dtype=t.dtype, device=t.device)
+    view = wide[..., 1::2]
+    return view.copy_(t)
+
+
+def offset(t: Tensor) -> Tensor | None:
+    """The same values one element into a storage: not aligned."""
+    storage = torch.zeros(t.numel() + 1, dtype=t.dtype, device=t.device)
+    return storage[1:].view(t.shape).copy_(t)
+
+
+def expanded(t: Tensor) -> Tensor | None:
+    """The first slice of the first dimension, repeated with stride 0: other values."""
+    return t[:1].expand(t.shape) if t.dim() > 0 and t.shape[0] > 1 else None
+
+
+def channels_last(t: Tensor) -> Tensor | None:
+    """The same values in channels_last order."""
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else None
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor | None]] = {
+    f.__name__: f for f in (transposed, stepped, offset, expanded, channels_last)
+}
+
+
+def layout_variants(args: tuple, kwargs: dict) -> Iterator[tuple[str, tuple, dict]]:
+    """(label, args, kwargs) with each tensor argument in each layout, and with all of them."""
+    leaves, spec = tree_flatten((args, kwargs))
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    for name, change in LAYOUTS.items():
+        changed = {i: change(leaves[i]) for i in places}
+        changed = {i: t for i, t in changed.items() if t is not None}
+        groups: Iterable[list[int]] = [[i] for i in changed]
+        if len(changed) > 1:
+            groups = [*groups, list(changed)]
+        for group in groups:
+            new = [changed[i] if i in group else leaf for i, leaf in enumerate(leaves)]
+            new_args, new_kwargs = torch.utils._pytree.tree_unflatten(new, spec)
+            yield f"{name} {','.join(map(str, group))}", new_args, new_kwargs
+
+
+def draw(case: Case, dtype: torch.dtype) -> tuple[tuple, dict]:
+    """The case's arguments."""
+    return case.make(Draw(dtype))

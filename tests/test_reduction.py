@@ -1,0 +1,5 @@
+"""The reduction family: what is asked of every case, over its table."""
+
+from tests.generic import *  # noqa: F403
+
+FAMILY = "reduction"
