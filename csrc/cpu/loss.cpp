@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include <atomic>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -75,6 +76,13 @@ Tensor scalar(c10::ScalarType dtype) { return empty({}, dtype); }
 
 // ---- Losses over classes
 
+int64_t positions_of(const Tensor& input) {
+  int64_t count = 1;
+  for (int64_t i = 0; i < input.dim(); ++i)
+    if (i != class_dim(input)) count *= input.size(i);
+  return count;
+}
+
 // The positions as the kernels see them: n of them in `groups`, each group with a plane of its own in the logits. Rows
 // have all positions in one group.
 struct Positions {
@@ -84,12 +92,10 @@ struct Positions {
 
   explicit Positions(const Tensor& input) : classes(input.size(class_dim(input))) {
     const bool rows = has_class_rows(input);
-    const int64_t count = std::accumulate(input.sizes().begin(), input.sizes().end(), int64_t(1), std::multiplies<>()) /
-                          std::max<int64_t>(classes, 1);
     layout = rows ? ClassLayout::rows : ClassLayout::columns;
     logits = rows ? input : input.contiguous();
     groups = rows || input.dim() == 1 ? 1 : input.size(0);
-    n = groups == 0 ? 0 : count / groups;
+    n = groups == 0 ? 0 : positions_of(input) / groups;
   }
   int64_t count() const { return groups * n; }
   int64_t row_stride() const { return layout == ClassLayout::rows ? classes : n; }
@@ -106,13 +112,6 @@ struct Positions {
     });
   }
 };
-
-int64_t positions_of(const Tensor& input) {
-  int64_t count = 1;
-  for (int64_t i = 0; i < input.dim(); ++i)
-    if (i != class_dim(input)) count *= input.size(i);
-  return count;
-}
 
 // Checks the labels and adds up their weights.
 template <class C>
@@ -257,8 +256,9 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
   by_compute_type(input, [&]<class C>(C) {
     const auto weight = weight_ ? as_compute<C>(*weight_) : std::vector<C>();
     const int64_t classes = input.size(class_dim(input));
-    const double sum = is_probabilities(target_) ? static_cast<double>(count)
-                                                 : total_weight(target_.contiguous(), classes, ignored, weight);
+    const double sum = !is_probabilities(target_) ? total_weight(target_.contiguous(), classes, ignored, weight)
+                       : classes == 0             ? 0.0
+                                                  : static_cast<double>(count);
     *total.data_ptr<C>() = static_cast<C>(sum);
     const Positions positions(input);
     const Tensor target = target_like(positions, input, target_);

@@ -26,6 +26,30 @@ TENSOROPS_INLINE Vec<C> first_lanes(Vec<C> x, int64_t n, C otherwise) {
   return select(Mask<C>{inside.bits}, x, Vec<C>(otherwise));
 }
 
+// A sum in two levels, so that its error grows with the square root of the number of terms at most: no term goes through
+// more than kTerms additions of its own size.
+template <class C>
+class Sum {
+ public:
+  TENSOROPS_INLINE void add(Vec<C> x) {
+    part_ = part_ + x;
+    if (++terms_ == kTerms) {
+      whole_ = whole_ + part_;
+      part_ = Vec<C>(C(0));
+      terms_ = 0;
+    }
+  }
+  // n lanes of x; the others do not count.
+  TENSOROPS_INLINE void add(Vec<C> x, int64_t n) { add(n == Vec<C>::size ? x : first_lanes(x, n, C(0))); }
+  TENSOROPS_INLINE Vec<C> lanes() const { return whole_ + part_; }
+  TENSOROPS_INLINE C value() const { return sum_lanes(lanes()); }
+
+ private:
+  static constexpr int kTerms = 32;
+  Vec<C> part_ = Vec<C>(C(0)), whole_ = Vec<C>(C(0));
+  int terms_ = 0;
+};
+
 template <class C>
 TENSOROPS_INLINE C maximum_lanes(Vec<C> x) {
   C lanes[Vec<C>::size];
@@ -71,33 +95,28 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
       top = maximum(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
     });
     const C maximum = maximum_lanes(top);
-    Vec<C> sum(C(0));
-    for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-      const Vec<C> e = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum));
-      sum = sum + (n == Vec<C>::size ? e : first_lanes(e, n, C(0)));
-    });
-    const C log_sum = log_of(sum_lanes(sum));
+    Sum<C> sum;
+    for_vectors<C>(run.classes, [&](int64_t c, int64_t n)
+                                    TENSOROPS_LAMBDA_INLINE { sum.add(exp(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
+    const C log_sum = log_of(sum.value());
 
     C loss = 0;
     if (target.probabilities != nullptr) {
       const S* t = static_cast<const S*>(target.probabilities) + i * run.stride;
-      Vec<C> total(C(0));
+      Sum<C> total;
       for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         const Vec<C> q = (Vec<C>(kept) * load_lanes<C>(t + c, n) + Vec<C>(spread)) * weights_of<C>(target, c, n);
-        const Vec<C> term = q * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum)));
-        total = total + (n == Vec<C>::size ? term : first_lanes(term, n, C(0)));
+        total.add(q * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum))), n);
       });
-      loss = sum_lanes(total);
+      loss = total.value();
     } else if (const int64_t label = target.labels[i]; label != target.ignored) {
       loss = kept * weight_of<C>(target, label) * (log_sum - (load_as<C>(x[label]) - maximum));
       if (spread != 0) {
-        Vec<C> total(C(0));
+        Sum<C> total;
         for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-          const Vec<C> term =
-              weights_of<C>(target, c, n) * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum)));
-          total = total + (n == Vec<C>::size ? term : first_lanes(term, n, C(0)));
+          total.add(weights_of<C>(target, c, n) * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum))), n);
         });
-        loss += spread * sum_lanes(total);
+        loss += spread * total.value();
       }
     }
     static_cast<C*>(run.loss)[i] = loss;
@@ -121,11 +140,9 @@ void cross_entropy_backward_rows(const CrossEntropyBackwardRun& run) {
       const auto q_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         return (Vec<C>(kept) * load_lanes<C>(t + c, n) + Vec<C>(spread)) * weights_of<C>(target, c, n);
       };
-      Vec<C> sum(C(0));
-      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-        sum = sum + (n == Vec<C>::size ? q_of(c, n) : first_lanes(q_of(c, n), n, C(0)));
-      });
-      const Vec<C> total(sum_lanes(sum));
+      Sum<C> sum;
+      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { sum.add(q_of(c, n), n); });
+      const Vec<C> total(sum.value());
       for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         const Vec<C> p = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum) - Vec<C>(log_sum));
         store_lanes(Vec<C>(gradient) * (total * p - q_of(c, n)), out + c, n);
@@ -157,12 +174,13 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
   const C kept = C(target.kept), spread = C(target.spread);
   for_vectors<C>(run.n, [&](int64_t i, int64_t n) {
     const S* x = static_cast<const S*>(run.logits) + i;
-    Vec<C> maximum(-C(__builtin_inf())), sum(C(0)), loss(C(0));
+    Vec<C> maximum(-C(__builtin_inf()));
+    Sum<C> sum, loss_sum;
     for (int64_t c = 0; c < run.classes; ++c)
       maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
-    for (int64_t c = 0; c < run.classes; ++c) sum = sum + exp(load_lanes<C>(x + c * run.stride, n) - maximum);
+    for (int64_t c = 0; c < run.classes; ++c) sum.add(exp(load_lanes<C>(x + c * run.stride, n) - maximum));
     C log_sums[Vec<C>::size];
-    sum.store(log_sums);
+    sum.lanes().store(log_sums);
     for (int64_t lane = 0; lane < n; ++lane) log_sums[lane] = log_of(log_sums[lane]);
     const Vec<C> log_sum = Vec<C>::load(log_sums);
     if (target.probabilities != nullptr) {
@@ -170,13 +188,16 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
       for (int64_t c = 0; c < run.classes; ++c) {
         const Vec<C> q = (Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) *
                          Vec<C>(weight_of<C>(target, c));
-        loss = loss + q * (log_sum - (load_lanes<C>(x + c * run.stride, n) - maximum));
+        loss_sum.add(q * (log_sum - (load_lanes<C>(x + c * run.stride, n) - maximum)));
       }
     } else {
       if (spread != 0)
         for (int64_t c = 0; c < run.classes; ++c)
-          loss = loss + Vec<C>(spread * weight_of<C>(target, c)) *
-                            (log_sum - (load_lanes<C>(x + c * run.stride, n) - maximum));
+          loss_sum.add(Vec<C>(spread * weight_of<C>(target, c)) *
+                       (log_sum - (load_lanes<C>(x + c * run.stride, n) - maximum)));
+    }
+    Vec<C> loss = loss_sum.lanes();
+    if (target.labels != nullptr) {
       C losses[Vec<C>::size], maxima[Vec<C>::size];
       loss.store(losses);
       maximum.store(maxima);
@@ -207,11 +228,12 @@ void cross_entropy_backward_columns(const CrossEntropyBackwardRun& run) {
                  log_sum = load_lanes<C>(static_cast<const C*>(run.log_sum) + i, n),
                  gradient = load_lanes<C>(static_cast<const C*>(run.gradient) + i, n);
     Vec<Lane<C>> labels(Lane<C>(-1));
-    Vec<C> total(C(0));
+    Vec<C> total;
     if (target.probabilities != nullptr) {
+      Sum<C> sum;
       for (int64_t c = 0; c < run.classes; ++c)
-        total = total + (Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) *
-                            Vec<C>(weight_of<C>(target, c));
+        sum.add((Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) * Vec<C>(weight_of<C>(target, c)));
+      total = sum.lanes();
     } else {
       Lane<C> label_lanes[Vec<C>::size] = {};
       C totals[Vec<C>::size] = {};
@@ -262,7 +284,7 @@ struct MeanSquared {
   static TENSOROPS_INLINE Vec<C> slope(Vec<C> x, Vec<C> t) { return Vec<C>(C(2)) * (x - t); }
   static TENSOROPS_INLINE Mask<C> valid(Vec<C> x, Vec<C>) { return {(x == x).bits | (x != x).bits}; }
 };
-// As torch: log is cut off at -100, and the slope's denominator at 1e-12.
+// As torch: log is cut off at -100, and the slope's denominator at 1e-12 as a float.
 template <class C>
 struct BinaryCrossEntropy {
   static TENSOROPS_INLINE Vec<C> value(Vec<C> x, Vec<C> t) {
@@ -270,7 +292,7 @@ struct BinaryCrossEntropy {
     return (t - one) * maximum(log1p(-x), floor) - t * maximum(log(x), floor);
   }
   static TENSOROPS_INLINE Vec<C> slope(Vec<C> x, Vec<C> t) {
-    return (x - t) / maximum((Vec<C>(C(1)) - x) * x, Vec<C>(C(1e-12)));
+    return (x - t) / maximum((Vec<C>(C(1)) - x) * x, Vec<C>(C(1e-12f)));
   }
   static TENSOROPS_INLINE Mask<C> valid(Vec<C> x, Vec<C> t) {
     return (x >= Vec<C>(C(0))) & (x <= Vec<C>(C(1))) & (t >= Vec<C>(C(0))) & (t <= Vec<C>(C(1)));
@@ -303,17 +325,9 @@ TENSOROPS_INLINE void element_losses(const ElementLossRun& run, Use use) {
 
 template <class Loss, class S, class C>
 double element_sum(const ElementLossRun& run) {
-  constexpr int64_t block = 16 * Vec<C>::size;
-  double total = 0;
-  Vec<C> sum(C(0));
-  element_losses<Loss, S, C>(run, [&](Vec<C> loss, int64_t i, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    sum = sum + (n == Vec<C>::size ? loss : first_lanes(loss, n, C(0)));
-    if ((i + Vec<C>::size) % block == 0) {
-      total += sum_lanes(sum);
-      sum = Vec<C>(C(0));
-    }
-  });
-  return total + sum_lanes(sum);
+  Sum<C> sum;
+  element_losses<Loss, S, C>(run, [&](Vec<C> loss, int64_t, int64_t n) TENSOROPS_LAMBDA_INLINE { sum.add(loss, n); });
+  return sum.value();
 }
 template <class Loss, class S, class C>
 void element_each(const ElementLossRun& run) {
