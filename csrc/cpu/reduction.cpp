@@ -26,6 +26,8 @@ constexpr int64_t kPanel = 2048;        // columns whose states stay in the L1 c
 constexpr int64_t kStage = 2048;        // elements gathered or converted at a time
 constexpr int64_t kShortRun = 48;       // runs shorter than this are reduced many side by side
 constexpr int64_t kFewColumns = 16;     // fewer columns than this are reduced one by one
+constexpr int64_t kNarrow = 64;         // a dense matrix of fewer columns is reduced several rows at a time
+constexpr int64_t kWide = 256;          // as one row of about this many
 constexpr int64_t kLongPiece = 512;     // contiguous pieces at least this long are not staged
 
 // Operand 0 is the input, in bytes. Operand 1 of a kept axis is the result, in elements; of a reduced axis it is the index
@@ -78,6 +80,9 @@ class Reduce {
     coalesce(reduced_);
     columns_ = count(kept_);
     rows_ = count(reduced_);
+    element_ = size;
+    folds_ = !keeps_order && rows_ > 1 && kept_.size() == 1 && reduced_.size() == 1 && columns_ < kNarrow && kept_[0].stride[0] == size &&
+             reduced_[0].stride[0] == columns_ * size;
   }
 
   void add_output(const at::Tensor& out, int64_t state) {
@@ -90,7 +95,8 @@ class Reduce {
 
   void run() const {
     if (columns_ == 0) return;
-    if (along_runs()) reduce_runs();
+    if (folds_) reduce_folded();
+    else if (along_runs()) reduce_runs();
     else reduce_columns();
   }
 
@@ -268,6 +274,40 @@ class Reduce {
     if (blocks > 1) merge_blocks(table, blocks, block_rows);
   }
 
+  // A dense matrix of few columns: several rows are taken as one wide row, whose parts are merged in the end.
+  void reduce_folded() const {
+    const int64_t fold = kWide / columns_, block_rows = kPanelBlock / columns_ / fold * fold;
+    const int64_t blocks = (rows_ + block_rows - 1) / block_rows;
+    const Table table(blocks, states_, columns_);
+    parallel(blocks, std::min(rows_, block_rows) * columns_ * cost_, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block)
+        folded_state(block * block_rows, std::min(rows_, (block + 1) * block_rows), fold, table.row(block));
+    });
+    merge_blocks(table, blocks, block_rows);
+  }
+  void folded_state(int64_t begin, int64_t end, int64_t fold, const States& result) const {
+    const int64_t width = fold * columns_, whole = (end - begin) / fold, rest = (end - begin) % fold;
+    alignas(64) char own[kMaxStates * kWide * 8];
+    const States states = {own, kWide};
+    dense_rows(data_ + begin * columns_ * element_, whole, width, 0, states);
+    for (int64_t i = 1; whole > 0 && i < fold; ++i)
+      kernels_.merge(states, i * whole, at_column(states, i * columns_), whole, columns_);
+    dense_rows(data_ + (end - rest) * columns_ * element_, rest, columns_, whole * fold, states);
+    for (int64_t k = 0; k < states_; ++k)
+      std::memcpy(static_cast<char*>(result.data) + k * result.pitch * 8, own + k * kWide * 8, columns_ * 8);
+  }
+  // Accumulates rows that lie one after another, `before` rows being in the states already.
+  void dense_rows(const char* from, int64_t rows, int64_t width, int64_t before, const States& states) const {
+    if (native_) return kernels_.rows(params_, from, width * width_, rows, width, 0, before, states);
+    alignas(64) char buffer[kStage * 8];
+    const int64_t tile = kStage / width / 8 * 8;
+    for (int64_t row = 0; row < rows; row += tile) {
+      const int64_t n = std::min(tile, rows - row);
+      load_(from + row * width * element_, element_, buffer, n * width);
+      kernels_.rows(params_, buffer, width * width_, n, width, 0, before + row, states);
+    }
+  }
+
   const ReduceParams params_;
   const ReduceKernels kernels_;
   const Compute compute_;
@@ -278,6 +318,8 @@ class Reduce {
   int64_t cost_;
   ReduceAxes kept_, reduced_;  // innermost first
   int64_t columns_, rows_;
+  int64_t element_;  // bytes
+  bool folds_;
   Output outputs_[2];
   int outputs_count_ = 0;
 };

@@ -63,7 +63,7 @@ template <const auto& op, const auto& op_out>
 void bind_along(PyObject* module, const std::string& name, std::vector<Overload> overloads) {
   const std::string signature = name + "(Tensor input, int64_t dim, bool keepdim=False, *, TensorList[2] out=None)";
   overloads.push_back(either(overload(signature, op), overload(signature, along_out<op_out>)));
-  bind(module, name.c_str(), std::move(overloads), "", name);
+  python::bind(module, name.c_str(), std::move(overloads), "", name);  // not std::bind
 }
 
 template <const auto& op, const auto& op_out>

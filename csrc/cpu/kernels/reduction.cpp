@@ -360,6 +360,36 @@ TENSOROPS_INLINE Counts<A> counts_of(int64_t into, int64_t from) {
   else return {Vec<A>(0), Vec<A>(0)};
 }
 
+template <class A>
+TENSOROPS_INLINE Counts<A> counts_of(Vec<A> into, Vec<A> from) {
+  const Vec<A> both = into + from;
+  if constexpr (is_floating<A>) return {into, select(both == 0, Vec<A>(0), from / both)};
+  else return {into, Vec<A>(0)};
+}
+
+template <class A>
+TENSOROPS_INLINE A first_lane(Vec<A> x) {
+  A lanes[Vec<A>::size];
+  x.store(lanes);
+  return lanes[0];
+}
+// The upper `half` of the first 2 * half lanes, moved to the bottom.
+template <int half, class A>
+TENSOROPS_INLINE Vec<A> upper(Vec<A> x) {
+  typename Native<int64_t>::type index;
+  for (int i = 0; i < Vec<A>::size; ++i) index[i] = (i + half) % Vec<A>::size;
+  return Vec<A>(__builtin_shuffle(x.v, index));
+}
+// Leaves the state of all lanes in the first.
+template <class R, int half, class A>
+TENSOROPS_INLINE void merge_halves(Vec<A>* a, Vec<A> held) {
+  Vec<A> b[R::states];
+  for (int k = 0; k < R::states; ++k) b[k] = upper<half>(a[k]);
+  const Vec<A> other = upper<half>(held);
+  R::merge(a, b, counts_of(held, other));
+  if constexpr (half > 1) merge_halves<R, half / 2>(a, held + other);
+}
+
 // The engine's inner step, shared by both loops: state(s) of Vec<C>::size columns.
 template <class R, class T>
 struct Step {
@@ -419,42 +449,35 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
     if constexpr (R::locates)
       for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(L));
   }
-  // The last elements go to the first lanes. `columns` and `counts` are padded so that halves can be merged by shifts.
+  // The last elements go to the first lanes.
   const int64_t tail = n - rows * L;
-  alignas(64) A columns[K][2 * L], counts[2 * L];
-  for (int i = 0; i < L; ++i) counts[i] = A(rows + (i < tail));
-  const auto spill = [&](int64_t lanes) TENSOROPS_LAMBDA_INLINE {
-    for (int k = 0; k < K; ++k)
-      for (int w = 0; w < W::parts; ++w) {
-        const int64_t left = lanes - w * Vec<A>::size;
-        A* to = columns[k] + w * Vec<A>::size;
-        if (left >= Vec<A>::size) acc[k].part[w].store(to);
-        else if (left > 0) acc[k].part[w].store(to, left);
-      }
-  };
-  spill(L);
   if (tail > 0) {
+    W before[K];
+    for (int k = 0; k < K; ++k) before[k] = acc[k];
     Vec<C> s[K];
     R::single(load_vector<C>(x + rows * L, tail), params, s);
     S::merge(acc, s, counts_of<A>(rows, 1), origin, A(L));
-    spill(tail);
-  }
-  for (int half = L / 2; half > 0; half /= 2) {
-    for (int at = 0; at < half; at += Vec<A>::size) {
-      Vec<A> a[K], b[K];
-      for (int k = 0; k < K; ++k) {
-        a[k] = Vec<A>::load(columns[k] + at);
-        b[k] = Vec<A>::load(columns[k] + at + half);
-      }
-      Counts<A> c = {Vec<A>::load(counts + at), Vec<A>(0)};
-      const Vec<A> other = Vec<A>::load(counts + at + half), both = c.into + other;
-      if constexpr (is_floating<A>) c.weight = select(both == 0, Vec<A>(0), other / both);
-      R::merge(a, b, c);
-      for (int k = 0; k < K; ++k) a[k].store(columns[k] + at);
-      both.store(counts + at);
+    for (int w = 0; w < W::parts; ++w) {
+      const Mask<A> took = lane + Vec<A>(A(w * Vec<A>::size)) < Vec<A>(A(tail));
+      for (int k = 0; k < K; ++k) acc[k].part[w] = select(took, acc[k].part[w], before[k].part[w]);
     }
   }
-  for (int k = 0; k < K; ++k) static_cast<A*>(state.data)[k * state.pitch] = columns[k][0];
+  // The lanes are merged in halves; `counts` says how many elements each holds.
+  Vec<A> counts[W::parts];
+  for (int w = 0; w < W::parts; ++w) {
+    const Mask<A> took = lane + Vec<A>(A(w * Vec<A>::size)) < Vec<A>(A(tail));
+    counts[w] = select(took, Vec<A>(A(rows + 1)), Vec<A>(A(rows)));
+  }
+  Vec<A> a[K], b[K];
+  for (int k = 0; k < K; ++k) a[k] = acc[k].part[0];
+  Vec<A> held = counts[0];
+  for (int w = 1; w < W::parts; ++w) {
+    for (int k = 0; k < K; ++k) b[k] = acc[k].part[w];
+    R::merge(a, b, counts_of(held, counts[w]));
+    held = held + counts[w];
+  }
+  merge_halves<R, Vec<A>::size / 2>(a, held);
+  for (int k = 0; k < K; ++k) static_cast<A*>(state.data)[k * state.pitch] = first_lane(a[k]);
 }
 
 template <class R, class T>
