@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "python" / "tensorops"
 
 TYPES = {
     "Tensor": "Tensor",
+    "TensorList": "Sequence[Tensor]",
     "Scalar": "Number",
     "IntArrayRef": "int | Sequence[int]",
     "SymIntArrayRef": "int | Sequence[int]",

@@ -80,6 +80,8 @@ def stand_in(name: str, torch_path: str) -> Callable[..., Any] | None:
         for value in kwargs.values():
             if not covered(value):
                 return torchs(*args, **kwargs)
+        if name == "where" and len(args) + len(kwargs) == 1:  # nonzero, which is torch's
+            return torchs(*args, **kwargs)
         if inplace:
             return write(args[0], op(*args, **kwargs), False)
         out = kwargs.pop("out", None)

@@ -92,6 +92,226 @@ def _is_number_for_tensor(op: Any, position: int, value: Any) -> bool:
     return not isinstance(value, Tensor) and isinstance(kind, torch.TensorType)
 
 
+def front(arg: Tensor, dim: int | None, batch: int | None = None) -> Tensor:
+    """The batch as dimension 0; a tensor without one is left alone, or repeated `batch` times without a copy."""
+    if dim is not None:
+        return arg.movedim(dim, 0)
+    return arg if batch is None else arg.expand(batch, *arg.shape)
+
+
+def unfold(results: Any, dim: int, batch: int) -> Any:
+    """Splits the batch off again: of dimension `dim`, in every result."""
+    if isinstance(results, tuple):
+        return tuple(unfold(result, dim, batch) for result in results)
+    return results.unflatten(dim, (batch, -1))
+
+
+def planes(name: str) -> Rule:
+    """Pooling works plane by plane: the batch folds into N, or is N where the example has none."""
+    op = getattr(torch.ops.tensorops, name)
+
+    def rule(info: Any, in_dims: Dims, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        folded = [
+            front(arg, dim, info.batch_size) if isinstance(arg, Tensor) else arg
+            for arg, dim in zip(args, in_dims, strict=True)
+        ]
+        if folded[0].dim() == 4:
+            results = op(*folded, **kwargs)
+        else:
+            folded = [arg.flatten(0, 1) if isinstance(arg, Tensor) else arg for arg in folded]
+            results = unfold(op(*folded, **kwargs), 0, info.batch_size)
+        return results, (0,) * len(results) if isinstance(results, tuple) else 0
+
+    return rule
+
+
+def channels(arg: Tensor, dim: int | None, batch: int) -> Tensor:
+    """(N, C, H, W) per example as (N, batch · C, H, W)."""
+    return front(arg, dim, batch).movedim(0, 1).flatten(1, 2)
+
+
+def outputs(arg: Tensor | None, dim: int | None, batch: int) -> Tensor | None:
+    """A weight or bias, (O, ...) per example, as (batch · O, ...)."""
+    return None if arg is None else front(arg, dim, batch).flatten(0, 1)
+
+
+def conv2d(
+    info: Any, in_dims: Dims, input: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any
+) -> tuple[Tensor, int]:
+    """One weight for all: the batch folds into N. A weight per example: into groups."""
+    op, batch = torch.ops.tensorops._conv2d, info.batch_size
+    if in_dims[1] is None and in_dims[2] is None:
+        return unfold(op(front(input, in_dims[0]).flatten(0, 1), weight, bias, *geometry), 0, batch), 0
+    *window, groups = geometry
+    wide, kernels = channels(input, in_dims[0], batch), outputs(weight, in_dims[1], batch)
+    return unfold(op(wide, kernels, outputs(bias, in_dims[2], batch), *window, groups * batch), 1, batch), 1
+
+
+def conv2d_input_gradient(
+    info: Any, in_dims: Dims, grad: Tensor, weight: Tensor, input_size: list[int], *geometry: Any
+) -> tuple[Tensor, int]:
+    """As conv2d."""
+    op, batch = torch.ops.tensorops.conv2d_input_gradient, info.batch_size
+    n, c, *plane = input_size
+    if in_dims[1] is None:
+        folded = front(grad, in_dims[0]).flatten(0, 1)
+        return unfold(op(folded, weight, [batch * n, c, *plane], *geometry), 0, batch), 0
+    *window, groups = geometry
+    wide, kernels = channels(grad, in_dims[0], batch), outputs(weight, in_dims[1], batch)
+    return unfold(op(wide, kernels, [n, batch * c, *plane], *window, groups * batch), 1, batch), 1
+
+
+def conv2d_weight_gradient(
+    info: Any, in_dims: Dims, grad: Tensor, input: Tensor, weight_size: list[int], *geometry: Any
+) -> tuple[Tensor, int]:
+    """A gradient per example: the batch goes into groups."""
+    op, batch = torch.ops.tensorops.conv2d_weight_gradient, info.batch_size
+    o, *kernel = weight_size
+    *window, groups = geometry
+    wide = channels(grad, in_dims[0], batch), channels(input, in_dims[1], batch)
+    return unfold(op(*wide, [batch * o, *kernel], *window, groups * batch), 0, batch), 0
+
+
+def conv2d_bias_gradient(info: Any, in_dims: Dims, grad: Tensor) -> tuple[Tensor, int]:
+    """A sum per channel."""
+    wide = channels(grad, in_dims[0], info.batch_size)
+    return unfold(torch.ops.tensorops.conv2d_bias_gradient(wide), 0, info.batch_size), 0
+
+
+def product(form: Callable[[Tensor, Tensor], Tensor]) -> Rule:
+    """A product of two tensors that broadcasts once the batch is in front."""
+
+    def rule(info: Any, in_dims: Dims, a: Tensor, b: Tensor) -> tuple[Tensor, int]:
+        return form(front(a, in_dims[0]), front(b, in_dims[1])), 0
+
+    return rule
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Our matmul."""
+    result: Tensor = torch.ops.tensorops.matmul(a, b)
+    return result
+
+
+PRODUCTS: dict[str, Rule] = {
+    "mm": product(matmul),
+    "bmm": product(matmul),
+    "mv": product(lambda a, b: matmul(a, b.unsqueeze(-1)).squeeze(-1)),
+    "dot": product(lambda a, b: matmul(a.unsqueeze(-2), b.unsqueeze(-1)).squeeze(-1).squeeze(-1)),
+    "outer": product(lambda a, b: torch.ops.tensorops.mul(a.unsqueeze(-1), b.unsqueeze(-2))),
+}
+
+
+def added(name: str) -> Rule:
+    """beta · input + alpha · product, input broadcast to the product."""
+
+    def rule(
+        info: Any, in_dims: Dims, input: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
+    ) -> tuple[Tensor, int]:
+        ops = torch.ops.tensorops
+        if in_dims[1] is None and in_dims[2] is None:
+            value, dim = getattr(ops, name)(a, b), None
+        else:
+            value, dim = PRODUCTS[name](info, in_dims[1:], a, b)
+        if alpha != 1:
+            value = ops.mul(value, alpha)
+        if beta == 0:  # input, NaN and all, has no say
+            return front(value, dim, info.batch_size), 0
+        if beta != 1:
+            input = ops.mul(input, beta)
+        return ops.add(*align((input, value), (in_dims[0], dim), slice(None))), 0
+
+    return rule
+
+
+def linear(info: Any, in_dims: Dims, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, int]:
+    """One weight for all: the batch is one more row dimension. A weight per example: a batched matrix product."""
+    biased = bias is not None
+    if in_dims[1] is None and (not biased or in_dims[2] is None):
+        return torch.ops.tensorops.linear(front(input, in_dims[0]), weight, bias), 0
+    batch = info.batch_size
+    x = front(input, in_dims[0], batch)
+    y = matmul(x.reshape(batch, -1, x.shape[-1]), front(weight, in_dims[1]).transpose(-1, -2))
+    if bias is not None:
+        y = torch.ops.tensorops.add(y, front(bias, in_dims[2], batch).unsqueeze(1))
+    return y.reshape(*x.shape[:-1], y.shape[-1]), 0
+
+
+def shifted(dim: int, rank: int) -> int:
+    """A dimension of one example, behind the batch."""
+    if not -rank <= dim < rank:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
+    return dim % rank + 1
+
+
+def reduction(name: str, overload: str = "default") -> Rule:
+    """The dimensions to reduce move one to the right; `none` means all but the batch."""
+    op = getattr(getattr(torch.ops.tensorops, name), overload)
+    arguments = op._schema.arguments
+    position = next(i for i, argument in enumerate(arguments) if argument.name == "dim")
+    several = "List" in str(arguments[position].type)
+
+    def rule(info: Any, in_dims: Dims, input: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        named = {a.name: value for a, value in zip(arguments[1:], args, strict=False)} | kwargs
+        x = front(input, in_dims[0])
+        rank, dim, keep = x.dim() - 1, named.get("dim"), named.get("keepdim", False)
+        shape = None
+        if rank == 0:
+            x, dim = x.unsqueeze(1), [1] if several else 1
+            if "keepdim" in named:
+                named["keepdim"] = False
+        elif several:
+            dims = dim if isinstance(dim, (list, tuple)) else [] if dim is None else [dim]
+            dim = [shifted(d, rank) for d in dims] or list(range(1, rank + 1))
+        elif dim is None:
+            x, dim = x.flatten(1), 1
+            shape = [info.batch_size, *[1] * rank] if keep else None
+        else:
+            dim = shifted(dim, rank)
+        results = op(x, **named | {"dim": dim})
+        if isinstance(results, tuple):
+            return tuple(r if shape is None else r.reshape(shape) for r in results), (0,) * len(results)
+        return results if shape is None else results.reshape(shape), 0
+
+    return rule
+
+
+REDUCTIONS = (
+    ("sum", "default"),
+    ("mean", "default"),
+    ("prod", "default"),
+    ("amax", "default"),
+    ("amin", "default"),
+    ("any", "default"),
+    ("all", "default"),
+    ("var", "default"),
+    ("std", "default"),
+    ("var_mean", "default"),
+    ("std_mean", "default"),
+    ("logsumexp", "default"),
+    ("count_nonzero", "default"),
+    ("argmax", "default"),
+    ("argmin", "default"),
+    ("aminmax", "default"),
+    ("max", "dim"),
+    ("min", "dim"),
+    ("norm", "scalar"),
+)
+
+PLANES = (
+    "avg_pool2d",
+    "_avg_pool2d_backward",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "_max_pool2d_with_position",
+    "_max_pool2d_backward",
+    "_max_pool2d_pick",
+    "max_unpool2d",
+    "_plane_gather",
+    "_plane_scatter_add",
+)
+
+
 def rules() -> dict[str, Rule]:
     """Every op that has a rule, by its name."""
     found: dict[str, Rule] = {}
@@ -99,13 +319,40 @@ def rules() -> dict[str, Rule]:
         found[name] = elementwise(name)
         if hasattr(torch.ops.tensorops, name + "_"):
             found[name + "_"] = elementwise_inplace(name + "_")
+    found |= {name: planes(name) for name in PLANES}
+    found |= PRODUCTS
+    for name, overload in REDUCTIONS:
+        found[name if overload == "default" else f"{name}.{overload}"] = reduction(name, overload)
+    found |= {"addmm": added("mm"), "addmv": added("mv"), "baddbmm": added("bmm"), "addr": added("outer")}
+    found |= {
+        "linear": linear,
+        "_conv2d": conv2d,
+        "conv2d_input_gradient": conv2d_input_gradient,
+        "conv2d_weight_gradient": conv2d_weight_gradient,
+        "conv2d_bias_gradient": conv2d_bias_gradient,
+    }
     return found
 
 
 _library = torch.library.Library("tensorops", "FRAGMENT")
 
 
+def decomposed(op: Any) -> Callable[..., Any]:
+    """An op that is made of others: each of them has its own rule."""
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        return op.decompose(*args, **kwargs)
+
+    return kernel
+
+
 def register() -> None:
     """Registers all rules."""
     for name, rule in rules().items():
         torch.library.register_vmap(f"tensorops::{name}", rule, lib=_library)
+    for qualified in torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd"):
+        namespace, _, name = qualified.partition("::")
+        if namespace == "tensorops":
+            base, _, overload = name.partition(".")
+            op = getattr(getattr(torch.ops.tensorops, base), overload or "default")
+            _library.impl(name, decomposed(op), "FuncTorchBatched")
