@@ -50,7 +50,7 @@
   UNARY(trunc, REAL, none, "", trunc(x), 0, flat)                                                                      \
   UNARY(frac, ACTIVATION, none, "", x - trunc(x), 1, flat)                                                             \
   UNARY(relu, REAL, result, "", maximum(x, 0), select(y <= 0, V(0), 1), flat)                                          \
-  UNARY(relu6, REAL, result, "", minimum(maximum(x, 0), 6), select((y <= 0) | (y >= 6), V(0), 1), flat)                \
+  UNARY(relu6, REAL, result, "", minimum(maximum(x, 0), 6), select((y > 0) & (y < 6), V(1), 0), flat)                  \
   UNARY(leaky_relu, ACTIVATION, self, ", Scalar negative_slope=0.01", select(x > 0, x, p0 * x),                        \
         select(x > 0, V(1), p0), flat)                                                                                 \
   UNARY(elu, ACTIVATION, self, ", Scalar alpha=1, Scalar scale=1, Scalar input_scale=1", elu(x, p0, p1, p2),           \
@@ -60,24 +60,26 @@
   UNARY(_gelu_erf, ACTIVATION, self, "", gelu(x), gelu_slope(x), gelu_curve(x))                                        \
   UNARY(_gelu_tanh, ACTIVATION, self, "", gelu_tanh(x), gelu_tanh_slope(x), gelu_tanh_curve(x))                        \
   UNARY(silu, ACTIVATION, self, "", x * sigmoid(x), silu_slope(x), silu_curve(x))                                      \
-  UNARY(mish, ACTIVATION, self, "", x * tanh(softplus(x)), mish_slope(x), mish_curve(x))                               \
+  UNARY(mish, ACTIVATION, self, "", mish(x), mish_slope(x), mish_curve(x))                                             \
   UNARY(softplus, ACTIVATION, self, ", Scalar beta=1, Scalar threshold=20",                                            \
         select(x * p0 > p1, x, softplus(x * p0) / p0), select(x * p0 > p1, V(1), sigmoid(x * p0)),                     \
         select(x * p0 > p1, V(0), p0 * sigmoid(x * p0) * sigmoid(-(x * p0))))                                          \
-  UNARY(softsign, ACTIVATION, self, "", x / (1 + abs(x)), 1 / ((1 + abs(x)) * (1 + abs(x))),                           \
+  UNARY(softsign, FLOATING, self, "", x / (1 + abs(x)), 1 / ((1 + abs(x)) * (1 + abs(x))),                             \
         -2 * sign(x) / ((1 + abs(x)) * (1 + abs(x)) * (1 + abs(x))))                                                   \
   UNARY(hardtanh, REAL, self, ", Scalar min_val=-1, Scalar max_val=1", minimum(maximum(x, p0), p1),                    \
-        select((x <= p0) | (x >= p1), V(0), 1), flat)                                                                  \
+        select((x > p0) & (x < p1), V(1), 0), flat)                                                                    \
   UNARY(hardswish, ACTIVATION, self, "", x * minimum(maximum(x + 3, 0), 6) / 6,                                        \
-        select(x <= -3, V(0), select(x < 3, x / 3 + 0.5, 1)), select((x <= -3) | (x >= 3), V(0), 1.0 / 3))             \
+        select(x >= 3, V(1), select(x <= -3, V(0), x / 3 + 0.5)), select((x <= -3) | (x >= 3), V(0), 1.0 / 3))         \
   UNARY(hardsigmoid, ACTIVATION, self, "", minimum(maximum(x + 3, 0), 6) / 6,                                          \
         select((x > -3) & (x < 3), V(1.0 / 6), 0), flat)                                                               \
   UNARY(logsigmoid, ACTIVATION, self, "", -softplus(-x), sigmoid(-x), -sigmoid(x) * sigmoid(-x))                       \
-  UNARY(tanhshrink, ACTIVATION, self, "", x - tanh(x), tanh(x) * tanh(x), 2 * tanh(x) * (1 - tanh(x) * tanh(x)))       \
+  UNARY(tanhshrink, FLOATING, self, "", x - tanh(x), tanh(x) * tanh(x), 2 * tanh(x) * (1 - tanh(x) * tanh(x)))         \
   UNARY(threshold, REAL, self, ", Scalar threshold, Scalar value", select(x <= p0, p1, x),                             \
         select(x <= p0, V(0), V(1)), flat)                                                                             \
   UNARY(_clamp, REAL, self, ", Scalar min, Scalar max", minimum(maximum(x, p0), p1),                                   \
-        select((x < p0) | (x > p1), V(0), 1), flat)                                                                    \
+        select((x >= p0) & (x <= p1), V(1), 0), flat)                                                                  \
+  UNARY(_cube, REAL, self, "", x * x * x, 3 * x * x, 6 * x)                                                            \
+  UNARY(_inverse_square, FLOATING, self, "", 1 / (x * x), -2 / (x * x * x), 6 / (x * x * x * x))                       \
   UNARY(isnan, PREDICATE, none, "", indicator(isnan(x)), 0, flat)                                                      \
   UNARY(isinf, PREDICATE, none, "", indicator(isinf(x)), 0, flat)                                                      \
   UNARY(isfinite, PREDICATE, none, "", indicator(isfinite(x)), 0, flat)                                                \
@@ -95,9 +97,9 @@
   BINARY(fmod, REAL, "", fmod(a, b), g, -g * div_trunc(a, b))                                                          \
   BINARY(remainder, REAL, "", remainder(a, b), g, -g * div_floor(a, b))                                                \
   BINARY(atan2, FLOATING, "", atan2(a, b), g * (b / (a * a + b * b)), -g * (a / (a * a + b * b)))                      \
-  BINARY(maximum, REAL, "", maximum(a, b), select(a == b, g / 2, select(a > b, g, 0)),                                 \
+  BINARY(maximum, REAL, "", maximum(a, b), select(a == b, g / 2, select(a < b, V(0), g)),                              \
          select(a == b, g / 2, select(a > b, V(0), g)))                                                                \
-  BINARY(minimum, REAL, "", minimum(a, b), select(a == b, g / 2, select(a < b, g, 0)),                                 \
+  BINARY(minimum, REAL, "", minimum(a, b), select(a == b, g / 2, select(a > b, V(0), g)),                              \
          select(a == b, g / 2, select(a < b, V(0), g)))                                                                \
   BINARY(_prelu, ACTIVATION, "", select(a > 0, a, a * b), select(a > 0, g, g * b), select(a > 0, V(0), g * a))         \
   BINARY(_clamp_min, REAL, "", maximum(a, b), select(a >= b, g, 0), select(a < b, g, 0))                               \
