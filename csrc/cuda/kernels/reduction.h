@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "cuda/kernels/lines.h"
 #include "ops/dtype.h"
 
 namespace tensorops::cuda {
@@ -44,7 +45,6 @@ struct ReduceParams {
   bool root = false;      // var: std instead
 };
 
-constexpr int kMaxAxes = 16;
 // Dimensions, innermost first. For the kept ones also the strides of the results, in elements.
 struct ReduceAxes {
   int count = 0;

@@ -1,6 +1,7 @@
 // The reduction kernels. Each reduction_<dtype>.cu includes this once and fills its table.
 #pragma once
 
+#include "cuda/kernels/layout.h"
 #include "cuda/kernels/reduction_reducers.h"
 
 namespace tensorops::cuda {
@@ -8,13 +9,6 @@ namespace {
 
 constexpr int kUnroll = 4;  // elements whose loads are in flight together
 
-struct Axes {
-  int count;
-  bool small;  // fewer than 2^31 elements: the dividers reach
-  Divider dividers[kMaxAxes];
-  int64_t sizes[kMaxAxes];
-  int64_t strides[kMaxAxes];
-};
 struct ReduceArguments {
   const char* data;
   DType dtype;
@@ -32,87 +26,26 @@ struct ReduceArguments {
   void* workspace;
 };
 
-// Splits a linear index; f(axis, index along it).
-template <class F>
-TENSOROPS_DEVICE void for_axes(const Axes& axes, int64_t rest, F f) {
-  for (int i = 0; i + 1 < axes.count; ++i) {
-    int64_t quotient, index;
-    if (axes.small) {
-      uint32_t n = static_cast<uint32_t>(rest);
-      quotient = axes.dividers[i].divide_leaving(n);
-      index = n;
-    } else {
-      quotient = rest / axes.sizes[i];
-      index = rest - quotient * axes.sizes[i];
-    }
-    f(i, index);
-    rest = quotient;
-  }
-  if (axes.count > 0) f(axes.count - 1, rest);
-}
-TENSOROPS_DEVICE int64_t offset_of(const Axes& axes, int64_t linear) {
-  int64_t offset = 0;
-  for_axes(axes, linear, [&](int axis, int64_t index) { offset += index * axes.strides[axis]; });
-  return offset;
-}
-
-// How elements are read: one storage type, 16 bytes at a time where that is possible; or any dtype.
-template <class S>
-struct Typed {
-  using C = ComputeOf<S>;
-  static constexpr int pack = kVectorBytes / sizeof(S);
-  static TENSOROPS_DEVICE C load(const char* p, DType) { return load_as<C>(*reinterpret_cast<const S*>(p)); }
-  static TENSOROPS_DEVICE void load_pack(const char* p, C (&x)[pack]) {
-    const Pack<S, pack> loaded = cuda::load_pack<S, pack>(reinterpret_cast<const S*>(p));
-#pragma unroll
-    for (int i = 0; i < pack; ++i) x[i] = load_as<C>(loaded.at[i]);
-  }
-};
-template <class Compute>
-struct Mixed {
-  using C = Compute;
-  static constexpr int pack = 0;
-  static TENSOROPS_DEVICE C load(const char* p, DType dtype) {
-    C x = 0;
-    with_storage(dtype, [&](auto storage) { x = load_as<C>(*reinterpret_cast<const decltype(storage)*>(p)); });
-    return x;
-  }
-};
-
-template <class V>
-TENSOROPS_DEVICE void store(char* out, DType dtype, int64_t at, V value) {
-  with_storage(dtype, [&](auto storage) {
-    using S = decltype(storage);
-    reinterpret_cast<S*>(out)[at] = store_as<S>(value);
-  });
-}
-
 template <class R>
 TENSOROPS_DEVICE void write_results(const ReduceArguments& a, int64_t column, const typename R::State& state) {
   const auto results = R::finish(state, a.rows, a.params);
   int64_t at = 0;
   for_axes(a.kept, column, [&](int axis, int64_t index) { at += index * a.out_strides[axis]; });
+  const auto store_result = [&](int i, auto value) {
+    with_storage(a.out_dtype[i], [&](auto storage) {
+      using S = decltype(storage);
+      reinterpret_cast<S*>(a.out[i])[at] = store_as<S>(value);
+    });
+  };
   for (int i = 0; i < a.outputs; ++i) {
     if constexpr (results.count == 2) {
       if (a.component[i] == 1) {
-        store(a.out[i], a.out_dtype[i], at, results.second);
+        store_result(i, results.second);
         continue;
       }
     }
-    store(a.out[i], a.out_dtype[i], at, results.first);
+    store_result(i, results.first);
   }
-}
-
-// Merges the states of a column's lanes, which lie `step` threads apart; the result is in lane 0. All threads must call it.
-template <class R>
-TENSOROPS_DEVICE typename R::State merge_lanes(typename R::State state, int lane, int lanes, int step) {
-  __shared__ typename R::State states[kThreads];
-  states[threadIdx.x] = state;
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (lane < half) states[threadIdx.x] = R::merge(states[threadIdx.x], states[threadIdx.x + half * step]);
-  }
-  return states[threadIdx.x];
 }
 
 // gridDim.x: columns, blocks of kThreads / lanes; gridDim.y: splits.
