@@ -27,17 +27,22 @@ LAUNCH_H = """#pragma once
 #include <ATen/core/Tensor.h>
 #include <cuda_runtime_api.h>
 #include <limits>
+#include "cuda/kernels/fault.h"
 #include "ops/scalar_type.h"
 namespace tensorops::cuda {
 struct Guard { explicit Guard(c10::Device) {} };
 inline cudaStream_t stream() { return nullptr; }
 inline void check_launch() {}
 inline int* fault_word() { static int word = 0; return &word; }
+inline void report_fault(const char* who, const char* hint) {
+  const int fault = *fault_word();
+  *fault_word() = 0;
+  TORCH_CHECK(fault != kFaultProbability, who, "an input or target that is not between 0 and 1", hint);
+  TORCH_CHECK_INDEX(false, who, "a label or index that is out of bounds", hint);
+}
 inline void raise_fault() {}
 inline void check_launch_with_indices() {
-  if (*fault_word() == 0) return;
-  *fault_word() = 0;
-  TORCH_CHECK_INDEX(false, "tensorops: a label or index is out of range");
+  if (*fault_word() != 0) report_fault("met ", "");
 }
 inline at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType t, c10::Device) {
   return at::Tensor(at::detail::empty_strided_cpu(sizes, strides, t));

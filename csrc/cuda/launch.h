@@ -21,6 +21,7 @@
 #include <limits>
 #include <new>
 
+#include "cuda/kernels/fault.h"
 #include "ops/scalar_type.h"
 
 namespace tensorops::cuda {
@@ -42,12 +43,17 @@ inline int* fault_word() {
   }();
   return word;
 }
+inline void report_fault(const char* who, const char* hint) {
+  const int fault = *static_cast<volatile int*>(fault_word());
+  *fault_word() = 0;
+  TORCH_CHECK(fault != kFaultProbability, "tensorops: ", who, "an input or target of binary_cross_entropy that is not between "
+              "0 and 1", hint);
+  TORCH_CHECK_INDEX(false, "tensorops: ", who, "a label or index that is out of bounds", hint);
+}
 inline void raise_fault() {
   volatile int* const word = fault_word();
   if (*word == 0) return;
-  *word = 0;
-  TORCH_CHECK_INDEX(false, "tensorops: an earlier call on a GPU met a label or index that is out of range. Run with "
-                    "CUDA_LAUNCH_BLOCKING=1 to see which.");
+  report_fault("an earlier call on a GPU met ", "; run with CUDA_LAUNCH_BLOCKING=1 to see which");
 }
 inline void check_launch_with_indices() {
   check_launch();
@@ -57,9 +63,7 @@ inline void check_launch_with_indices() {
   }();
   if (!blocking) return;
   C10_CUDA_CHECK(cudaStreamSynchronize(stream()));
-  if (*static_cast<volatile int*>(fault_word()) == 0) return;
-  *fault_word() = 0;
-  TORCH_CHECK_INDEX(false, "tensorops: a label or index is out of range");
+  if (*static_cast<volatile int*>(fault_word()) != 0) report_fault("met ", "");
 }
 
 inline at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType dtype,

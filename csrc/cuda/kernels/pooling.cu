@@ -3,6 +3,7 @@
 #include "cuda/kernels/pooling.h"
 
 #include "cuda/kernels/common.h"
+#include "cuda/kernels/fault.h"
 
 namespace tensorops::cuda {
 namespace {
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(kThreads)
   const Place p = place_of(grid, i);
   const int64_t at = index[i];
   if (static_cast<uint64_t>(at) >= static_cast<uint64_t>(shape.in_area())) {
-    *fault = 1;
+    *fault = kFaultIndex;
     return;
   }
   atomicMax(&owner[(p.image * shape.in_area() + at) * shape.channels + p.channel], p.y * shape.w.out + p.x);
