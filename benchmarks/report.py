@@ -98,8 +98,8 @@ def markdown(document: dict) -> str:
         f"{where} ({about['cpu_capability']}), {threads} threads: copy {limits['copy_GB_s']:.1f} GB/s, "
         f"read {limits['read_GB_s']:.1f} GB/s, float32 matmul {limits['f32_GFLOP_s']:.0f} GFLOP/s; "
         f"torch {about['torch']}, commit `{about['commit'][:12]}`. "
-        "Ratios are torch's time over ours, the median over pairs timed in turn: above 1 we are faster; where we are slower "
-        "the number is **bold**. The limit is a copy of as many bytes, or the matmul peak.",
+        "Ratios are torch's time over ours, the median over pairs timed in turn: above 1 we are faster, and a "
+        "number in **bold** is a loss. The limit is a copy of as many bytes, or the matmul peak.",
         "",
         "| op | case | dtype | ours µs | torch µs | torch/ours | with out= | backward | share of the limit |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|",
