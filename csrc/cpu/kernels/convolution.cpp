@@ -3,7 +3,6 @@
 
 #include "cpu/kernels/convert.h"
 #include "cpu/kernels/lanes.h"
-#include "cpu/kernels/vec_convert.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -366,12 +365,7 @@ TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c,
 #pragma GCC unroll 4
   for (int i = 0; i < P; ++i, out += a.out_pixel)
 #pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) {
-      if (width(v) == V::size)
-        store_vec(sum[i][v], out + v * V::size);
-      else
-        store_vec(sum[i][v], out + v * V::size, width(v));
-    }
+    for (int v = 0; v < N; ++v) store_lanes(sum[i][v], out + v * V::size, width(v));
 }
 
 template <class S, class T>
