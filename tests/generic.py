@@ -16,12 +16,12 @@ from torch.utils._pytree import tree_map
 
 from tests.cases.case import Case
 from tests.harness import (
+    allowed_error,
     assert_all_accurate,
     assert_equal,
     assert_same_kind,
     cotangents,
     draw,
-    errors,
     gradients,
     inplace_twins,
     layout_variants,
@@ -51,25 +51,6 @@ def representative(case: Case) -> torch.dtype:
     return torch.float32 if torch.float32 in case.dtypes else case.dtypes[0]
 
 
-def borrowed_errors(case: Case, dtype: torch.dtype, compute: Callable[..., Any]) -> list[tuple[float, float]] | None:
-    """Torch's error in float64, taken to be as many units of float64's epsilon as it is of float32's in float32."""
-    if dtype != torch.float64:
-        return None
-    args, kwargs = draw(case, torch.float32)
-    narrow, exact = compute(args, kwargs), reference(compute_with(compute), args, kwargs)
-    scale = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
-    measured = []
-    for a, b in zip(tensors_of(narrow), tensors_of(exact), strict=True):
-        absolute, in_ulps = errors(a.detach(), b.detach()) if a.dtype == torch.float32 else (0.0, 0.5)
-        measured.append((absolute * scale, max(in_ulps, 0.5)))
-    return measured
-
-
-def compute_with(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """compute(args, kwargs) as a function of *args, **kwargs, for `reference`."""
-    return lambda *args, **kwargs: compute(args, kwargs)
-
-
 def check_forward(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict, strides: bool = True) -> None:
     """Our result against torch's, and against float64."""
     torchs = theirs(case.op)(*args, **kwargs)
@@ -78,9 +59,10 @@ def check_forward(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict, str
     if case.exact:
         assert_equal(result, torchs)
         return
-    exact = reference(theirs(case.op), args, kwargs)
-    borrowed = borrowed_errors(case, dtype, lambda a, k: theirs(case.op)(*a, **k))
-    assert_all_accurate(result, torchs, exact, ulps=case.ulps, borrowed=borrowed)
+    compute = lambda args, kwargs: theirs(case.op)(*args, **kwargs)  # noqa: E731
+    exact = reference(compute, args, kwargs)
+    allowed = allowed_error(torchs, exact, in_float32(case, compute) if dtype == torch.float64 else None)
+    assert_all_accurate(result, torchs, exact, case.ulps, allowed)
 
 
 def check_gradient(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict) -> None:
@@ -90,9 +72,18 @@ def check_gradient(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict) ->
     torchs = gradients(theirs(case.op), args, kwargs, incoming)
     for a, b in zip(mine, torchs, strict=True):
         assert_same_kind(a, b, strides=False)
-    exact = reference(lambda *a, **k: gradients(theirs(case.op), a, k, incoming), args, kwargs)
-    borrowed = borrowed_errors(case, dtype, lambda a, k: gradients(theirs(case.op), a, k, incoming))
-    assert_all_accurate(mine, torchs, exact, ulps=False, borrowed=borrowed, what="gradient")
+    compute = lambda args, kwargs: gradients(theirs(case.op), args, kwargs, incoming)  # noqa: E731
+    exact = reference(compute, args, kwargs)
+    allowed = allowed_error(torchs, exact, in_float32(case, compute) if dtype == torch.float64 else None)
+    assert_all_accurate(mine, torchs, exact, False, allowed, what="gradient")
+
+
+def in_float32(case: Case, compute: Callable[..., Any]) -> tuple[Any, Any] | None:
+    """The case computed in float32, and its float64 reference."""
+    if torch.float32 not in case.dtypes:
+        return None
+    args, kwargs = draw(case, torch.float32)
+    return compute(args, kwargs), reference(compute, args, kwargs)
 
 
 # --- one test per row ---------------------------------------------------------------------------------------------------
@@ -145,7 +136,7 @@ def test_layouts(case: Case) -> None:
     for label, new_args, new_kwargs in layout_variants(args, kwargs):
         try:
             check_forward(case, dtype, new_args, new_kwargs)
-            if case.gradient and dtype.is_floating_point:
+            if case.gradient and case.torch_gradient and dtype.is_floating_point:
                 check_gradient(case, dtype, new_args, new_kwargs)
         except Exception as error:
             error.add_note(f"with arguments in layout: {label}")

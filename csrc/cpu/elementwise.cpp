@@ -39,14 +39,19 @@ bool has_zero(const void* run, Compute compute, int64_t n) {
 // Runs the kernel over elements [begin, end) of the loop's linear order.
 class Walker {
  public:
-  Walker(const Loop& loop, Elementwise op, Compute compute, const ElementwiseParams& params)
+  Walker(const Loop& loop, const ElementwiseRow& row, DType common, const Inputs& inputs, const ElementwiseParams& params)
       : loop_(loop),
         kernels_(TENSOROPS_KERNELS(elementwise_kernels)),
-        kernel_(kernels_.kernel[static_cast<int>(op)][static_cast<int>(compute)]),
-        compute_(compute),
+        common_(common),
+        compute_(compute_type(common)),
+        kernel_(kernels_.kernel[static_cast<int>(row.op)][static_cast<int>(compute_)]),
         params_(params),
-        checks_divisor_(divides_integers(op, compute)),
-        width_(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4) {}
+        checks_divisor_(divides_integers(row.op, compute_)),
+        width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4) {
+    for (int i = 0; i < inputs.count; ++i)
+      rounds_[i + 1] = loop.operands[i + 1].dtype != common && !is_compute_type(common, compute_) &&
+                       !keeps_precision(row, inputs, i);
+  }
 
   // Returns false when an integer divisor was zero.
   bool run(int64_t begin, int64_t end) const {
@@ -115,6 +120,12 @@ class Walker {
       load(from, o.strides[0], to, m);
       to += m * width_;
     });
+    if (rounds_[i]) {
+      char rounded[kBlock * 4];
+      const int64_t size = element_size(common_);
+      kernels_.store[static_cast<int>(compute_)][static_cast<int>(common_)](buffer, rounded, size, n);
+      kernels_.load[static_cast<int>(common_)][static_cast<int>(compute_)](rounded, size, buffer, n);
+    }
     return buffer;
   }
   void scatter(const c10::SmallVector<int64_t, 6>& index, int64_t n, const char* buffer) const {
@@ -128,21 +139,50 @@ class Walker {
 
   const Loop& loop_;
   const ElementwiseKernels& kernels_;
-  const ElementwiseKernel kernel_;
+  const DType common_;
   const Compute compute_;
+  const ElementwiseKernel kernel_;
   const ElementwiseParams& params_;
   const bool checks_divisor_;
   const int64_t width_;
+  bool rounds_[kMaxOperands] = {};
 };
 
-ElementwiseParams params_of(const ElementwiseRow& row, const Scalars& scalars, Compute compute) {
+// As torch converts it: a negative number wraps in an unsigned type, what does not fit is an error.
+int64_t integer_of(const c10::Scalar& value, DType dtype) {
+  switch (dtype) {
+    case DType::u8: return value.to<uint8_t>();
+    case DType::i8: return value.to<int8_t>();
+    case DType::i16: return value.to<int16_t>();
+    case DType::i32: return value.to<int32_t>();
+    case DType::boolean: return value.to<bool>();
+    default: return value.to<int64_t>();
+  }
+}
+
+ElementwiseParams params_of(const Scalars& scalars, DType common) {
   ElementwiseParams params;
+  const Compute compute = compute_type(common);
   const bool integers = compute == Compute::i32 || compute == Compute::i64;
   for (int i = 0; i < scalars.count; ++i) {
     params.real[i] = scalars.values[i].toDouble();
-    if (integers) params.integer[i] = scalars.values[i].to<int64_t>();
+    if (integers) params.integer[i] = integer_of(scalars.values[i], common);
   }
   return params;
+}
+
+// pow with a number that makes it a multiplication, a division or a root.
+const ElementwiseRow* simple_power(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs) {
+  if (row.op != Elementwise::pow || !inputs[1].unsafeGetTensorImpl()->is_wrapped_number()) return nullptr;
+  const double exponent = inputs[1].item().toDouble();
+  if (exponent == 2) return &row_of(Elementwise::square);
+  if (exponent == 3) return &row_of(Elementwise::_cube);
+  if (!c10::isFloatingType(types.common)) return nullptr;
+  if (exponent == 0.5) return &row_of(Elementwise::sqrt);
+  if (exponent == -0.5) return &row_of(Elementwise::rsqrt);
+  if (exponent == -1) return &row_of(Elementwise::reciprocal);
+  if (exponent == -2) return &row_of(Elementwise::_inverse_square);
+  return nullptr;
 }
 
 // What a transcendental costs next to an addition, for the choice of threads.
@@ -151,8 +191,11 @@ int64_t cost_of(const ElementwiseRow& row) { return row.domain == Domain::FLOATI
 void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs, const Scalars& scalars,
                   const at::Tensor& out) {
   if (out.numel() == 0) return;
-  const Compute compute = compute_type(dtype_of(types.common));
-  const ElementwiseParams params = params_of(row, scalars, compute);
+  if (const ElementwiseRow* simple = simple_power(row, types, inputs))
+    return compute_into(*simple, types, {{inputs.tensors[0]}, 1}, {}, out);
+  const DType common = dtype_of(types.common);
+  const Compute compute = compute_type(common);
+  const ElementwiseParams params = params_of(scalars, common);
   const ElementwiseKernel kernel = TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(row.op)][static_cast<int>(compute)];
   TORCH_CHECK(kernel != nullptr, "\"", row.name, "\" not implemented for '", types.common, "'");
 
@@ -175,7 +218,7 @@ void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, cons
   }
 
   const Loop loop = make_loop(out, inputs);
-  const Walker walker(loop, row.op, compute, params);
+  const Walker walker(loop, row, common, inputs, params);
   std::atomic<bool> zero_divisor{false};
   parallel(loop.numel, cost_of(row), [&](int64_t begin, int64_t end) {
     if (!walker.run(begin, end)) zero_divisor = true;

@@ -64,7 +64,10 @@ struct ElementwiseSignature<std::index_sequence<First, T...>, std::index_sequenc
 };
 
 // Whether torch has name_ and name.out for this row.
-inline bool has_inplace(const ElementwiseRow& row) { return !row.backward && row.domain != Domain::PREDICATE && row.op != Elementwise::where; }
+inline bool has_inplace(const ElementwiseRow& row) {
+  const bool test = row.op == Elementwise::isnan || row.op == Elementwise::isinf || row.op == Elementwise::isfinite;
+  return !row.backward && !test && row.op != Elementwise::where;
+}
 
 // Registers the three forms of every row under the library's dispatch key. A null F leaves a form out.
 template <class F, class I, class O>

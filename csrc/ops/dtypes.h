@@ -26,6 +26,8 @@ inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Input
     common = at::native::result_type(state);
   }
   const bool integral = c10::isIntegralType(common, /*includeBool=*/true);
+  // torch's square is a power of the number 2, to which bool promotes.
+  if (row.op == Elementwise::square && common == c10::kBool) common = c10::kLong;
   TORCH_CHECK_NOT_IMPLEMENTED(!c10::isComplexType(common), "tensorops::", row.name, ": complex tensors are not covered, got ",
                               common);
   if (row.domain == Domain::FLOATING && integral) common = c10::get_default_dtype_as_scalartype();
@@ -34,6 +36,15 @@ inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Input
     TORCH_CHECK(inputs[0].scalar_type() == c10::kBool || inputs[0].scalar_type() == c10::kByte,
                 "where expected condition to be a boolean tensor, but got a tensor with dtype ", inputs[0].scalar_type());
   return {common, row.domain == Domain::PREDICATE ? c10::kBool : common};
+}
+
+// Operands of another dtype are rounded to the common one before the op sees them, an int64 to a uint8 even, but for these,
+// which torch reads in the precision that the op computes in.
+inline bool keeps_precision(const ElementwiseRow& row, const Inputs& inputs, int i) {
+  if (row.op == Elementwise::mul || row.op == Elementwise::_div_true) return i == 1 && inputs[i].dim() == 0;
+  if (row.op == Elementwise::pow) return i == 1 && inputs[i].unsafeGetTensorImpl()->is_wrapped_number();
+  if (row.op == Elementwise::lerp) return i == 2 && inputs[i].unsafeGetTensorImpl()->is_wrapped_number();
+  return row.op == Elementwise::where && i == 0;
 }
 
 // out= and in-place writes must not lose more than a cast within the same kind would.

@@ -24,9 +24,23 @@ Elementwise gelu_row(std::string_view approximate) {
 
 at::Tensor gelu(const at::Tensor& input, std::string_view approximate) { return elementwise(gelu_row(approximate), input); }
 
+template <class T>
+std::pair<int64_t, int64_t> integer_range() {
+  return {std::numeric_limits<T>::min(), std::numeric_limits<T>::max()};
+}
+std::pair<int64_t, int64_t> integer_range(c10::ScalarType type) {
+  switch (type) {
+    case c10::kBool: return {0, 1};
+    case c10::kByte: return integer_range<uint8_t>();
+    case c10::kChar: return integer_range<int8_t>();
+    case c10::kShort: return integer_range<int16_t>();
+    case c10::kInt: return integer_range<int32_t>();
+    default: return integer_range<int64_t>();
+  }
+}
+
 Clamp clamp_arguments(const at::Tensor& input, const std::optional<c10::Scalar>& min, const std::optional<c10::Scalar>& max) {
   TORCH_CHECK(min || max, "torch.clamp: At least one of 'min' or 'max' must not be None");
-  TORCH_CHECK(input.scalar_type() != c10::kBool, "clamp is not supported for bool tensors");
   at::native::ResultTypeState state = at::native::update_result_type_state(input, {});
   if (min) state = at::native::update_result_type_state(*min, state);
   if (max) state = at::native::update_result_type_state(*max, state);
@@ -37,8 +51,9 @@ Clamp clamp_arguments(const at::Tensor& input, const std::optional<c10::Scalar>&
     clamp.bounds.values[0] = min.value_or(-infinity);
     clamp.bounds.values[1] = max.value_or(infinity);
   } else {
-    clamp.bounds.values[0] = min.value_or(std::numeric_limits<int64_t>::min());
-    clamp.bounds.values[1] = max.value_or(std::numeric_limits<int64_t>::max());
+    const auto [lowest, highest] = integer_range(type);
+    clamp.bounds.values[0] = min.value_or(lowest);
+    clamp.bounds.values[1] = max.value_or(highest);
   }
   return clamp;
 }
@@ -56,7 +71,7 @@ at::Tensor clamp_tensor(const at::Tensor& input, const std::optional<at::Tensor>
 
 at::Tensor prelu(const at::Tensor& input, const at::Tensor& weight) {
   TORCH_CHECK(weight.dim() <= 1, "prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = ", weight.dim());
-  if (weight.sym_numel() == 1) return elementwise(Elementwise::_prelu, input, weight.view_symint({1}).expand_symint(std::vector<c10::SymInt>(std::max<int64_t>(input.dim(), 0), 1)));
+  if (weight.sym_numel() == 1) return elementwise(Elementwise::_prelu, input, weight.reshape_symint(std::vector<c10::SymInt>(static_cast<size_t>(input.dim()), 1)));
   TORCH_CHECK(input.dim() > 0, "Not allow zero-dim input tensor.");
   const auto channels = input.dim() > 1 ? input.sym_size(1) : c10::SymInt(1);
   TORCH_CHECK(channels == weight.sym_numel(), "Mismatch of parameter numbers and input channel size. Found parameter numbers = ",

@@ -106,17 +106,36 @@ TENSOROPS_FORMULA V silu_curve(V x) {
   return s * (1 - s) * (2 + x * (1 - 2 * s));
 }
 
-// Misra 2019, https://arxiv.org/abs/1908.08681: x * tanh(softplus(x)).
+// Misra 2019, https://arxiv.org/abs/1908.08681: x * tanh(softplus(x)). With w = exp(x) that tanh is n / (n + 2) for
+// n = w (w + 2), and 1 - tanh is 2 / (n + 2); both are scaled by exp(-2x) where x is positive, so that nothing overflows
+// and neither is the difference of close numbers. e is exp(-|x|).
+template <class V>
+TENSOROPS_FORMULA V mish_numerator(V x, V e) {
+  return select(x >= 0, 1 + 2 * e, e * (e + 2));
+}
+template <class V>
+TENSOROPS_FORMULA V mish_complement(V x, V e) {
+  return select(x >= 0, 2 * e * e, V(2));
+}
+template <class V>
+TENSOROPS_FORMULA V mish(V x) {
+  const V e = exp(-abs(x));
+  const V n = mish_numerator(x, e);
+  return x * (n / (n + mish_complement(x, e)));
+}
 template <class V>
 TENSOROPS_FORMULA V mish_slope(V x) {
-  const V t = tanh(softplus(x));
-  return t + x * sigmoid(x) * (1 - t * t);
+  const V e = exp(-abs(x));
+  const V n = mish_numerator(x, e), c = mish_complement(x, e), scale = 1 / (n + c);
+  const V t = n * scale;
+  return t + x * sigmoid(x) * (c * scale) * (1 + t);
 }
 template <class V>
 TENSOROPS_FORMULA V mish_curve(V x) {
-  const V t = tanh(softplus(x));
-  const V s = sigmoid(x);
-  return (1 - t * t) * s * (2 + x * (1 - s - 2 * t * s));
+  const V e = exp(-abs(x));
+  const V n = mish_numerator(x, e), c = mish_complement(x, e), scale = 1 / (n + c);
+  const V t = n * scale, s = sigmoid(x);
+  return (c * scale) * (1 + t) * s * (2 + x * (1 - s - 2 * t * s));
 }
 
 // Python's floor division: the sign of the remainder is the divisor's.

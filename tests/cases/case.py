@@ -74,6 +74,7 @@ class Case:
     exact: the result must equal torch's bit for bit (no rounding happens, or it is the same).
     ulps: every single element is held to a number of ulps, not only to torch's largest absolute error; for results that
         do not come out of cancellation, as elementwise ones.
+    torch_gradient: whether torch's own gradient is right here, to compare with.
     smooth: finite differences mean something here, so gradcheck is asked; not at kinks, ties, infinities.
     large: big enough to be split among threads; asked to be the same for every number of them, and little else.
     flops, bytes: arithmetic and memory traffic of one call, from the drawn arguments; for the benchmark's limits.
@@ -86,6 +87,7 @@ class Case:
     gradient: bool = True
     exact: bool = False
     ulps: bool = False
+    torch_gradient: bool = True
     smooth: bool = True
     large: bool = False
     flops: Callable[..., float] | None = None

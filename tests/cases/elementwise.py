@@ -101,20 +101,30 @@ def unary(
     smooth: bool = True,
     reach: tuple[float, float] | None = None,
     label: str = "",
+    dtypes: tuple[torch.dtype, ...] = ALL_DTYPES,
+    torch_gradient: bool = True,
+    special_gradient: bool = True,
     **kwargs: Any,
 ) -> None:
     """The rows of a function of one tensor, smooth in (low, high); `reach` is where its values are finite and not all
-    the same. args and kwargs are passed on to it."""
+    the same. `special_gradient` is whether torch's gradient is right at infinities. args and kwargs are passed on to it."""
     prefix = f"{label}-" if label else ""
     reach = reach or (-30.0, 30.0)
-    common = {"exact": exact, "gradient": gradient, "smooth": smooth, "bytes": number_of_bytes(2), "flops": Tensor.numel}
-    common["flops"] = lambda x, *a, **k: float(x.numel())
+    common = {
+        "exact": exact,
+        "gradient": gradient,
+        "torch_gradient": torch_gradient,
+        "smooth": smooth,
+        "bytes": number_of_bytes(2),
+        "flops": lambda x, *a, **k: float(x.numel()),
+    }
 
-    def row(name: str, tensor: Callable[[Draw], Tensor], dtypes: tuple = ALL_DTYPES, **more: Any) -> None:
-        add(op, prefix + name, lambda d: arguments(tensor(d), *args, **kwargs), dtypes, **{**common, **more})
+    def row(name: str, tensor: Callable[[Draw], Tensor], some: tuple = ALL_DTYPES, **more: Any) -> None:
+        chosen = tuple(dtype for dtype in dtypes if dtype in some)
+        add(op, prefix + name, lambda d: arguments(tensor(d), *args, **kwargs), chosen, **{**common, **more})
 
     row("plain", lambda d: within(d, low, high, 5, 7))
-    row("special", lambda d: values(d, SPECIAL), smooth=False)
+    row("special", lambda d: values(d, SPECIAL), smooth=False, torch_gradient=torch_gradient and special_gradient)
     row("wide", lambda d: magnitudes(d, reach[0], reach[1], 1031), FLOATING, smooth=False)
     if not label:
         row("0-d", lambda d: within(d, low, high))
@@ -127,7 +137,7 @@ POSITIVE = (0.2, 4.0)
 for name in ("abs", "neg", "square", "reciprocal", "sign", "ceil", "floor", "round", "trunc", "frac", "relu"):
     unary(name, 0.25, 2.25, exact=True)
 for name in ("sqrt", "rsqrt"):
-    unary(name, *POSITIVE, reach=(0.0, 1e30), exact=True)
+    unary(name, *POSITIVE, reach=(0.0, 1e30))
 for name in ("log", "log2", "log10"):
     unary(name, *POSITIVE, reach=(0.0, 1e30))
 unary("log1p", -0.8, 4.0, reach=(0.0, 1e30))
@@ -160,11 +170,13 @@ unary(F + "mish", reach=(-100.0, 100.0))
 unary(F + "softplus", reach=(-100.0, 100.0))
 unary(F + "softplus", beta=2.0, threshold=1.0, low=-3.0, high=0.4, label="beta")
 unary(F + "softplus", -3.0, 3.0, 0.25, 20, label="small beta")
-unary(F + "softsign", 0.1, 3.0)
+unary(F + "softsign", 0.1, 3.0, special_gradient=False, dtypes=FLOATING)  # torch: inf / inf
+add(F + "softsign", "integers", lambda d: arguments(d.normal(33)), INTEGRAL, gradient=False)
 unary(F + "hardtanh", -0.9, 0.9, exact=True)
 unary(F + "hardtanh", -1.9, 0.4, min_val=-2, max_val=0.5, exact=True, label="bounds")
 unary(F + "hardswish", -2.9, 2.9)
-unary(F + "hardsigmoid", -2.9, 2.9)
+unary(F + "hardsigmoid", -2.9, 2.9, dtypes=(torch.float32, torch.bfloat16, torch.float16))
+unary(F + "hardsigmoid", -2.9, 2.9, dtypes=(torch.float64,), torch_gradient=False, label="double")  # torch: 1.0f / 6.0f
 unary(F + "logsigmoid", reach=(-100.0, 100.0))
 unary(F + "tanhshrink")
 unary(F + "threshold", 0.2, 3.0, threshold=0.1, value=20.0, exact=True)
@@ -206,9 +218,11 @@ def binary(
     numbers: tuple[Any, ...] = (3, 2.5, 0.1, -2, True),
     label: str = "",
     special: bool = True,
+    exact_special: bool | None = None,
     **kwargs: Any,
 ) -> None:
-    """The rows of a function of two tensors; `other` is the range of the second."""
+    """The rows of a function of two tensors; `other` is the range of the second. `exact_special` is for the special values,
+    where torch's vector and scalar code differ, or where it is less accurate than we are."""
     prefix = f"{label}-" if label else ""
     lo, hi = other or (low, high)
     common = {"exact": exact, "gradient": gradient, "bytes": number_of_bytes(3), "flops": lambda *a, **k: float(a[0].numel())}
@@ -227,7 +241,7 @@ def binary(
     row("plain", plain)
     row("broadcast", lambda d: (within(d, low, high, 4, 1, 5), divisor(d, 3, 1)), FLOATING, smooth=False)
     if special:
-        row("special", lambda d: pairs(d, zero_divisor), smooth=False)
+        row("special", lambda d: pairs(d, zero_divisor), smooth=False, exact=exact if exact_special is None else exact_special)
     for number in numbers:
         row(f"number {number}", lambda d, n=number: (torch.cat([within(d, low, high, 33), d.normal(1) * 0 + n if d.dtype != torch.bool else d.normal(1)]), n), smooth=False)  # noqa: E501
     if label:
@@ -252,15 +266,15 @@ binary("sub", alpha=2, label="alpha", numbers=(3,))
 binary("mul", exact=True)
 binary("div", other=(0.5, 3.0), exact=True)
 binary("div", other=(0.5, 3.0), exact=True, zero_divisor=False, rounding_mode="floor", label="floor", numbers=(3, -2.5))
-binary("div", other=(0.5, 3.0), exact=True, zero_divisor=False, rounding_mode="trunc", label="trunc", numbers=(3, -2.5))
+binary("div", other=(0.5, 3.0), exact=True, zero_divisor=False, rounding_mode="trunc", label="trunc", numbers=(3, -2.5), exact_special=False)
 binary("div", other=(0.5, 3.0), exact=True, rounding_mode=None, label="mode None", numbers=())
 binary("floor_divide", other=(0.5, 3.0), exact=True, gradient=False, zero_divisor=False, numbers=(3, 2.5, -2))
-binary("fmod", 1.2, 1.4, (0.45, 0.55), exact=True, zero_divisor=False, numbers=(3, 2.5, -2))
-binary("remainder", 1.2, 1.4, (0.45, 0.55), exact=True, zero_divisor=False, numbers=(3, 2.5, -2))
+binary("fmod", 1.2, 1.4, (0.45, 0.55), exact=True, exact_special=False, zero_divisor=False, numbers=(3, 2.5, -2))
+binary("remainder", 1.2, 1.4, (0.45, 0.55), exact=True, exact_special=False, zero_divisor=False, numbers=(3, 2.5, -2))
 binary("pow", 0.2, 3.0, (-2.0, 2.0), special=False, numbers=(2, 3, 0.5, 0, 1, 2.5))
 binary("atan2")
-binary("maximum", exact=True, numbers=())
-binary("minimum", exact=True, numbers=())
+binary("maximum", exact=True, exact_special=False, numbers=())
+binary("minimum", exact=True, exact_special=False, numbers=())
 for name in ("eq", "ne", "lt", "le", "gt", "ge"):
     binary(name, exact=True, gradient=False)
 for name in ("logical_and", "logical_or", "logical_xor"):
@@ -270,11 +284,12 @@ POWERS = (NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5,
 add("pow", "special", lambda d: arguments(values(d, POWERS)[:, None], values(d, POWERS)), FLOATING, smooth=False)
 add("pow", "integers", lambda d: arguments(d.normal(6, 1), d.integers(0, 9, 7, dtype=d.dtype)), INTEGRAL, gradient=False)
 for exponent in (2, 3, 0.5, -1, -2, -0.5, 0, 1, 2.5):
-    label = f"special to {exponent}"
-    add("pow", label, lambda d, e=exponent: arguments(values(d, SPECIAL), e), smooth=False)
+    # torch's f16 has IEEE's pow(-inf, 0.5) = inf, its other dtypes have sqrt(-inf) = nan.
+    dtypes = ALL_DTYPES if abs(exponent) != 0.5 else (torch.float32, torch.float64, torch.bfloat16)
+    add("pow", f"special to {exponent}", lambda d, e=exponent: arguments(values(d, SPECIAL), e), dtypes, smooth=False)
 for base in (2, 10.0, 1, 0, -1):
     add("pow", f"number {base} to tensor", lambda d, b=base: arguments(b, d.uniform(-2, 3, 33)), FLOATING, smooth=False)
-    add("remainder", f"number {base} by tensor", lambda d, b=base: arguments(b, d.uniform(0.5, 3, 33)), FLOATING, smooth=False)
+    add("remainder", f"number {base} by tensor", lambda d, b=base: arguments(b, d.uniform(0.5, 3, 33)), FLOATING, gradient=False)
 add("atan2", "quadrants", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED)), FLOATING, smooth=False)
 
 
@@ -289,7 +304,7 @@ add("clamp", "tensors", lambda d: arguments(*bounded(d)), exact=True)
 add("clamp", "tensor min", lambda d: arguments(bounded(d)[0], min=bounded(d)[1]), exact=True)
 add("clamp", "tensor max", lambda d: arguments(bounded(d)[0], max=bounded(d)[2]), exact=True)
 add("clamp", "crossing tensors", lambda d: arguments(d.normal(9), d.normal(9), d.normal(9)), exact=True, smooth=False)
-add("clamp", "ties", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED), values(d, PAIRED)), exact=True, smooth=False)
+add("clamp", "ties", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED), values(d, PAIRED)), smooth=False)
 
 add("prelu", "one weight", lambda d: arguments(d.normal(3, 4, 2), within(d, 0.1, 0.4, 1)), FLOATING)
 add("prelu", "0-d weight", lambda d: arguments(d.normal(3, 4, 2), within(d, 0.1, 0.4)), FLOATING)
@@ -305,8 +320,8 @@ add("where", "broadcast", lambda d: arguments(d.normal(4, 1, dtype=condition), d
 add("where", "numbers", lambda d: arguments(d.normal(9, dtype=condition), d.normal(9), 2.5), exact=True)
 add("where", "number first", lambda d: arguments(d.normal(9, dtype=condition), 2, d.normal(9)), exact=True)
 add("where", "two numbers", lambda d: arguments(d.normal(9, dtype=condition), 2, 0.5), (torch.float32,), exact=True, gradient=False)
-add("where", "special", lambda d: arguments(torch.tensor([True, False])[:, None], values(d, SPECIAL), values(d, SPECIAL[::-1])), exact=True)  # noqa: E501
-add("where", "promote", lambda d: arguments(d.normal(9, dtype=condition), d.normal(9), d.normal(9, dtype=torch.float32)), exact=True)
+add("where", "special", lambda d: arguments(torch.tensor([True, False])[:, None], values(d, SPECIAL), values(d, SPECIAL[::-1])), exact=True, smooth=False)  # noqa: E501
+add("where", "promote", lambda d: arguments(d.normal(9, dtype=condition), d.normal(9), d.normal(9, dtype=torch.float32)), exact=True, smooth=False)
 add("where", "0-d", lambda d: arguments(d.normal(dtype=condition), d.normal(), d.normal()), exact=True)
 add("where", "empty", lambda d: arguments(d.normal(0, dtype=condition), d.normal(3, 0), d.normal(3, 1)), exact=True)
 add("where", "large", lambda d: arguments(d.normal(LARGE, dtype=condition), d.normal(LARGE), d.normal(LARGE)), FLOATING, exact=True, large=True)  # noqa: E501
