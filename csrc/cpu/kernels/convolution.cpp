@@ -96,7 +96,7 @@ __attribute__((noinline)) void scatter(const ConvTile& tile, const T* sums, int6
       if (plain) {
 #pragma GCC unroll 16
         for (int i = 0; i < V; ++i)
-          if (i < columns) store_lanes<T>(square[i], out + at + i * tile.out_column, rows);
+          if (i < columns) store_lanes(square[i], out + at + i * tile.out_column, rows);
       } else {
         alignas(64) T run[V];
         for (int64_t i = 0; i < columns; ++i, at += tile.out_column) {
@@ -169,7 +169,7 @@ void tile_kernel(const ConvTile& tile) {
 #pragma GCC unroll 2
       for (int v = 0; v < N; ++v) {
         const int64_t lanes = tile.columns - v * V::size;
-        store_lanes<T>(sum[r][v], out + tile.out_rows[r] + v * V::size, lanes);
+        store_lanes(sum[r][v], out + tile.out_rows[r] + v * V::size, lanes);
       }
     return;
   }
@@ -256,7 +256,7 @@ void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
     for (int r = 0; r < R; ++r, out += p.out_row)
 #pragma GCC unroll 2
       for (int v = 0; v < N; ++v)
-        if (j + v * V::size < p.width) store_lanes<T>(total[c][r][v], out + v * V::size, p.width - j - v * V::size);
+        if (j + v * V::size < p.width) store_lanes(total[c][r][v], out + v * V::size, p.width - j - v * V::size);
   }
 }
 
@@ -365,7 +365,9 @@ TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c,
 #pragma GCC unroll 4
   for (int i = 0; i < P; ++i, out += a.out_pixel)
 #pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) store_lanes(sum[i][v], out + v * V::size, width(v));
+    for (int v = 0; v < N; ++v) {
+      store_lanes(sum[i][v], out + v * V::size, width(v));
+    }
 }
 
 template <class S, class T>
@@ -402,7 +404,7 @@ TENSOROPS_INLINE void channels_taps(const ConvChannelsGradient& a, int64_t tap, 
 #pragma GCC unroll 16
   for (int p = 0; p < K; ++p) {
     T* to = static_cast<T*>(a.sums) + a.weight_rows[tap + p] * a.sums_row + c;
-    store_lanes<T>(load_lanes<T>(to, lanes) + sum[p], to, lanes);
+    store_lanes(load_lanes<T>(to, lanes) + sum[p], to, lanes);
   }
 }
 
@@ -425,7 +427,7 @@ void border(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t
   T* out = static_cast<T*>(to);
   for (int64_t h = 0; h < rows; ++h, x += from_row, out += to_row) {
     for (int64_t l = 0; l < left; ++l) out[l] = T(0);
-    for (int64_t j = 0; j < n; j += Vec<T>::size) store_lanes<T>(load_lanes<T>(x + j, n - j), out + left + j, n - j);
+    for (int64_t j = 0; j < n; j += Vec<T>::size) store_lanes(load_lanes<T>(x + j, n - j), out + left + j, n - j);
     for (int64_t l = left + n; l < left + n + right; ++l) out[l] = T(0);
   }
 }
@@ -489,7 +491,7 @@ void add_rows(const void* from, int64_t row_stride, int64_t count, int64_t n, vo
     const T* x = static_cast<const T*>(from) + i;
     V sum = load_lanes<T>(total + i, n - i);
     for (int64_t r = 0; r < count; ++r, x += row_stride) sum = sum + load_lanes<T>(x, n - i);
-    store_lanes<T>(sum, total + i, n - i);
+    store_lanes(sum, total + i, n - i);
   }
 }
 
