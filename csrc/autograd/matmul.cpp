@@ -106,10 +106,10 @@ void sum_inplace(const SumRow& row, Tensor& self, const Tensor& a, const Tensor&
   // What the backward reads of the overwritten memory must outlive the write.
   const bool keep_a = graph.recording() && a.is_alias_of(self), keep_b = graph.recording() && b.is_alias_of(self);
   const Tensor old_a = keep_a ? a.clone() : a, old_b = keep_b ? b.clone() : b;
+  auto backward = sum_backward(row.product, self, a, b, beta, alpha);
   Graph::forward([&] { return row.inplace(self, a, b, beta, alpha); });
   Graph::after_inplace(self);
-  if (graph.recording())
-    graph.record_inplace(self, {&old_a, &old_b}, sum_backward(row.product, self, a, b, beta, alpha));
+  if (graph.recording()) graph.record_inplace(self, {&old_a, &old_b}, std::move(backward));
 }
 
 void sum_out(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b, const Scalar& beta,

@@ -18,7 +18,8 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 constexpr int64_t kBlockRows = 1024, kBlockColumns = 2048;
 // A panel of A of this depth stays in the L1 cache while panels of B stream past it from the L2. A small C, which costs
 // nothing to come back to, is summed over shorter lengths: the error of a sum grows with the length of its chains.
-constexpr int64_t kDepthBytes = 2048, kShortDepth = 64, kMediumDepth = 128, kSmallResult = 4096, kMediumResult = 65536;
+constexpr int64_t kDepthBytes = 2048;
+constexpr int64_t kShortDepths[][2] = {{1024, 32}, {4096, 64}, {65536, 128}};  // elements of C, depth
 // Columns of B that one work item passes over for each of its panels of A: they stay in the L2 cache.
 constexpr int64_t kItemColumns = 256;
 // Few rows whose B is contiguous along k: dot products, all rows on a piece of B while it is in the cache.
@@ -76,7 +77,7 @@ class Multiply {
   // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
   static constexpr int64_t kTinyBytes = 8 * 1024;
   bool is_tiny() const {
-    return g_.m * g_.n * g_.k <= kSmall && g_.k <= kShortDepth && is_compute_type(g_.type, compute_) &&
+    return g_.m * g_.n * g_.k <= kSmall && g_.k <= max_depth() && is_compute_type(g_.type, compute_) &&
            size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
   }
   void tiny(int64_t begin, int64_t end) const {
@@ -112,6 +113,12 @@ class Multiply {
   }
 
  private:
+  int64_t max_depth() const {
+    for (const auto& [elements, depth] : kShortDepths)
+      if (g_.m * g_.n <= elements) return depth;
+    return kDepthBytes / width_;
+  }
+
   enum class Path { axpy, dot, panels };
   Path path() const {
     const int type = static_cast<int>(g_.type);
@@ -186,11 +193,7 @@ class Multiply {
 
   // The general case, block by block.
   void panels() const {
-    const int64_t area = g_.m * g_.n;
-    const int64_t max_depth = area <= kSmallResult    ? kShortDepth
-                              : area <= kMediumResult ? kMediumDepth
-                                                      : kDepthBytes / width_;
-    const int64_t depths = std::max<int64_t>(1, ceil_div(g_.k, max_depth));
+    const int64_t depths = std::max<int64_t>(1, ceil_div(g_.k, max_depth()));
     const int64_t depth = std::max<int64_t>(8, round_up(ceil_div(g_.k, depths), 8));
     const int64_t block_rows = std::min(round_up(g_.m, size_.mr), kBlockRows / size_.mr * size_.mr);
     const int64_t block_columns = std::min(round_up(g_.n, size_.nr), kBlockColumns);

@@ -87,17 +87,26 @@ bool overlaps(const Tensor& out, const Tensor& operand) {
   return at::get_overlap_status(out, operand) != at::MemOverlapStatus::No;
 }
 
-// Brings `out` to the given shape; false when the result must take a detour through memory of its own.
-bool prepare_out(const char* name, const Tensor& out, c10::IntArrayRef sizes, c10::ScalarType type, const Tensor& a,
-                 const Tensor& b, const Tensor* added) {
-  TORCH_CHECK(out.scalar_type() == type, name, ": Expected out tensor to have dtype ", type, ", but got ",
-              out.scalar_type(), " instead");
-  at::native::resize_output(out, sizes);
+// Brings `out` to the given shape; false when the result must take a detour through memory of its own, because it has
+// another dtype or because writing it would spoil what is still to be read.
+bool prepare_out(const char* name, Product product, const Tensor& out, c10::IntArrayRef sizes, c10::ScalarType type,
+                 const Tensor& a, const Tensor& b, const Tensor* added) {
+  check_out_dtype(name, product, type, out.scalar_type());
   at::assert_no_internal_overlap(out);
-  if (overlaps(out, a) || overlaps(out, b)) return false;
-  // Element by element in place is fine.
-  return added == nullptr || !overlaps(out, *added) ||
-         (added->data_ptr() == out.data_ptr() && added->sizes() == out.sizes() && added->strides() == out.strides());
+  if (out.scalar_type() != type || overlaps(out, a) || overlaps(out, b)) return false;
+  if (added != nullptr && overlaps(out, *added)) {
+    // Element by element in place is fine.
+    return out.sizes() == sizes && added->data_ptr() == out.data_ptr() && added->sizes() == sizes &&
+           added->strides() == out.strides();
+  }
+  return true;
+}
+
+// The detour's end.
+void copy_to_out(const Tensor& out, const Tensor& result) {
+  if (at::native::resize_output(out, result.sizes()) && !result.is_contiguous())
+    out.unsafeGetTensorImpl()->set_sizes_and_strides(result.sizes(), result.strides());
+  out.copy_(result);
 }
 
 Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
@@ -119,10 +128,8 @@ Tensor product(const ProductRow& row, const Tensor& a, const Tensor& b) {
 void product_out(const ProductRow& row, const Tensor& a, const Tensor& b, Tensor& out) {
   const auto sizes = product_sizes<int64_t>(row.name, row.product, a, b);
   const c10::ScalarType type = result_dtype(row.name, row.product, a, b);
-  if (!prepare_out(row.name, out, sizes, type, a, b, nullptr)) {
-    out.copy_(product(row, a, b));
-    return;
-  }
+  if (!prepare_out(row.name, row.product, out, sizes, type, a, b, nullptr)) return copy_to_out(out, product(row, a, b));
+  at::native::resize_output(out, sizes);
   multiply_into(row.product, as(a, type), as(b, type), out);
 }
 
@@ -185,10 +192,10 @@ Tensor sum(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor
 void sum_out(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b, const Scalar& beta,
              const Scalar& alpha, Tensor& out) {
   const auto [sizes, type] = check_sum(row, input, a, b, beta, alpha);
-  if (!prepare_out(row.name, out, sizes, type, a, b, &input)) {
-    out.copy_(sum(row, input, a, b, beta, alpha));
-    return;
-  }
+  if (!prepare_out(row.name, row.product, out, sizes, type, a, b, &input))
+    return copy_to_out(out, sum(row, input, a, b, beta, alpha));
+  if (at::native::resize_output(out, sizes))
+    out.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, sum_strides<int64_t>(row.product, input, a, b, sizes));
   add_into(row, as(input, type), as(a, type), as(b, type), beta, alpha, out);
 }
 
@@ -257,9 +264,14 @@ Tensor linear_activation(const Tensor& input, const Tensor& weight, Bias bias, s
 Tensor& linear_out(const Tensor& input, const Tensor& weight, Bias bias, Tensor& out) {
   const auto sizes = linear_sizes<int64_t>(input, weight, bias);
   const auto type = product_dtype("linear", input, weight, bias ? &*bias : nullptr);
-  const bool direct = prepare_out("linear", out, sizes, type, input, weight, bias ? &*bias : nullptr);
-  if (direct && out.is_contiguous()) linear_into(input, weight, bias, GemmActivation::none, out);
-  else out.copy_(linear_with(input, weight, bias, GemmActivation::none));
+  if (prepare_out("linear", Product::mm, out, sizes, type, input, weight, bias ? &*bias : nullptr)) {
+    at::native::resize_output(out, sizes);
+    if (out.is_contiguous()) {
+      linear_into(input, weight, bias, GemmActivation::none, out);
+      return out;
+    }
+  }
+  copy_to_out(out, linear_with(input, weight, bias, GemmActivation::none));
   return out;
 }
 

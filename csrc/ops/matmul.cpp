@@ -17,9 +17,8 @@ using Bias = const std::optional<Tensor>&;
 Tensor meta_empty(c10::ArrayRef<SymInt> sizes, const Tensor& like, c10::ScalarType type) {
   return at::empty_symint(sizes, at::TensorOptions().device(like.device()).dtype(type));
 }
-void meta_out(const char* name, c10::ArrayRef<SymInt> sizes, c10::ScalarType type, const Tensor& out) {
-  TORCH_CHECK(out.scalar_type() == type, name, ": Expected out tensor to have dtype ", type, ", but got ",
-              out.scalar_type(), " instead");
+void meta_out(const char* name, Product product, c10::ArrayRef<SymInt> sizes, c10::ScalarType type, const Tensor& out) {
+  check_out_dtype(name, product, type, out.scalar_type());
   at::native::resize_output_symint(out, sizes);
 }
 
@@ -27,7 +26,7 @@ Tensor product_meta(const ProductRow& row, const Tensor& a, const Tensor& b) {
   return meta_empty(product_sizes<SymInt>(row.name, row.product, a, b), a, result_dtype(row.name, row.product, a, b));
 }
 void product_meta_out(const ProductRow& row, const Tensor& a, const Tensor& b, Tensor& out) {
-  meta_out(row.name, product_sizes<SymInt>(row.name, row.product, a, b), result_dtype(row.name, row.product, a, b), out);
+  meta_out(row.name, row.product, product_sizes<SymInt>(row.name, row.product, a, b), result_dtype(row.name, row.product, a, b), out);
 }
 Dims<SymInt> sum_sizes(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b) {
   auto sizes = product_sizes<SymInt>(row.name, row.product, a, b);
@@ -41,7 +40,7 @@ Tensor sum_meta(const SumRow& row, const Tensor& input, const Tensor& a, const T
   return at::empty_strided_symint(sizes, strides, at::TensorOptions().device(input.device()).dtype(type));
 }
 void sum_meta_out(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b, const Tensor& out) {
-  meta_out(row.name, sum_sizes(row, input, a, b), result_dtype(row.name, row.product, a, b, &input), out);
+  meta_out(row.name, row.product, sum_sizes(row, input, a, b), result_dtype(row.name, row.product, a, b, &input), out);
 }
 
 c10::ScalarType linear_dtype(const Tensor& input, const Tensor& weight, Bias bias) {
@@ -51,7 +50,7 @@ Tensor linear_meta(const Tensor& input, const Tensor& weight, Bias bias) {
   return meta_empty(linear_sizes<SymInt>(input, weight, bias), input, linear_dtype(input, weight, bias));
 }
 Tensor& linear_meta_out(const Tensor& input, const Tensor& weight, Bias bias, Tensor& out) {
-  meta_out("linear", linear_sizes<SymInt>(input, weight, bias), linear_dtype(input, weight, bias), out);
+  meta_out("linear", Product::mm, linear_sizes<SymInt>(input, weight, bias), linear_dtype(input, weight, bias), out);
   return out;
 }
 Tensor linear_activation_meta(const Tensor& input, const Tensor& weight, Bias bias, std::string_view) {
@@ -111,8 +110,7 @@ Tensor& matmul_out(const Tensor& a, const Tensor& b, Tensor& out) {
   const ProductRow& row = kProducts[static_cast<size_t>(plan.product)];
   if (!plan.reshapes) return row.out(plan.a, plan.b, out);
   const Tensor result = row.op(plan.a, plan.b);
-  TORCH_CHECK(out.scalar_type() == result.scalar_type(), "matmul: Expected out tensor to have dtype ",
-              result.scalar_type(), ", but got ", out.scalar_type(), " instead");
+  check_out_dtype("matmul", plan.product, result.scalar_type(), out.scalar_type());
   at::native::resize_output_symint(out, plan.sizes);
   return out.copy_(result.view_symint(plan.sizes));
 }

@@ -176,6 +176,14 @@ inline c10::ScalarType result_dtype(const char* name, Product product, const at:
   return product == Product::outer ? promoted_dtype(a, b, added) : product_dtype(name, a, b, added);
 }
 
+// out= has the result's dtype; outer and addr cast to it within the same kind.
+inline void check_out_dtype(const char* name, Product product, c10::ScalarType type, c10::ScalarType out) {
+  const bool casts = product == Product::outer;
+  TORCH_CHECK(!casts || c10::canCast(type, out), name, ": result type ", type,
+              " can't be cast to the desired output type ", out);
+  TORCH_CHECK(casts || out == type, name, ": Expected out tensor to have dtype ", type, ", but got ", out, " instead");
+}
+
 inline void check_factor(const char* name, const char* argument, c10::ScalarType type, Product product,
                          const c10::Scalar& factor) {
   TORCH_CHECK(product != Product::outer || !c10::isIntegralType(type, /*includeBool=*/true) || !factor.isFloatingPoint(),
@@ -199,9 +207,10 @@ Dims<Int> sum_strides(Product product, const at::Tensor& input, const at::Tensor
   return strides;
 }
 
-// An in-place sum writes into a tensor of the product's own shape.
+// An in-place sum writes into a tensor of the product's own shape. (addbmm_ alone lets a smaller one grow, as in torch.)
 template <class Int>
 void check_inplace(const SumRow& row, const at::Tensor& self, const Dims<Int>& sizes) {
+  if (row.product == Product::bmm_sum) return;
   TORCH_CHECK(sizes_of<Int>(self) == c10::ArrayRef<Int>(sizes), "Bad in-place call: ", row.name, "_ input tensor size ",
               sizes_of<Int>(self), " and output tensor size ", c10::ArrayRef<Int>(sizes), " should match");
 }

@@ -307,6 +307,30 @@ TENSOROPS_INLINE void dot_tile(const GemmTile& tile, int64_t column, T* sums, in
     }
 }
 
+// A single f32 dot product is summed in f64: one number has no neighbours to share the cost of memory with, and its error
+// is all there is to see.
+template <class S>
+TENSOROPS_INLINE float dot_in_double(const GemmTile& tile) {
+  const S* a = static_cast<const S*>(tile.a);
+  const S* b = static_cast<const S*>(tile.b);
+  constexpr int n = Vec<float>::size;
+  Vec<double> low[2] = {0.0, 0.0}, high[2] = {0.0, 0.0};
+  const auto add = [&](int u, Vec<float> x, Vec<float> y) TENSOROPS_LAMBDA_INLINE {
+    Vec<double> x_low, x_high, y_low, y_high;
+    widen(x, x_low, x_high);
+    widen(y, y_low, y_high);
+    low[u] = fma(x_low, y_low, low[u]);
+    high[u] = fma(x_high, y_high, high[u]);
+  };
+  int64_t p = 0;
+  for (; p + 2 * n <= tile.k; p += 2 * n) {
+    add(0, load_vector<float>(a + p), load_vector<float>(b + p));
+    add(1, load_vector<float>(a + p + n), load_vector<float>(b + p + n));
+  }
+  for (; p < tile.k; p += n) add(0, load_lanes<float>(a + p, tile.k - p), load_lanes<float>(b + p, tile.k - p));
+  return static_cast<float>(sum_lanes((low[0] + low[1]) + (high[0] + high[1])));
+}
+
 // The number of accumulators per element is fixed for R, so that an element's result does not depend on its neighbours.
 template <class S, class T, int R>
 void dot_rows(const GemmTile& tile, const GemmEpilogue& e) {
@@ -317,8 +341,9 @@ void dot_rows(const GemmTile& tile, const GemmEpilogue& e) {
   for (int64_t begin = 0; begin < tile.columns; begin += kBlock) {
     const int64_t n = tile.columns - begin < kBlock ? tile.columns - begin : kBlock;
     int64_t j = 0;
-    if (n == 1 && R == 1) {
-      dot_tile<S, T, R, 1, 8>(tile, begin, sums, kBlock);
+    if (tile.columns == 1 && R == 1) {
+      if constexpr (__is_same(T, float)) sums[0] = dot_in_double<S>(tile);
+      else dot_tile<S, T, R, 1, 8>(tile, begin, sums, kBlock);
     } else {
       for (; j + kColumns <= n; j += kColumns) dot_tile<S, T, R, kColumns, kChains>(tile, begin + j, sums + j, kBlock);
       for (; j < n; ++j) dot_tile<S, T, R, 1, kChains>(tile, begin + j, sums + j, kBlock);

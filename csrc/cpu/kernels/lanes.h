@@ -131,6 +131,15 @@ TENSOROPS_INLINE T sum_lanes(Vec<T> x) {
   return lanes[0];
 }
 
+// The lower and the upper half of the lanes in f64.
+TENSOROPS_INLINE void widen(Vec<float> x, Vec<double>& low, Vec<double>& high) {
+  typedef float Part __attribute__((vector_size(kVectorBytes / 2)));
+  Part halves[2];
+  __builtin_memcpy(halves, &x.v, sizeof(x.v));
+  low = Vec<double>(__builtin_convertvector(halves[0], Native<double>::type));
+  high = Vec<double>(__builtin_convertvector(halves[1], Native<double>::type));
+}
+
 // Lane j of the result's row i is lane i of row j: log2(size) rounds that swap blocks across the diagonal.
 template <class T, int D>
 TENSOROPS_INLINE void transpose_round(Vec<T>* rows) {
