@@ -45,6 +45,15 @@ int64_t compute_size(c10::ScalarType dtype) {
   return compute == Compute::f64 || compute == Compute::i64 ? 8 : 4;
 }
 
+template <class F>
+void by_compute_type(c10::ScalarType dtype, F f) {
+  switch (compute_type(dtype_of(dtype))) {
+    case Compute::f64: return f(double());
+    case Compute::i64: return f(int64_t());
+    default: return f(float());
+  }
+}
+
 template <class Kernel>
 Kernel kernel_for(const char* op, Kernel const (&table)[PoolingKernels::kDTypes], c10::ScalarType dtype) {
   const Kernel kernel = table[static_cast<int>(dtype_of(dtype))];
@@ -211,6 +220,71 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
   });
 }
 
+// Contiguous memory, rows of few outputs: one window at a time. `prepare(run, i, oh, ow)` is called for the i-th output.
+constexpr int64_t kNarrow = 3;
+
+template <class Kernel, class Prepare>
+void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel,
+                     const Prepare& prepare) {
+  const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
+  const int64_t size = input.element_size();
+  const char* from = bytes(input);
+  char* to = mutable_bytes(output);
+  struct Inside {
+    int64_t position, element, count;  // the first inside the input, and how many there are
+  };
+  const auto insides = [](const PoolAxis& axis, int64_t in_size, int64_t count) {
+    std::vector<Inside> result(count);
+    for (int64_t o = 0; o < count; ++o) {
+      const int64_t first = axis.first_inside(o), begin = axis.origin(o) + first * axis.dilation;
+      const int64_t fitting = begin < in_size ? (in_size - begin - 1) / axis.dilation + 1 : 0;
+      result[o] = {first, begin, std::min(fitting, axis.kernel - first)};
+    }
+    return result;
+  };
+  const auto rows_of = insides(window.h, in.height, out.height), columns_of = insides(window.w, in.width, out.width);
+  parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t image = row / out.height, oh = row % out.height;
+      for (int64_t ow = 0; ow < out.width; ++ow) {
+        const auto& [kh, y, rows] = rows_of[oh];
+        const auto& [kw, x, columns] = columns_of[ow];
+        PoolWindowRun run{};
+        run.first = from + (in.row(image, y) + x) * size;
+        run.rows = rows;
+        run.columns = columns;
+        run.row_stride = in.width * window.h.dilation;
+        run.column_stride = window.w.dilation;
+        run.first_id = static_cast<int32_t>(kh * window.w.kernel + kw);
+        run.id_pitch = static_cast<int32_t>(window.w.kernel);
+        run.out = to + (row * out.width + ow) * size;
+        prepare(run, row * out.width + ow, oh, ow);
+        kernel(run);
+      }
+    }
+  });
+}
+
+// The way back: add(sums, gradient, output's offset, oh, ow) for each output of a plane, whose sums then become the result.
+template <class C, class Add>
+void backward_windows(const Tensor& grad, const Tensor& result, const Add& add) {
+  const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const int dtype = static_cast<int>(dtype_of(grad.scalar_type()));
+  const int64_t size = grad.element_size(), area = out.area();
+  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
+    std::vector<C> sums(in.area() + kPoolSlack), gradients(area + kPoolSlack);
+    for (int64_t image = begin; image < end; ++image) {
+      std::fill(sums.begin(), sums.end(), C(0));
+      kernels.stage[dtype]({bytes(grad) + image * area * size, area, (out.images - image) * area, 0, 1, 1, area,
+                            area + kPoolSlack, /*lowest=*/false, gradients.data()});
+      for (int64_t i = 0; i < area; ++i) add(sums.data(), gradients[i], image * area + i, i / out.width, i % out.width);
+      kernels.unstage[dtype]({sums.data(), 0, 1, in.area(), in.area(), in.area(),
+                              mutable_bytes(result) + image * in.area() * size});
+    }
+  });
+}
+
 // Contiguous memory, backwards: a run is one column phase of a row of the input's gradient: every element of a phase is
 // seen by the same positions of the windows. Its taps lie in staged rows of the output's gradient, with zeros around.
 // `stage_more(image, oh, row, staged)` works on a freshly staged row, and `position` may be undefined.
@@ -313,6 +387,13 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
       input.scalar_type());
   const int64_t position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  if (!direct && output.size(-1) <= kNarrow) {
+    const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_window[static_cast<int>(kind)];
+    return forward_windows(input, output, window, kernel_for("max_pool2d", table, input.scalar_type()),
+                           [&](PoolWindowRun& run, int64_t i, int64_t, int64_t) {
+                             run.position = positions + i * position_size;
+                           });
+  }
   // The first position inside the image by window row's first, then by column.
   const int64_t out_width = output.size(-1), pitch = out_width + kPoolSlack;
   std::vector<int32_t> first((window.h.first_inside(0) + 1) * pitch);
@@ -397,6 +478,21 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
                                      .max_backward[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)]
                                                   [static_cast<int>(position_kind(position))],
                                  grad.scalar_type());
+  if (!direct && grad.size(-1) <= kNarrow) {
+    by_compute_type(grad.scalar_type(), [&]<class T>(T) {
+      const bool one_byte = position_kind(position) == PoolPosition::u8;
+      const void* positions = position.const_data_ptr();
+      const int64_t height = result.size(-2), width = result.size(-1);
+      const auto kernel_width = static_cast<uint32_t>(window.w.kernel);
+      backward_windows<T>(grad, result, [&](T* sums, T gradient, int64_t i, int64_t oh, int64_t ow) {
+        const uint32_t k = one_byte ? static_cast<const uint8_t*>(positions)[i] : static_cast<const uint32_t*>(positions)[i];
+        const int64_t y = window.h.origin(oh) + k / kernel_width * window.h.dilation,
+                      x = window.w.origin(ow) + k % kernel_width * window.w.dilation;
+        if (y >= 0 && y < height && x >= 0 && x < width) sums[y * width + x] += gradient;
+      });
+    });
+    return result;
+  }
   if (direct) backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return 1.0; });
   else backward_rows<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, char*) {});
   return result;
@@ -559,15 +655,6 @@ class Divisors {
   std::vector<int64_t> rows_, columns_;
 };
 
-template <class F>
-void by_compute_type(c10::ScalarType dtype, F f) {
-  switch (compute_type(dtype_of(dtype))) {
-    case Compute::f64: return f(double());
-    case Compute::i64: return f(int64_t());
-    default: return f(float());
-  }
-}
-
 Tensor avg_pool2d(const Tensor& input_, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
                   bool count_include_pad, std::optional<int64_t> divisor_override) {
   const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
@@ -582,11 +669,19 @@ Tensor avg_pool2d(const Tensor& input_, Ints kernel_size, Ints stride, Ints padd
                           divisor_override);
   by_compute_type(input.scalar_type(), [&]<class T>(T) {
     const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
-    const auto prepare = [&](MeanPoolRun& run, int64_t, int64_t oh, int64_t ow) {
+    const auto prepare = [&](auto& run, int64_t, int64_t oh, int64_t ow) {
       run.divisor = values.data() + start[oh] + ow;
-      run.shared_divisor = direct;
+      if constexpr (requires { run.shared_divisor; }) {
+        run.shared_divisor = direct;
+      } else if (run.columns == run.row_stride) {  // whole rows, one behind the other
+        run.columns *= run.rows;
+        run.rows = 1;
+      }
     };
-    if (direct) forward_pixels<MeanPoolRun>(input, output, window, kernel, prepare);
+    if (!direct && output.size(-1) <= kNarrow) {
+      const auto& table = TENSOROPS_KERNELS(pooling_kernels).mean_window;
+      forward_windows(input, output, window, kernel_for("avg_pool2d", table, input.scalar_type()), prepare);
+    } else if (direct) forward_pixels<MeanPoolRun>(input, output, window, kernel, prepare);
     else forward_rows<MeanPoolRun>(input, output, window, /*lowest=*/false, kernel, prepare);
   });
   return output;
@@ -613,6 +708,15 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
   }
   by_compute_type(grad.scalar_type(), [&]<class T>(T) {
     const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
+    if (grad.size(-1) <= kNarrow)
+      return backward_windows<T>(grad, result, [&, height = result.size(-2), width = result.size(-1)](
+                                                   T* sums, T gradient, int64_t, int64_t oh, int64_t ow) {
+        const T share = gradient / values[start[oh] + ow];
+        const int64_t top = window.h.origin(oh), bottom = std::min(top + window.h.kernel, height),
+                      left = window.w.origin(ow), right = std::min(left + window.w.kernel, width);
+        for (int64_t y = std::max<int64_t>(top, 0); y < bottom; ++y)
+          for (int64_t x = std::max<int64_t>(left, 0); x < right; ++x) sums[y * width + x] += share;
+      });
     backward_rows<MeanPoolBackwardRun>(grad, {}, result, window, kernel, [&](int64_t oh, char* row) {
       T* staged = reinterpret_cast<T*>(row);
       const T* by = values.data() + start[oh];

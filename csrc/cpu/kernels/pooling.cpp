@@ -88,6 +88,43 @@ void mean_run(const MeanPoolRun& run) {
   });
 }
 
+template <class S, class C, class Position>
+void max_window(const PoolWindowRun& run) {
+  C best = lowest<S, C>();
+  int32_t position = run.first_id;
+  for (int64_t r = 0; r < run.rows; ++r) {
+    const S* row = static_cast<const S*>(run.first) + r * run.row_stride;
+    for (int64_t c = 0; c < run.columns; ++c) {
+      const C x = load_as<C>(row[c * run.column_stride]);
+      if (!(x > best) && x == x) continue;
+      best = x;
+      position = static_cast<int32_t>(run.first_id + r * run.id_pitch + c);
+    }
+  }
+  *static_cast<S*>(run.out) = StoreAs<S, C>::from(best);
+  if constexpr (!__is_same(Position, NoPosition)) *static_cast<Position*>(run.position) = static_cast<Position>(position);
+}
+
+// Averages have no dilation: a row of the window is contiguous.
+template <class S, class C>
+void mean_window(const PoolWindowRun& run) {
+  constexpr int64_t size = Vec<C>::size;
+  const int64_t in_vectors = run.columns - run.columns % size;
+  C sum = 0;
+  if (in_vectors > 0) {
+    Vec<C> lanes(C(0));
+    for (int64_t r = 0; r < run.rows; ++r)
+      for (int64_t c = 0; c < in_vectors; c += size)
+        lanes = lanes + load_vector<C>(static_cast<const S*>(run.first) + r * run.row_stride + c);
+    sum = sum_lanes(lanes);
+  }
+  for (int64_t r = 0; r < run.rows; ++r) {
+    const S* row = static_cast<const S*>(run.first) + r * run.row_stride;
+    for (int64_t c = in_vectors; c < run.columns; ++c) sum += load_as<C>(row[c]);
+  }
+  *static_cast<S*>(run.out) = StoreAs<S, C>::from(sum / *static_cast<const C*>(run.divisor));
+}
+
 template <class In, class Out, class C, class Position>
 void max_backward_run(const MaxPoolBackwardRun& run) {
   const auto* taps = reinterpret_cast<const In* const*>(run.taps);
@@ -205,6 +242,10 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MAX_DIRECT_I32(S, C) max_run<S, S, C, int32_t>
 #define MEAN_STAGED(S, C) mean_run<C, S, C>
 #define MEAN_DIRECT(S, C) mean_run<S, S, C>
+#define MAX_WINDOW(S, C) max_window<S, C, NoPosition>
+#define MAX_WINDOW_U8(S, C) max_window<S, C, uint8_t>
+#define MAX_WINDOW_I32(S, C) max_window<S, C, int32_t>
+#define MEAN_WINDOW(S, C) mean_window<S, C>
 #define MAX_BACKWARD_STAGED_U8(S, C) max_backward_run<C, C, C, uint8_t>
 #define MAX_BACKWARD_STAGED_I32(S, C) max_backward_run<C, C, C, int32_t>
 #define MAX_BACKWARD_DIRECT_U8(S, C) max_backward_run<S, S, C, uint8_t>
@@ -222,6 +263,8 @@ const PoolingKernels pooling_kernels = {
     {{NUMBERS(MAX_STAGED), NUMBERS(MAX_STAGED_U8), NUMBERS(MAX_STAGED_I32)},
      {NUMBERS(MAX_DIRECT), NUMBERS(MAX_DIRECT_U8), NUMBERS(MAX_DIRECT_I32)}},
     {FLOATS_AND_INT64(MEAN_STAGED), FLOATS_AND_INT64(MEAN_DIRECT)},
+    {NUMBERS(MAX_WINDOW), NUMBERS(MAX_WINDOW_U8), NUMBERS(MAX_WINDOW_I32)},
+    FLOATS_AND_INT64(MEAN_WINDOW),
     {{FLOATS(NONE), FLOATS(MAX_BACKWARD_STAGED_U8), FLOATS(MAX_BACKWARD_STAGED_I32)},
      {FLOATS(NONE), FLOATS(MAX_BACKWARD_DIRECT_U8), FLOATS(MAX_BACKWARD_DIRECT_I32)}},
     {FLOATS(MEAN_BACKWARD_STAGED), FLOATS(MEAN_BACKWARD_DIRECT)},

@@ -45,6 +45,15 @@ struct MeanPoolBackwardRun : PoolRun {
   const double* scales;
 };
 
+// One output by itself: its window's part inside the input. For rows of so few outputs that vectors along them are empty.
+struct PoolWindowRun {
+  const void* first;
+  int64_t rows, columns, row_stride, column_stride;
+  int32_t first_id, id_pitch;  // positions of the first element, and from row to row
+  const void* divisor;         // of the mean, of the compute type
+  void *out, *position;
+};
+
 // A row of `width` elements, `readable` of them without a fault, into `phases` rows of `columns` elements, `pitch` apart:
 // staged[r * pitch + j] = row[j * stride + r - padding], and outside the row zero or the dtype's lowest value.
 struct PoolStage {
@@ -68,6 +77,8 @@ struct PoolingKernels {
   // Null where torch has no such pooling for the dtype.
   void (*max[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolRun&);
   void (*mean[kTaps][kDTypes])(const MeanPoolRun&);
+  void (*max_window[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolWindowRun&);
+  void (*mean_window[kDTypes])(const PoolWindowRun&);
   // Results of staged taps are of the compute type, for unstage.
   void (*max_backward[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);
   void (*mean_backward[kTaps][kDTypes])(const MeanPoolBackwardRun&);

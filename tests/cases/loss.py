@@ -1,0 +1,124 @@
+"""Losses: targets as labels and as probabilities, every reduction, weights, ignored labels, more dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .case import Case, Draw, arguments
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def classes_of(shape: tuple[int, ...]) -> int:
+    """The size of the class dimension."""
+    return shape[0] if len(shape) == 1 else shape[1]
+
+
+def labels(d: Draw, shape: tuple[int, ...], ignored: int | None = None) -> torch.Tensor:
+    """Labels for logits of the given shape, every third one `ignored` if that is given."""
+    positions = () if len(shape) == 1 else (shape[0], *shape[2:])
+    target = d.integers(0, classes_of(shape), *positions)
+    if ignored is not None and target.dim() > 0:
+        target.view(-1)[::3] = ignored
+    return target
+
+
+def probabilities(d: Draw, shape: tuple[int, ...]) -> torch.Tensor:
+    """Rows of positive numbers that add up to one."""
+    return d.normal(*shape, dtype=torch.float64).softmax(0 if len(shape) == 1 else 1).to(d.device, d.dtype)
+
+
+def entropy(label: str, shape: tuple[int, ...], *, soft: bool = False, weighted: bool = False, ignored: int | None = None,
+            layout: Callable[[torch.Tensor], torch.Tensor] = lambda x: x, **kwargs: object) -> list[Case]:
+    """cross_entropy for each reduction."""
+
+    def make(d: Draw, reduction: str) -> tuple[tuple, dict]:
+        target = probabilities(d, shape) if soft else labels(d, shape, ignored)
+        given = dict(kwargs, reduction=reduction)
+        if weighted:
+            given["weight"] = d.uniform(0.5, 2, classes_of(shape)).requires_grad_(False)
+        if ignored is not None:
+            given["ignore_index"] = ignored
+        return arguments(layout(d.normal(*shape)), target, **given)
+
+    return [
+        Case("nn.functional.cross_entropy", lambda d, r=reduction: make(d, r), f"{label}-{reduction}",
+             bytes=lambda input, *args, **kwargs: input.nbytes)
+        for reduction in REDUCTIONS
+    ]
+
+
+def likelihood(label: str, shape: tuple[int, ...], *, weighted: bool = False, ignored: int | None = None) -> list[Case]:
+    """nll_loss for each reduction."""
+
+    def make(d: Draw, reduction: str) -> tuple[tuple, dict]:
+        given: dict[str, object] = {"reduction": reduction}
+        if weighted:
+            given["weight"] = d.uniform(0.5, 2, classes_of(shape))
+        if ignored is not None:
+            given["ignore_index"] = ignored
+        return arguments(d.normal(*shape), labels(d, shape, ignored), **given)
+
+    return [
+        Case("nn.functional.nll_loss", lambda d, r=reduction: make(d, r), f"{label}-{reduction}") for reduction in REDUCTIONS
+    ]
+
+
+def elements(op: str, label: str, make: Callable[[Draw], tuple]) -> list[Case]:
+    """A loss over elements for each reduction."""
+    return [
+        Case(f"nn.functional.{op}", lambda d, r=reduction: arguments(*make(d), reduction=r), f"{label}-{reduction}",
+             bytes=lambda input, *args, **kwargs: 2 * input.nbytes)
+        for reduction in REDUCTIONS
+    ]
+
+
+def weighted_mse(d: Draw, reduction: str) -> tuple[tuple, dict]:
+    """mse_loss with a weight per element."""
+    return arguments(d.normal(4, 9), d.normal(4, 9), weight=d.uniform(0.5, 2, 4, 9), reduction=reduction)
+
+
+def probability(d: Draw, *shape: int) -> torch.Tensor:
+    """Values inside (0, 1), away from the ends, where the slope is cut off."""
+    return d.uniform(0.1, 0.9, *shape)
+
+
+CASES: list[Case] = [
+    *entropy("labels", (5, 7)),
+    *entropy("many-classes", (3, 1100)),
+    *entropy("one-class", (4, 1)),
+    *entropy("unbatched", (9,)),
+    *entropy("weighted", (6, 19), weighted=True),
+    *entropy("ignored", (7, 10), ignored=2),
+    *entropy("smoothed", (6, 18), label_smoothing=0.1),
+    *entropy("smoothed-weighted-ignored", (7, 18), label_smoothing=0.3, weighted=True, ignored=-1),
+    *entropy("three-dimensions", (2, 5, 37), weighted=True, ignored=0),
+    *entropy("four-dimensions", (2, 5, 3, 7), label_smoothing=0.2),
+    *entropy("five-dimensions", (2, 3, 2, 3, 4)),
+    *entropy("channels-last", (2, 18, 3, 4), weighted=True, layout=lambda x: x.to(memory_format=torch.channels_last)),
+    *entropy("classes-last", (2, 5, 6), layout=lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)),
+    *entropy("probabilities", (5, 19), soft=True),
+    *entropy("probabilities-unbatched", (19,), soft=True),
+    *entropy("probabilities-smoothed-weighted", (5, 19), soft=True, weighted=True, label_smoothing=0.2),
+    *entropy("probabilities-dimensions", (2, 5, 3, 7), soft=True, weighted=True),
+    *entropy("probabilities-channels-last", (2, 5, 3, 4), soft=True,
+             layout=lambda x: x.to(memory_format=torch.channels_last)),
+    *entropy("empty", (0, 5)),
+    *likelihood("labels", (5, 7)),
+    *likelihood("unbatched", (7,)),
+    *likelihood("weighted-ignored", (9, 7), weighted=True, ignored=3),
+    *likelihood("dimensions", (2, 5, 3, 4), weighted=True),
+    *likelihood("empty", (0, 5)),
+    *elements("mse_loss", "vector", lambda d: (d.normal(1000), d.normal(1000))),
+    *elements("mse_loss", "transposed", lambda d: (d.normal(5, 7).t(), d.normal(7, 5))),
+    *elements("mse_loss", "scalar", lambda d: (d.normal(), d.normal())),
+    *elements("mse_loss", "empty", lambda d: (d.normal(0, 3), d.normal(0, 3))),
+    *[Case("nn.functional.mse_loss", lambda d, r=r: weighted_mse(d, r), f"weighted-{r}") for r in REDUCTIONS],
+    *elements("binary_cross_entropy", "vector", lambda d: (probability(d, 1000), probability(d, 1000))),
+    *elements("binary_cross_entropy", "weighted",
+              lambda d: (probability(d, 5, 7), probability(d, 5, 7), probability(d, 7))),
+    *elements("binary_cross_entropy", "transposed", lambda d: (probability(d, 5, 7).t(), probability(d, 7, 5))),
+    *elements("binary_cross_entropy", "empty", lambda d: (probability(d, 0, 3), probability(d, 0, 3))),
+]

@@ -1,0 +1,93 @@
+"""Pooling: windows of every shape, both memory formats, ties and NaN."""
+
+from __future__ import annotations
+
+import torch
+
+from .case import FLOATING, INTEGRAL, Case, Draw, arguments
+
+MAX = "nn.functional.max_pool2d"
+AVG = "nn.functional.avg_pool2d"
+UNPOOL = "nn.functional.max_unpool2d"
+LAST = torch.channels_last
+
+
+def bytes_of(input: torch.Tensor, *args: object, **kwargs: object) -> float:
+    """The input read once; outputs are smaller by the stride."""
+    return input.nbytes
+
+
+def max_case(label: str, shape: tuple[int, ...], *args: object, dtypes: tuple[torch.dtype, ...] = FLOATING, **kwargs) -> Case:
+    """max_pool2d without ties, so that finite differences exist."""
+    return Case(MAX, lambda d: arguments(d.distinct(*shape), *args, **kwargs), label, dtypes, exact=True, bytes=bytes_of)
+
+
+def avg_case(label: str, shape: tuple[int, ...], *args: object, **kwargs) -> Case:
+    """avg_pool2d of normal values."""
+    return Case(AVG, lambda d: arguments(d.normal(*shape), *args, **kwargs), label, bytes=bytes_of)
+
+
+def special_values(d: Draw) -> torch.Tensor:
+    """NaN, infinities and ties in every window."""
+    values = torch.tensor([0.0, -0.0, 1.0, 1.0, float("nan"), float("inf"), -float("inf"), -2.0], dtype=torch.float64)
+    return values[d.integers(0, 8, 2, 3, 9, 11).cpu()].to(d.device, d.dtype)
+
+
+def unpool_arguments(d: Draw, *shape: int, last: bool = False, **kwargs: object) -> tuple[tuple, dict]:
+    """Pooled values and their indices, as max_pool2d gives them."""
+    input = d.normal(*shape, dtype=torch.float64)
+    if last:
+        input = input.to(memory_format=LAST)
+    values, indices = torch.nn.functional.max_pool2d(input, 2, return_indices=True)
+    kwargs.setdefault("output_size", shape[-2:])
+    return arguments(values.to(d.device, d.dtype), indices.to(d.device), 2, **kwargs)
+
+
+CASES: list[Case] = [
+    max_case("2x2", (2, 3, 8, 10), 2),
+    max_case("3x3-stride2-padded", (2, 3, 9, 37), 3, 2, 1),
+    max_case("3x3-stride1", (1, 2, 7, 40), 3, 1, 1),
+    max_case("ceil", (2, 2, 10, 11), 3, 2, 1, ceil_mode=True),
+    max_case("dilated", (2, 2, 13, 15), (3, 2), (2, 3), (1, 1), (2, 3)),
+    max_case("stride-beyond-window", (1, 2, 11, 23), 2, 5),
+    max_case("padding-alone", (1, 1, 3, 3), 2, 1, 1, 4),
+    max_case("unbatched", (3, 8, 9), 2),
+    max_case("one-output", (3, 2, 7, 7), 7),
+    max_case("window-over-a-byte", (1, 2, 20, 40), (17, 19), 3),
+    max_case("empty-batch", (0, 3, 8, 8), 2),
+    Case(MAX, lambda d: arguments(d.distinct(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1), "channels-last", exact=True),
+    Case(MAX, lambda d: arguments(d.distinct(2, 4, 9, 8).to(memory_format=LAST), 2), "few-channels-last", exact=True),
+    Case(MAX, lambda d: arguments(d.distinct(2, 3, 8, 10).transpose(2, 3), 2), "transposed", exact=True),
+    Case(MAX, lambda d: arguments(d.distinct(2, 6, 8, 20)[:, ::2, :, 1::2], 2), "strided", exact=True),
+    Case(MAX, lambda d: arguments(d.distinct(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded", exact=True),
+    Case(MAX, lambda d: arguments(special_values(d), 3, 2, 1), "special", gradient=False, exact=True),
+    Case(MAX, lambda d: arguments(special_values(d).to(memory_format=LAST), 3, 2, 1), "special-last", gradient=False,
+         exact=True),
+    Case(MAX, lambda d: arguments(d.normal(2, 3, 8, 37), 3, 2, 1), "integers", INTEGRAL, gradient=False, exact=True),
+    Case(MAX, lambda d: arguments(d.distinct(2, 3, 9, 37), 3, 2, 1, return_indices=True), "indices", exact=True),
+    Case(MAX, lambda d: arguments(d.distinct(2, 17, 9, 8).to(memory_format=LAST), 3, 2, 1, return_indices=True),
+         "indices-last", exact=True),
+    Case(MAX, lambda d: arguments(special_values(d), 3, 1, 1, return_indices=True), "indices-special", gradient=False,
+         exact=True),
+    avg_case("2x2", (2, 3, 8, 10), 2),
+    avg_case("3x3-stride2-padded", (2, 3, 9, 37), 3, 2, 1),
+    avg_case("3x3-stride1", (1, 2, 7, 40), 3, 1, 1),
+    avg_case("padding-uncounted", (2, 2, 9, 21), 3, 2, 1, count_include_pad=False),
+    avg_case("ceil", (2, 2, 10, 12), 3, 2, 1, ceil_mode=True),
+    avg_case("ceil-uncounted", (2, 2, 10, 12), (3, 4), (2, 3), (1, 2), ceil_mode=True, count_include_pad=False),
+    avg_case("divisor", (2, 2, 8, 21), (2, 3), divisor_override=-5),
+    avg_case("stride-beyond-window", (1, 2, 11, 23), 2, 5),
+    avg_case("unbatched", (3, 8, 9), 2),
+    avg_case("global", (3, 5, 7, 7), 7),
+    avg_case("empty-batch", (0, 3, 8, 8), 2),
+    Case(AVG, lambda d: arguments(d.normal(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1, count_include_pad=False),
+         "channels-last"),
+    Case(AVG, lambda d: arguments(d.normal(2, 3, 8, 10).transpose(2, 3), 2), "transposed"),
+    Case(AVG, lambda d: arguments(d.normal(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded"),
+    Case(AVG, lambda d: arguments(d.normal(2, 3, 9, 21), 3, 2, 1), "int64", (torch.int64,), gradient=False, exact=True),
+    Case(AVG, lambda d: arguments(special_values(d), 2), "special", gradient=False),
+    Case(UNPOOL, lambda d: unpool_arguments(d, 2, 3, 8, 10), "2x2", exact=True),
+    Case(UNPOOL, lambda d: unpool_arguments(d, 2, 5, 8, 10, last=True), "channels-last", exact=True),
+    Case(UNPOOL, lambda d: unpool_arguments(d, 3, 8, 9), "unbatched", exact=True),
+    Case(UNPOOL, lambda d: unpool_arguments(d, 2, 3, 8, 10, output_size=None), "default-size", exact=True),
+]
