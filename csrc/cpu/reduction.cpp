@@ -363,7 +363,10 @@ Compute compute_of(const ReductionPlan& plan, Reducer reducer, c10::ScalarType i
 
 void reduce_into(const ReductionPlan& plan, const at::Tensor& input, const at::Tensor& first, const at::Tensor* second) {
   if (first.numel() == 0) return;
-  const Reducer reducer = reducer_of(plan);
+  Reducer reducer = reducer_of(plan);
+  const bool is_short = input.scalar_type() == c10::kHalf || input.scalar_type() == c10::kBFloat16;
+  if (reducer == Reducer::sum && is_short && compute_of(plan, reducer, input.scalar_type()) == Compute::f32)
+    reducer = Reducer::sum_of_short;
   int64_t reduced = 1;
   for (int64_t i = 0; i < input.dim(); ++i)
     if (plan.reduced[i]) reduced *= input.size(i);

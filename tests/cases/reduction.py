@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .case import BOOL, FLOATING, INTEGRAL, Case, Draw, arguments
+from tests.cases.case import BOOL, FLOATING, INTEGRAL, Case, Draw, arguments
 
 NUMERIC = (*FLOATING, *INTEGRAL)
 ALL = (*NUMERIC, *BOOL)

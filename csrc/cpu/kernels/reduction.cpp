@@ -62,7 +62,9 @@ struct Power {
 
 // A reducer: `states` accumulators of which `identity` is the neutral value; `group` gives the state of one element in each
 // of kGroup vectors (or of n, n < kGroup); `merge` adds one state to another; `finish` makes the results.
-template <class Map>
+// kPairs: no more than two values are added in the compute type, all else in double. That is enough to be nearly always the
+// best rounding of an f32 sum, and still memory speed; whole groups are for what has bits to spare: bf16, f16 and counts.
+template <class Map, bool kPairs>
 struct Additive {
   static constexpr int states = 1;
   static constexpr bool locates = false;
@@ -74,6 +76,16 @@ struct Additive {
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
     s[0] = ((Map::map(x[0], p) + Map::map(x[1], p)) + (Map::map(x[2], p) + Map::map(x[3], p))) +
            ((Map::map(x[4], p) + Map::map(x[5], p)) + (Map::map(x[6], p) + Map::map(x[7], p)));
+  }
+  // The state of a group, widened from pairs on.
+  template <class W, class C>
+    requires kPairs
+  static TENSOROPS_INLINE W wide_group(const Vec<C>* x, const ReduceParams& p) {
+    W pair[4];
+    for (int i = 0; i < 4; ++i) pair[i] = W::from(Map::map(x[2 * i], p) + Map::map(x[2 * i + 1], p));
+    W sum;
+    for (int w = 0; w < W::parts; ++w) sum.part[w] = (pair[0].part[w] + pair[1].part[w]) + (pair[2].part[w] + pair[3].part[w]);
+    return sum;
   }
   template <class C>
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& p, Vec<C>* s) { s[0] = Map::map(x, p); }
@@ -159,6 +171,12 @@ struct Extremum {
   static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
 };
 
+using Sum = Additive<Identity, true>;
+using SumOfShort = Additive<Identity, false>;
+using Count = Additive<NonZero, false>;
+using Norm1 = Additive<Magnitude, true>;
+using Norm2 = Additive<Square, true>;
+using NormP = Additive<Power, true>;
 using Max = Extremum<Identity, Greater>;
 using Min = Extremum<Identity, Less>;
 using Any = Extremum<NonZero, Greater>;
@@ -403,10 +421,22 @@ struct Step {
     for (int k = 0; k < K; ++k)
       for (int w = 0; w < W::parts; ++w) acc[k].part[w] = Vec<A>(R::template identity<A>(k));
   }
-  // Merges the state s, whose local index i stands for the global index origin + i * step.
-  static TENSOROPS_INLINE void merge(W* acc, const Vec<C>* s, const Counts<A>& counts, const W& origin, A step) {
-    W wide[K];
+  static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& params, W* wide) {
+    if constexpr (requires { R::template wide_group<W>(x, params); }) {
+      wide[0] = R::template wide_group<W>(x, params);
+    } else {
+      Vec<C> s[K];
+      R::group(x, params, s);
+      for (int k = 0; k < K; ++k) wide[k] = W::from(s[k]);
+    }
+  }
+  static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& params, W* wide) {
+    Vec<C> s[K];
+    R::single(x, params, s);
     for (int k = 0; k < K; ++k) wide[k] = W::from(s[k]);
+  }
+  // Merges a state, whose local index i stands for the global index origin + i * step.
+  static TENSOROPS_INLINE void merge(W* acc, const W* wide, const Counts<A>& counts, const W& origin, A step) {
     for (int w = 0; w < W::parts; ++w) {
       Vec<A> a[K], b[K];
       for (int k = 0; k < K; ++k) {
@@ -435,16 +465,17 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
   const int64_t rows = n / L;
   int64_t row = 0;
   for (; row + kGroup <= rows; row += kGroup) {
-    Vec<C> g[kGroup], s[K];
+    Vec<C> g[kGroup];
+    W s[K];
     for (int i = 0; i < kGroup; ++i) g[i] = load_vector<C>(x + (row + i) * L);
-    R::group(g, params, s);
+    S::group(g, params, s);
     S::merge(acc, s, counts_of<A>(row, kGroup), origin, A(L));
     if constexpr (R::locates)
       for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(kGroup * L));
   }
   for (; row < rows; ++row) {
-    Vec<C> s[K];
-    R::single(load_vector<C>(x + row * L), params, s);
+    W s[K];
+    S::single(load_vector<C>(x + row * L), params, s);
     S::merge(acc, s, counts_of<A>(row, 1), origin, A(L));
     if constexpr (R::locates)
       for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(L));
@@ -454,8 +485,8 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
   if (tail > 0) {
     W before[K];
     for (int k = 0; k < K; ++k) before[k] = acc[k];
-    Vec<C> s[K];
-    R::single(load_vector<C>(x + rows * L, tail), params, s);
+    W s[K];
+    S::single(load_vector<C>(x + rows * L, tail), params, s);
     S::merge(acc, s, counts_of<A>(rows, 1), origin, A(L));
     for (int w = 0; w < W::parts; ++w) {
       const Mask<A> took = lane + Vec<A>(A(w * Vec<A>::size)) < Vec<A>(A(tail));
@@ -502,7 +533,7 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
         const int64_t left = n - w * Vec<A>::size;
         acc[k].part[w] = left >= Vec<A>::size ? Vec<A>::load(p) : left > 0 ? Vec<A>::load(p, left) : Vec<A>(0);
       }
-    Vec<C> s[K];
+    W s[K];
     reduce(s);
     if constexpr (R::locates)
       for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + row));
@@ -527,18 +558,18 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
     const int64_t full = columns - columns % L;
     if (whole) {
       const auto group = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-        column(c, n, [&](Vec<C>* s) TENSOROPS_LAMBDA_INLINE {
+        column(c, n, [&](W* s) TENSOROPS_LAMBDA_INLINE {
           Vec<C> g[kGroup];
           for (int i = 0; i < kGroup; ++i) g[i] = n == L ? load_vector<C>(at(i, c)) : load_vector<C>(at(i, c), n);
-          R::group(g, params, s);
+          S::group(g, params, s);
         }, counts, row);
       };
       for (int64_t c = 0; c < full; c += L) group(c, L);
       if (full < columns) group(full, columns - full);
     } else {
       const auto single = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-        column(c, n, [&](Vec<C>* s) TENSOROPS_LAMBDA_INLINE {
-          R::single(n == L ? load_vector<C>(at(0, c)) : load_vector<C>(at(0, c), n), params, s);
+        column(c, n, [&](W* s) TENSOROPS_LAMBDA_INLINE {
+          S::single(n == L ? load_vector<C>(at(0, c)) : load_vector<C>(at(0, c), n), params, s);
         }, counts, row);
       };
       for (int64_t c = 0; c < full; c += L) single(c, L);

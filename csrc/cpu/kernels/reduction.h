@@ -12,11 +12,12 @@ namespace tensorops::cpu {
 
 // One row per reducer: name, class in reduction.cpp, compute types it exists for.
 #define TENSOROPS_REDUCER_TABLE(REDUCER)                \
-  REDUCER(sum, Additive<Identity>, NUMERIC)             \
-  REDUCER(count, Additive<NonZero>, ANY)                \
-  REDUCER(norm_1, Additive<Magnitude>, FLOATING)        \
-  REDUCER(norm_2, Additive<Square>, FLOATING)           \
-  REDUCER(norm_p, Additive<Power>, FLOATING)            \
+  REDUCER(sum, Sum, NUMERIC)                            \
+  REDUCER(sum_of_short, SumOfShort, FLOATING)           \
+  REDUCER(count, Count, ANY)                            \
+  REDUCER(norm_1, Norm1, FLOATING)                      \
+  REDUCER(norm_2, Norm2, FLOATING)                      \
+  REDUCER(norm_p, NormP, FLOATING)                      \
   REDUCER(prod, Product, NUMERIC)                       \
   REDUCER(max, Max, ANY)                                \
   REDUCER(min, Min, ANY)                                \
