@@ -108,8 +108,10 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   const auto define = [&](const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); };
   define("div(Tensor input, Tensor other, *, str? rounding_mode=None) -> Tensor");
   define("div.Scalar(Tensor input, Scalar other, *, str? rounding_mode=None) -> Tensor");
+  define("div.Scalar_Tensor(Scalar input, Tensor other, *, str? rounding_mode=None) -> Tensor");
   define("floor_divide(Tensor input, Tensor other) -> Tensor");
   define("floor_divide.Scalar(Tensor input, Scalar other) -> Tensor");
+  define("floor_divide.Scalar_Tensor(Scalar input, Tensor other) -> Tensor");
   define("gelu(Tensor input, *, str approximate='none') -> Tensor");
   define("clamp(Tensor input, Scalar? min=None, Scalar? max=None) -> Tensor");
   define("clamp.Tensor(Tensor input, Tensor? min=None, Tensor? max=None) -> Tensor");
@@ -130,8 +132,14 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
 TORCH_LIBRARY_IMPL(tensorops, CompositeImplicitAutograd, library) {
   library.impl("div", div);
   library.impl("div.Scalar", div_scalar);
+  library.impl("div.Scalar_Tensor", [](Number a, const at::Tensor& b, std::optional<std::string_view> mode) {
+    return ops::elementwise(ops::division(mode), ops::wrapped_number(a), b);
+  });
   library.impl("floor_divide", floor_divide);
   library.impl("floor_divide.Scalar", floor_divide_scalar);
+  library.impl("floor_divide.Scalar_Tensor", [](Number a, const at::Tensor& b) {
+    return ops::elementwise(Elementwise::_div_floor, ops::wrapped_number(a), b);
+  });
   library.impl("gelu", ops::gelu);
   library.impl("clamp", ops::clamp);
   library.impl("clamp.Tensor", ops::clamp_tensor);

@@ -69,23 +69,25 @@ def stand_in(name: str, torch_path: str) -> Callable[..., Any] | None:
     if op is None:
         return None
     torchs = _fallback_function(name, torch_path)
+    named = getattr(torch.return_types, name, None)
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         for numpys, torchs_own in NUMPY_NAMES:
             if numpys in kwargs:
                 kwargs[torchs_own] = kwargs.pop(numpys)
-        for value in args:
+        for value in (*args, *kwargs.values()):
             if not covered(value):
-                return torchs(*args, **kwargs)
-        for value in kwargs.values():
-            if not covered(value):
+                if _fallback._strict:
+                    raise NotImplementedError(f"tensorops.{name} has no kernel for these arguments")
                 return torchs(*args, **kwargs)
         if name == "where" and len(args) + len(kwargs) == 1:  # nonzero, which is torch's
             return torchs(*args, **kwargs)
         if inplace:
-            return write(args[0], op(*args, **kwargs), False)
+            return write(args[0] if args else kwargs["input"], op(*args, **kwargs), False)
         out = kwargs.pop("out", None)
         result = op(*args, **kwargs)
+        if named is not None and isinstance(result, tuple):
+            result = named(result)
         if out is None:
             return result
         if isinstance(out, torch.Tensor):

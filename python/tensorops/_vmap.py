@@ -257,6 +257,7 @@ def reduction(name: str, overload: str = "default") -> Rule:
         rank, dim, keep = x.dim() - 1, named.get("dim"), named.get("keepdim", False)
         shape = None
         if rank == 0:
+            shape = [info.batch_size]
             x, dim = x.unsqueeze(1), [1] if several else 1
             if "keepdim" in named:
                 named["keepdim"] = False
@@ -296,6 +297,11 @@ REDUCTIONS = (
     ("max", "dim"),
     ("min", "dim"),
     ("norm", "scalar"),
+    # these keep the dimension
+    ("cumsum", "default"),
+    ("cumprod", "default"),
+    ("softmax", "default"),
+    ("log_softmax", "default"),
 )
 
 PLANES = (

@@ -221,7 +221,8 @@ def _weighted_mse_loss(
         raise ValueError("Weights and input must have the same size.")
     if size_average is not None or reduce is not None:
         reduction = _Reduction.legacy_get_string(size_average, reduce)
-    weighted = _C.mul(_C.mse_loss(*torch.broadcast_tensors(input, target), 0), weight)
+    input, target = torch.broadcast_tensors(input, target)
+    weighted = _C.mul(_C.mse_loss(input, target, 0), weight)
     if reduction == "none":
         return weighted
     if reduction == "sum":
