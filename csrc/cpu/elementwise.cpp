@@ -49,8 +49,8 @@ class Walker {
         checks_divisor_(divides_integers(row.op, compute_)),
         width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4) {
     for (int i = 0; i < inputs.count; ++i)
-      rounds_[i + 1] = loop.operands[i + 1].dtype != common && !is_compute_type(common, compute_) &&
-                       !keeps_precision(row, inputs, i);
+      rounds_[i + 1] = differs(i + 1) && !keeps_precision(row, inputs, i);
+    rounds_[0] = differs(0) && row.domain != Domain::PREDICATE;
   }
 
   // Returns false when an integer divisor was zero.
@@ -87,8 +87,16 @@ class Walker {
   }
 
  private:
+  // Whether operand i has to go through the common dtype on its way between memory and the compute type.
+  bool differs(int i) const { return loop_.operands[i].dtype != common_ && !is_compute_type(common_, compute_); }
+  void round_to_common(char* run, int64_t n) const {
+    char rounded[kBlock * 4];
+    const int64_t size = element_size(common_);
+    kernels_.store[static_cast<int>(compute_)][static_cast<int>(common_)](run, rounded, size, n);
+    kernels_.load[static_cast<int>(common_)][static_cast<int>(compute_)](rounded, size, run, n);
+  }
   bool direct(int i) const {
-    return loop_.operands[i].strides[0] == width_ && is_compute_type(loop_.operands[i].dtype, compute_);
+    return loop_.operands[i].strides[0] == width_ && is_compute_type(loop_.operands[i].dtype, compute_) && !rounds_[i];
   }
   char* address(int i, const c10::SmallVector<int64_t, 6>& index) const {
     char* p = loop_.operands[i].data;
@@ -120,16 +128,12 @@ class Walker {
       load(from, o.strides[0], to, m);
       to += m * width_;
     });
-    if (rounds_[i]) {
-      char rounded[kBlock * 4];
-      const int64_t size = element_size(common_);
-      kernels_.store[static_cast<int>(compute_)][static_cast<int>(common_)](buffer, rounded, size, n);
-      kernels_.load[static_cast<int>(common_)][static_cast<int>(compute_)](rounded, size, buffer, n);
-    }
+    if (rounds_[i]) round_to_common(buffer, n);
     return buffer;
   }
-  void scatter(const c10::SmallVector<int64_t, 6>& index, int64_t n, const char* buffer) const {
+  void scatter(const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
     const Operand& o = loop_.operands[0];
+    if (rounds_[0]) round_to_common(buffer, n);
     const StoreKernel store = kernels_.store[static_cast<int>(compute_)][static_cast<int>(o.dtype)];
     for_rows(0, index, n, [&](char* to, int64_t m) {
       store(buffer, to, o.strides[0], m);

@@ -75,6 +75,7 @@ class Case:
     ulps: every single element is held to a number of ulps, not only to torch's largest absolute error; for results that
         do not come out of cancellation, as elementwise ones.
     torch_gradient: whether torch's own gradient is right here, to compare with.
+    strides: whether the result's strides are torch's.
     smooth: finite differences mean something here, so gradcheck is asked; not at kinks, ties, infinities.
     large: big enough to be split among threads; asked to be the same for every number of them, and little else.
     flops, bytes: arithmetic and memory traffic of one call, from the drawn arguments; for the benchmark's limits.
@@ -88,6 +89,7 @@ class Case:
     exact: bool = False
     ulps: bool = False
     torch_gradient: bool = True
+    strides: bool = True
     smooth: bool = True
     large: bool = False
     flops: Callable[..., float] | None = None

@@ -21,11 +21,11 @@ LARGE = 150_001  # more than three threads' worth, and not a multiple of any vec
 INF, NAN = float("inf"), float("nan")
 
 SPECIAL = (
-    NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 6.0, -6.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 0.1, -0.1,
+    1.0, -1.0, NAN, INF, -INF, 0.0, -0.0, 2.0, -2.0, 3.0, -3.0, 6.0, -6.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 0.1, -0.1,
     20.0, -20.0, 88.0, -88.0, 104.0, -104.0, 709.0, -745.0, 1e-3, -1e-3, 1e-8, -1e-8, 1e-20, -1e-20, 6e-8, 1e-40, -1e-40,
     5e-324, 1e4, -1e4, 65504.0, 1e10, -1e10, 3e38, -3e38, 8388607.5, 16777217.0, 0.49999997, 2147483648.0, 1e300, -1e300,
 )  # fmt: skip
-PAIRED = (NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 2.0, -3.0, 0.5, -0.5, 2.5, 7.0, -7.0, 0.1, 1e-40, 1e30, -1e30, 5e-324)
+PAIRED = (1.0, -1.0, NAN, INF, -INF, 0.0, -0.0, 2.0, -3.0, 0.5, -0.5, 2.5, 7.0, -7.0, 0.1, 1e-40, 1e30, -1e30, 5e-324)
 INTEGERS = (0, 1, -1, 2, -2, 3, -3, 7, -7, 10, 63, 100, -100, 127, -128, 32767, -32768, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
 
 Make = Callable[[Draw], tuple[tuple, dict[str, Any]]]
@@ -104,6 +104,7 @@ def unary(
     dtypes: tuple[torch.dtype, ...] = ALL_DTYPES,
     torch_gradient: bool = True,
     special_gradient: bool = True,
+    strides: bool = True,
     **kwargs: Any,
 ) -> None:
     """The rows of a function of one tensor, smooth in (low, high); `reach` is where its values are finite and not all
@@ -115,6 +116,7 @@ def unary(
         "gradient": gradient,
         "torch_gradient": torch_gradient,
         "smooth": smooth,
+        "strides": strides,
         "bytes": number_of_bytes(2),
         "flops": lambda x, *a, **k: float(x.numel()),
     }
@@ -177,7 +179,7 @@ unary(F + "hardtanh", -1.9, 0.4, min_val=-2, max_val=0.5, exact=True, label="bou
 unary(F + "hardswish", -2.9, 2.9)
 unary(F + "hardsigmoid", -2.9, 2.9, dtypes=(torch.float32, torch.bfloat16, torch.float16))
 unary(F + "hardsigmoid", -2.9, 2.9, dtypes=(torch.float64,), torch_gradient=False, label="double")  # torch: 1.0f / 6.0f
-unary(F + "logsigmoid", reach=(-100.0, 100.0))
+unary(F + "logsigmoid", reach=(-100.0, 100.0), strides=False)  # torch: contiguous on the CPU only
 unary(F + "tanhshrink")
 unary(F + "threshold", 0.2, 3.0, threshold=0.1, value=20.0, exact=True)
 unary("threshold", 0.2, 3.0, 0, 5, exact=True, label="integers")
