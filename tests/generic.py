@@ -35,7 +35,6 @@ from tests.harness import (
     with_gradients,
 )
 
-
 # Set where the whole table would take too long, as under another instruction set: only f32 and bf16.
 FEW_DTYPES = os.environ.get("TENSOROPS_TEST_FEW_DTYPES") == "1"
 
@@ -284,7 +283,9 @@ def test_opcheck(op_cases: list[Case]) -> None:
         if op in opchecked:
             continue
         opchecked.add(op)
-        differentiable = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Autograd") and not op._schema.is_mutable
+        differentiable = (
+            torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Autograd") and not op._schema.is_mutable
+        )
         args, kwargs = map_tensors(
             lambda t: t.requires_grad_(t.is_floating_point() and differentiable),  # noqa: B023
             (args, kwargs),
@@ -326,7 +327,9 @@ def test_meta(op_cases: list[Case]) -> None:
     for case in op_cases:
         args, kwargs = draw(case, representative(case))
         expected = ours(case.op)(*args, **kwargs)
-        result = ours(case.op)(*map_tensors(lambda t: t.to("meta"), args), **map_tensors(lambda t: t.to("meta"), kwargs))
+        result = ours(case.op)(
+            *map_tensors(lambda t: t.to("meta"), args), **map_tensors(lambda t: t.to("meta"), kwargs)
+        )
         assert_same_kind(result, expected)
 
 

@@ -185,7 +185,9 @@ def first_difference(a: Tensor, b: Tensor, where: Tensor) -> str:
     """Says how often and where two tensors differ, and how at the first place."""
     index = tuple(where.nonzero()[0].tolist())
     count = int(where.sum())
-    return f" at {count} of {where.numel()} places, first at {list(index)}: {a[index].item()!r}, torch {b[index].item()!r}"
+    return (
+        f" at {count} of {where.numel()} places, first at {list(index)}: {a[index].item()!r}, torch {b[index].item()!r}"
+    )
 
 
 def assert_accurate(
@@ -261,7 +263,9 @@ def assert_all_accurate(
     """Promise 4 for every tensor of a result."""
     triples = zip(tensors_of(values), tensors_of(torchs), tensors_of(exacts), strict=True)
     for i, (value, torchs_, exact) in enumerate(triples):
-        assert_accurate(value, torchs_, exact, ulps, allowed.get(torchs_.dtype, (0.0, 0.0)), f"{what} {i}" if i else what)
+        assert_accurate(
+            value, torchs_, exact, ulps, allowed.get(torchs_.dtype, (0.0, 0.0)), f"{what} {i}" if i else what
+        )
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------------
@@ -277,12 +281,16 @@ def cotangents(result: Any, seed: int = 1) -> list[Tensor]:
     return drawn
 
 
-def gradients(function: Callable[..., Any], args: tuple, kwargs: dict, incoming: list[Tensor] | None = None) -> list[Tensor]:
+def gradients(
+    function: Callable[..., Any], args: tuple, kwargs: dict, incoming: list[Tensor] | None = None
+) -> list[Tensor]:
     """The gradient of every floating argument; zeros where there is none."""
     args, kwargs = with_gradients((args, kwargs))
     result = function(*args, **kwargs)
     outputs = [t for t in tensors_of(result) if t.is_floating_point()]
-    incoming = cotangents(result) if incoming is None else [g.to(t.dtype) for g, t in zip(incoming, outputs, strict=True)]
+    incoming = (
+        cotangents(result) if incoming is None else [g.to(t.dtype) for g, t in zip(incoming, outputs, strict=True)]
+    )
     pairs = [(t, g) for t, g in zip(outputs, incoming, strict=True) if t.requires_grad]
     inputs = [t for t in tensors_of((args, kwargs)) if t.requires_grad]
     if not pairs:

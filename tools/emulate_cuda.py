@@ -102,7 +102,7 @@ def prepare(folder: Path) -> None:
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
     (folder / "generated").mkdir(exist_ok=True)
-    facts = "TORCH_VERSION_BUILT COMPILER COMPILE_FLAGS CUDA_VERSION CUDA_ARCHITECTURES GIT_COMMIT".split()
+    facts = ["TORCH_VERSION_BUILT", "COMPILER", "COMPILE_FLAGS", "CUDA_VERSION", "CUDA_ARCHITECTURES", "GIT_COMMIT"]
     values = {"TORCH_VERSION_BUILT": torch.__version__}
     header = folder / "generated/build_facts.h"
     if not header.exists():
@@ -115,14 +115,24 @@ def prepare(folder: Path) -> None:
 def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
     """The build of tensorops._C: CPU files of a family only where the CUDA room has none."""
     includes = [folder / "csrc", folder / "generated"]
-    system = [*cpp_extension.include_paths(), pybind11.get_include(), sysconfig.get_paths()["include"], cuda_home / "include"]
+    system = [
+        *cpp_extension.include_paths(),
+        pybind11.get_include(),
+        sysconfig.get_paths()["include"],
+        cuda_home / "include",
+    ]
     flags = ["-std=c++20 -O1 -g1 -fPIC -fopenmp -fvisibility=hidden -w -march=x86-64-v3 -DTORCH_EXTENSION_NAME=_C"]
     flags += [f"-I{p}" for p in includes] + [f"-isystem {p}" for p in system]
     if sanitize:
-        flags.append("-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero")
+        flags.append(
+            "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero"
+        )
     csrc = folder / "csrc"
     emulated = {p.stem for p in (csrc / "cuda").glob("*.cpp")}
-    plain = [*csrc.glob("*.cpp"), *(p for p in csrc.glob("*/*.cpp") if p.parent.name != "cpu" or p.stem not in emulated)]
+    plain = [
+        *csrc.glob("*.cpp"),
+        *(p for p in csrc.glob("*/*.cpp") if p.parent.name != "cpu" or p.stem not in emulated),
+    ]
     library = Path(torch.__file__).parent / "lib"
     link = f"-shared -L{library} -Wl,-rpath,{library} -lc10 -ltorch -ltorch_cpu -ltorch_python"
     text = f"flags = {' '.join(flags)}\n"

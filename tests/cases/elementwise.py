@@ -26,7 +26,29 @@ SPECIAL = (
     5e-324, 1e4, -1e4, 65504.0, 1e10, -1e10, 3e38, -3e38, 8388607.5, 16777217.0, 0.49999997, 2147483648.0, 1e300, -1e300,
 )  # fmt: skip
 PAIRED = (1.0, -1.0, NAN, INF, -INF, 0.0, -0.0, 2.0, -3.0, 0.5, -0.5, 2.5, 7.0, -7.0, 0.1, 1e-40, 1e30, -1e30, 5e-324)
-INTEGERS = (0, 1, -1, 2, -2, 3, -3, 7, -7, 10, 63, 100, -100, 127, -128, 32767, -32768, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
+INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    -2,
+    3,
+    -3,
+    7,
+    -7,
+    10,
+    63,
+    100,
+    -100,
+    127,
+    -128,
+    32767,
+    -32768,
+    2**31 - 1,
+    -(2**31),
+    2**63 - 1,
+    -(2**63),
+)
 
 Make = Callable[[Draw], tuple[tuple, dict[str, Any]]]
 
@@ -227,11 +249,18 @@ def binary(
     where torch's vector and scalar code differ, or where it is less accurate than we are."""
     prefix = f"{label}-" if label else ""
     lo, hi = other or (low, high)
-    common = {"exact": exact, "gradient": gradient, "bytes": number_of_bytes(3), "flops": lambda *a, **k: float(a[0].numel())}
+    common = {
+        "exact": exact,
+        "gradient": gradient,
+        "bytes": number_of_bytes(3),
+        "flops": lambda *a, **k: float(a[0].numel()),
+    }
 
     def divisor(d: Draw, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         value = within(Draw(dtype or d.dtype, d.device, seed=1), lo, hi, *shape)
-        return value if zero_divisor or value.is_floating_point() else torch.where(value == 0, value.new_tensor(1), value)
+        return (
+            value if zero_divisor or value.is_floating_point() else torch.where(value == 0, value.new_tensor(1), value)
+        )
 
     def row(name: str, make: Callable[[Draw], tuple], dtypes: tuple = ALL_DTYPES, **more: Any) -> None:
         add(op, prefix + name, lambda d: arguments(*make(d), **kwargs), dtypes, **{**common, **more})
@@ -243,9 +272,21 @@ def binary(
     row("plain", plain)
     row("broadcast", lambda d: (within(d, low, high, 4, 1, 5), divisor(d, 3, 1)), FLOATING, smooth=False)
     if special:
-        row("special", lambda d: pairs(d, zero_divisor), smooth=False, exact=exact if exact_special is None else exact_special)
+        row(
+            "special",
+            lambda d: pairs(d, zero_divisor),
+            smooth=False,
+            exact=exact if exact_special is None else exact_special,
+        )
     for number in numbers:
-        row(f"number {number}", lambda d, n=number: (torch.cat([within(d, low, high, 33), d.normal(1) * 0 + n if d.dtype != torch.bool else d.normal(1)]), n), smooth=False)  # noqa: E501
+        row(
+            f"number {number}",
+            lambda d, n=number: (
+                torch.cat([within(d, low, high, 33), d.normal(1) * 0 + n if d.dtype != torch.bool else d.normal(1)]),
+                n,
+            ),
+            smooth=False,
+        )
     if label:
         return
     row("0-d", lambda d: (within(d, low, high), divisor(d)), smooth=False)
@@ -268,7 +309,16 @@ binary("sub", alpha=2, label="alpha", numbers=(3,))
 binary("mul", exact=True)
 binary("div", other=(0.5, 3.0), exact=True)
 binary("div", other=(0.5, 3.0), exact=True, zero_divisor=False, rounding_mode="floor", label="floor", numbers=(3, -2.5))
-binary("div", other=(0.5, 3.0), exact=True, zero_divisor=False, rounding_mode="trunc", label="trunc", numbers=(3, -2.5), exact_special=False)
+binary(
+    "div",
+    other=(0.5, 3.0),
+    exact=True,
+    zero_divisor=False,
+    rounding_mode="trunc",
+    label="trunc",
+    numbers=(3, -2.5),
+    exact_special=False,
+)
 binary("div", other=(0.5, 3.0), exact=True, rounding_mode=None, label="mode None", numbers=())
 binary("floor_divide", other=(0.5, 3.0), exact=True, gradient=False, zero_divisor=False, numbers=(3, 2.5, -2))
 binary("fmod", 1.2, 1.4, (0.45, 0.55), exact=True, exact_special=False, zero_divisor=False, numbers=(3, 2.5, -2))
@@ -284,14 +334,22 @@ for name in ("logical_and", "logical_or", "logical_xor"):
 
 POWERS = (NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, 10.0, 1e-40, 1e10)
 add("pow", "special", lambda d: arguments(values(d, POWERS)[:, None], values(d, POWERS)), FLOATING, smooth=False)
-add("pow", "integers", lambda d: arguments(d.normal(6, 1), d.integers(0, 9, 7, dtype=d.dtype)), INTEGRAL, gradient=False)
+add(
+    "pow", "integers", lambda d: arguments(d.normal(6, 1), d.integers(0, 9, 7, dtype=d.dtype)), INTEGRAL, gradient=False
+)
 for exponent in (2, 3, 0.5, -1, -2, -0.5, 0, 1, 2.5):
     # torch's f16 has IEEE's pow(-inf, 0.5) = inf, its other dtypes have sqrt(-inf) = nan.
     dtypes = ALL_DTYPES if abs(exponent) != 0.5 else (torch.float32, torch.float64, torch.bfloat16)
     add("pow", f"special to {exponent}", lambda d, e=exponent: arguments(values(d, SPECIAL), e), dtypes, smooth=False)
 for base in (2, 10.0, 1, 0, -1):
     add("pow", f"number {base} to tensor", lambda d, b=base: arguments(b, d.uniform(-2, 3, 33)), FLOATING, smooth=False)
-    add("remainder", f"number {base} by tensor", lambda d, b=base: arguments(b, d.uniform(0.5, 3, 33)), FLOATING, gradient=False)
+    add(
+        "remainder",
+        f"number {base} by tensor",
+        lambda d, b=base: arguments(b, d.uniform(0.5, 3, 33)),
+        FLOATING,
+        gradient=False,
+    )
 add("atan2", "quadrants", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED)), FLOATING, smooth=False)
 
 
@@ -306,33 +364,79 @@ add("clamp", "tensors", lambda d: arguments(*bounded(d)), exact=True)
 add("clamp", "tensor min", lambda d: arguments(bounded(d)[0], min=bounded(d)[1]), exact=True)
 add("clamp", "tensor max", lambda d: arguments(bounded(d)[0], max=bounded(d)[2]), exact=True)
 add("clamp", "crossing tensors", lambda d: arguments(d.normal(9), d.normal(9), d.normal(9)), exact=True, smooth=False)
-add("clamp", "ties", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED), values(d, PAIRED)), smooth=False)
+add(
+    "clamp", "ties", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED), values(d, PAIRED)), smooth=False
+)
 
 add("prelu", "one weight", lambda d: arguments(d.normal(3, 4, 2), within(d, 0.1, 0.4, 1)), FLOATING)
 add("prelu", "0-d weight", lambda d: arguments(d.normal(3, 4, 2), within(d, 0.1, 0.4)), FLOATING)
 add("prelu", "per channel", lambda d: arguments(d.normal(3, 4, 2, 2), within(d, -0.4, 0.4, 4)), FLOATING)
 add("prelu", "1-d input", lambda d: arguments(d.normal(9), within(d, -0.4, 0.4, 1)), FLOATING)
 add("prelu", "0-d input", lambda d: arguments(d.normal(), within(d, -0.4, 0.4, 1)), FLOATING)
-add("prelu", "special", lambda d: arguments(values(d, SPECIAL), within(d, 0.1, 0.4, 1)), FLOATING, exact=True, smooth=False)
+add(
+    "prelu",
+    "special",
+    lambda d: arguments(values(d, SPECIAL), within(d, 0.1, 0.4, 1)),
+    FLOATING,
+    exact=True,
+    smooth=False,
+)
 add("prelu", "large", lambda d: arguments(d.normal(3, 4, LARGE // 12), d.normal(4)), FLOATING, large=True, smooth=False)
 
 condition = torch.bool
 add("where", "plain", lambda d: arguments(d.normal(5, 7, dtype=condition), d.normal(5, 7), d.normal(5, 7)), exact=True)
-add("where", "broadcast", lambda d: arguments(d.normal(4, 1, dtype=condition), d.normal(3, 1, 5), d.normal(5)), exact=True)
+add(
+    "where",
+    "broadcast",
+    lambda d: arguments(d.normal(4, 1, dtype=condition), d.normal(3, 1, 5), d.normal(5)),
+    exact=True,
+)
 add("where", "numbers", lambda d: arguments(d.normal(9, dtype=condition), d.normal(9), 2.5), exact=True)
 add("where", "number first", lambda d: arguments(d.normal(9, dtype=condition), 2, d.normal(9)), exact=True)
-add("where", "two numbers", lambda d: arguments(d.normal(9, dtype=condition), 2, 0.5), (torch.float32,), exact=True, gradient=False)
-add("where", "special", lambda d: arguments(torch.tensor([True, False])[:, None], values(d, SPECIAL), values(d, SPECIAL[::-1])), exact=True, smooth=False)  # noqa: E501
-add("where", "promote", lambda d: arguments(d.normal(9, dtype=condition), d.normal(9), d.normal(9, dtype=torch.float32)), exact=True, smooth=False)
+add(
+    "where",
+    "two numbers",
+    lambda d: arguments(d.normal(9, dtype=condition), 2, 0.5),
+    (torch.float32,),
+    exact=True,
+    gradient=False,
+)
+add(
+    "where",
+    "special",
+    lambda d: arguments(torch.tensor([True, False])[:, None], values(d, SPECIAL), values(d, SPECIAL[::-1])),
+    exact=True,
+    smooth=False,
+)
+add(
+    "where",
+    "promote",
+    lambda d: arguments(d.normal(9, dtype=condition), d.normal(9), d.normal(9, dtype=torch.float32)),
+    exact=True,
+    smooth=False,
+)
 add("where", "0-d", lambda d: arguments(d.normal(dtype=condition), d.normal(), d.normal()), exact=True)
 add("where", "empty", lambda d: arguments(d.normal(0, dtype=condition), d.normal(3, 0), d.normal(3, 1)), exact=True)
-add("where", "large", lambda d: arguments(d.normal(LARGE, dtype=condition), d.normal(LARGE), d.normal(LARGE)), FLOATING, exact=True, large=True)  # noqa: E501
+add(
+    "where",
+    "large",
+    lambda d: arguments(d.normal(LARGE, dtype=condition), d.normal(LARGE), d.normal(LARGE)),
+    FLOATING,
+    exact=True,
+    large=True,
+)
 
 add("lerp", "plain", lambda d: arguments(d.normal(5, 7), d.normal(5, 7), d.uniform(0, 1, 5, 7)), FLOATING)
 add("lerp", "broadcast", lambda d: arguments(d.normal(4, 1, 5), d.normal(3, 1), d.uniform(-1, 2, 5)), FLOATING)
 for weight in (0, 0.3, 0.5, 0.7, 1, 1.5, -2):
     add("lerp", f"number {weight}", lambda d, w=weight: arguments(d.normal(33), d.normal(33), w), FLOATING)
-add("lerp", "special", lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED), d.uniform(0, 1, 1)), FLOATING, smooth=False)
+add(
+    "lerp",
+    "special",
+    lambda d: arguments(values(d, PAIRED)[:, None], values(d, PAIRED), d.uniform(0, 1, 1)),
+    FLOATING,
+    smooth=False,
+)
 add("lerp", "large", lambda d: arguments(d.normal(LARGE), d.normal(LARGE), 0.3), FLOATING, large=True, smooth=False)
 
 for name in ("addcmul", "addcdiv"):
@@ -341,6 +445,24 @@ for name in ("addcmul", "addcdiv"):
     add(name, "value", lambda d: arguments(d.normal(5, 7), d.normal(5, 7), within(d, 0.5, 2, 5, 7), value=2))
     add(name, "float value", lambda d: arguments(d.normal(9), d.normal(9), within(d, 0.5, 2, 9), value=-0.3))
     add(name, "broadcast", lambda d: arguments(d.normal(4, 1, 5), d.normal(3, 1), within(d, 0.5, 2, 5)))
-    add(name, "promote", lambda d: arguments(d.normal(9), d.normal(9, dtype=torch.float32), within(d, 0.5, 2, 9)), smooth=False)
-    add(name, "special", lambda d: arguments(d.normal(1), values(d, PAIRED)[:, None], values(d, PAIRED)), FLOATING, smooth=False)
-    add(name, "large", lambda d: arguments(d.normal(LARGE), d.normal(LARGE), within(d, 0.5, 2, LARGE)), FLOATING, large=True, smooth=False)  # noqa: E501
+    add(
+        name,
+        "promote",
+        lambda d: arguments(d.normal(9), d.normal(9, dtype=torch.float32), within(d, 0.5, 2, 9)),
+        smooth=False,
+    )
+    add(
+        name,
+        "special",
+        lambda d: arguments(d.normal(1), values(d, PAIRED)[:, None], values(d, PAIRED)),
+        FLOATING,
+        smooth=False,
+    )
+    add(
+        name,
+        "large",
+        lambda d: arguments(d.normal(LARGE), d.normal(LARGE), within(d, 0.5, 2, LARGE)),
+        FLOATING,
+        large=True,
+        smooth=False,
+    )

@@ -30,8 +30,16 @@ def probabilities(d: Draw, shape: tuple[int, ...]) -> torch.Tensor:
     return d.normal(*shape, dtype=torch.float64).softmax(0 if len(shape) == 1 else 1).to(d.device, d.dtype)
 
 
-def entropy(label: str, shape: tuple[int, ...], *, soft: bool = False, weighted: bool = False, ignored: int | None = None,
-            layout: Callable[[torch.Tensor], torch.Tensor] = lambda x: x, **kwargs: object) -> list[Case]:
+def entropy(
+    label: str,
+    shape: tuple[int, ...],
+    *,
+    soft: bool = False,
+    weighted: bool = False,
+    ignored: int | None = None,
+    layout: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    **kwargs: object,
+) -> list[Case]:
     """cross_entropy for each reduction."""
 
     def make(d: Draw, reduction: str) -> tuple[tuple, dict]:
@@ -44,8 +52,12 @@ def entropy(label: str, shape: tuple[int, ...], *, soft: bool = False, weighted:
         return arguments(layout(d.normal(*shape)), target, **given)
 
     return [
-        Case("nn.functional.cross_entropy", lambda d, r=reduction: make(d, r), f"{label}-{reduction}",
-             bytes=lambda input, *args, **kwargs: input.nbytes)
+        Case(
+            "nn.functional.cross_entropy",
+            lambda d, r=reduction: make(d, r),
+            f"{label}-{reduction}",
+            bytes=lambda input, *args, **kwargs: input.nbytes,
+        )
         for reduction in REDUCTIONS
     ]
 
@@ -62,15 +74,20 @@ def likelihood(label: str, shape: tuple[int, ...], *, weighted: bool = False, ig
         return arguments(d.normal(*shape), labels(d, shape, ignored), **given)
 
     return [
-        Case("nn.functional.nll_loss", lambda d, r=reduction: make(d, r), f"{label}-{reduction}") for reduction in REDUCTIONS
+        Case("nn.functional.nll_loss", lambda d, r=reduction: make(d, r), f"{label}-{reduction}")
+        for reduction in REDUCTIONS
     ]
 
 
 def elements(op: str, label: str, make: Callable[[Draw], tuple]) -> list[Case]:
     """A loss over elements for each reduction."""
     return [
-        Case(f"nn.functional.{op}", lambda d, r=reduction: arguments(*make(d), reduction=r), f"{label}-{reduction}",
-             bytes=lambda input, *args, **kwargs: 2 * input.nbytes)
+        Case(
+            f"nn.functional.{op}",
+            lambda d, r=reduction: arguments(*make(d), reduction=r),
+            f"{label}-{reduction}",
+            bytes=lambda input, *args, **kwargs: 2 * input.nbytes,
+        )
         for reduction in REDUCTIONS
     ]
 
@@ -103,8 +120,9 @@ CASES: list[Case] = [
     *entropy("probabilities-unbatched", (19,), soft=True),
     *entropy("probabilities-smoothed-weighted", (5, 19), soft=True, weighted=True, label_smoothing=0.2),
     *entropy("probabilities-dimensions", (2, 5, 3, 7), soft=True, weighted=True),
-    *entropy("probabilities-channels-last", (2, 5, 3, 4), soft=True,
-             layout=lambda x: x.to(memory_format=torch.channels_last)),
+    *entropy(
+        "probabilities-channels-last", (2, 5, 3, 4), soft=True, layout=lambda x: x.to(memory_format=torch.channels_last)
+    ),
     *entropy("empty", (0, 5)),
     *likelihood("labels", (5, 7)),
     *likelihood("unbatched", (7,)),
@@ -117,8 +135,9 @@ CASES: list[Case] = [
     *elements("mse_loss", "empty", lambda d: (d.normal(0, 3), d.normal(0, 3))),
     *[Case("nn.functional.mse_loss", lambda d, r=r: weighted_mse(d, r), f"weighted-{r}") for r in REDUCTIONS],
     *elements("binary_cross_entropy", "vector", lambda d: (probability(d, 1000), probability(d, 1000))),
-    *elements("binary_cross_entropy", "weighted",
-              lambda d: (probability(d, 5, 7), probability(d, 5, 7), probability(d, 7))),
+    *elements(
+        "binary_cross_entropy", "weighted", lambda d: (probability(d, 5, 7), probability(d, 5, 7), probability(d, 7))
+    ),
     *elements("binary_cross_entropy", "transposed", lambda d: (probability(d, 5, 7).t(), probability(d, 7, 5))),
     *elements("binary_cross_entropy", "empty", lambda d: (probability(d, 0, 3), probability(d, 0, 3))),
 ]

@@ -63,7 +63,13 @@ def products() -> list[Case]:
     rows: list[Case] = []
     for label, (m, n, k) in SHAPES.items():
         rows.append(
-            Case("mm", lambda d, m=m, n=n, k=k: arguments(d.normal(m, k), d.normal(k, n)), label, NUMERIC, flops=product_flops)
+            Case(
+                "mm",
+                lambda d, m=m, n=n, k=k: arguments(d.normal(m, k), d.normal(k, n)),
+                label,
+                NUMERIC,
+                flops=product_flops,
+            )
         )
         if n == 1 or label in ("tile", "odd", "no-k", "no-rows"):
             rows.append(Case("mv", lambda d, m=m, k=k: arguments(d.normal(m, k), d.normal(k)), label, NUMERIC))
@@ -71,7 +77,9 @@ def products() -> list[Case]:
             rows.append(Case("dot", lambda d, k=k: arguments(d.normal(k), d.normal(k)), label, NUMERIC))
             rows.append(Case("outer", lambda d, m=m, n=n: arguments(d.normal(m), d.normal(n)), label, ALL))
     for label, (b, m, n, k) in BATCHED.items():
-        rows.append(Case("bmm", lambda d, b=b, m=m, n=n, k=k: arguments(d.normal(b, m, k), d.normal(b, k, n)), label, NUMERIC))
+        rows.append(
+            Case("bmm", lambda d, b=b, m=m, n=n, k=k: arguments(d.normal(b, m, k), d.normal(b, k, n)), label, NUMERIC)
+        )
     rows += [
         # Values that finite arithmetic must not lose or invent.
         Case("mm", lambda d: arguments(special(d, 6, 5), special(d, 5, 7)), "special", exact=True, gradient=False),
@@ -117,7 +125,9 @@ def matmuls() -> list[Case]:
         for label, (a, b) in pairs.items()
     ]
     rows.append(
-        Case("matmul", lambda d: arguments(d.normal(4, 60, 70), d.normal(70, 80)), "large", F32, smooth=False, large=True)
+        Case(
+            "matmul", lambda d: arguments(d.normal(4, 60, 70), d.normal(70, 80)), "large", F32, smooth=False, large=True
+        )
     )
     return rows
 
@@ -139,15 +149,30 @@ def sums() -> list[Case]:
             rows.append(Case(op, make, label, dtypes))
         for label, by in factors.items():
             rows.append(
-                Case(op, lambda d, f=first, g=second, by=by: arguments(d.normal(6, 7), d.normal(*f), d.normal(*g), **by), label, NUMERIC)
+                Case(
+                    op,
+                    lambda d, f=first, g=second, by=by: arguments(d.normal(6, 7), d.normal(*f), d.normal(*g), **by),
+                    label,
+                    NUMERIC,
+                )
             )
         rows.append(
-            Case(op, lambda d, f=first, g=second: arguments(d.normal(6, 7), d.normal(*f), d.normal(*g), beta=0.5, alpha=-1.5), "fractions")
+            Case(
+                op,
+                lambda d, f=first, g=second: arguments(
+                    d.normal(6, 7), d.normal(*f), d.normal(*g), beta=0.5, alpha=-1.5
+                ),
+                "fractions",
+            )
         )
     for label, shape in {"plain": (6,), "scalar": (), "one": (1,)}.items():
-        rows.append(Case("addmv", lambda d, s=shape: arguments(d.normal(*s), d.normal(6, 5), d.normal(5)), label, NUMERIC))
+        rows.append(
+            Case("addmv", lambda d, s=shape: arguments(d.normal(*s), d.normal(6, 5), d.normal(5)), label, NUMERIC)
+        )
     for label, by in factors.items():
-        rows.append(Case("addmv", lambda d, by=by: arguments(d.normal(6), d.normal(6, 5), d.normal(5), **by), label, NUMERIC))
+        rows.append(
+            Case("addmv", lambda d, by=by: arguments(d.normal(6), d.normal(6, 5), d.normal(5), **by), label, NUMERIC)
+        )
 
     def not_a_number(d: Draw) -> Tensor:
         return d.normal(6, 7) * float("nan")

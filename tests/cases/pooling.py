@@ -17,9 +17,13 @@ def bytes_of(input: torch.Tensor, *args: object, **kwargs: object) -> float:
     return input.nbytes
 
 
-def max_case(label: str, shape: tuple[int, ...], *args: object, dtypes: tuple[torch.dtype, ...] = FLOATING, **kwargs) -> Case:
+def max_case(
+    label: str, shape: tuple[int, ...], *args: object, dtypes: tuple[torch.dtype, ...] = FLOATING, **kwargs
+) -> Case:
     """max_pool2d without ties, so that finite differences exist."""
-    return Case(MAX, lambda d: arguments(d.distinct(*shape), *args, **kwargs), label, dtypes, exact=True, bytes=bytes_of)
+    return Case(
+        MAX, lambda d: arguments(d.distinct(*shape), *args, **kwargs), label, dtypes, exact=True, bytes=bytes_of
+    )
 
 
 def avg_case(label: str, shape: tuple[int, ...], *args: object, **kwargs) -> Case:
@@ -55,20 +59,36 @@ CASES: list[Case] = [
     max_case("one-output", (3, 2, 7, 7), 7),
     max_case("window-over-a-byte", (1, 2, 20, 40), (17, 19), 3),
     max_case("empty-batch", (0, 3, 8, 8), 2),
-    Case(MAX, lambda d: arguments(d.distinct(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1), "channels-last", exact=True),
+    Case(
+        MAX, lambda d: arguments(d.distinct(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1), "channels-last", exact=True
+    ),
     Case(MAX, lambda d: arguments(d.distinct(2, 4, 9, 8).to(memory_format=LAST), 2), "few-channels-last", exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 3, 8, 10).transpose(2, 3), 2), "transposed", exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 6, 8, 20)[:, ::2, :, 1::2], 2), "strided", exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded", exact=True),
     Case(MAX, lambda d: arguments(special_values(d), 3, 2, 1), "special", gradient=False, exact=True),
-    Case(MAX, lambda d: arguments(special_values(d).to(memory_format=LAST), 3, 2, 1), "special-last", gradient=False,
-         exact=True),
+    Case(
+        MAX,
+        lambda d: arguments(special_values(d).to(memory_format=LAST), 3, 2, 1),
+        "special-last",
+        gradient=False,
+        exact=True,
+    ),
     Case(MAX, lambda d: arguments(d.normal(2, 3, 8, 37), 3, 2, 1), "integers", INTEGRAL, gradient=False, exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 3, 9, 37), 3, 2, 1, return_indices=True), "indices", exact=True),
-    Case(MAX, lambda d: arguments(d.distinct(2, 17, 9, 8).to(memory_format=LAST), 3, 2, 1, return_indices=True),
-         "indices-last", exact=True),
-    Case(MAX, lambda d: arguments(special_values(d), 3, 1, 1, return_indices=True), "indices-special", gradient=False,
-         exact=True),
+    Case(
+        MAX,
+        lambda d: arguments(d.distinct(2, 17, 9, 8).to(memory_format=LAST), 3, 2, 1, return_indices=True),
+        "indices-last",
+        exact=True,
+    ),
+    Case(
+        MAX,
+        lambda d: arguments(special_values(d), 3, 1, 1, return_indices=True),
+        "indices-special",
+        gradient=False,
+        exact=True,
+    ),
     avg_case("2x2", (2, 3, 8, 10), 2),
     avg_case("3x3-stride2-padded", (2, 3, 9, 37), 3, 2, 1),
     avg_case("3x3-stride1", (1, 2, 7, 40), 3, 1, 1),
@@ -80,8 +100,11 @@ CASES: list[Case] = [
     avg_case("unbatched", (3, 8, 9), 2),
     avg_case("global", (3, 5, 7, 7), 7),
     avg_case("empty-batch", (0, 3, 8, 8), 2),
-    Case(AVG, lambda d: arguments(d.normal(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1, count_include_pad=False),
-         "channels-last"),
+    Case(
+        AVG,
+        lambda d: arguments(d.normal(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1, count_include_pad=False),
+        "channels-last",
+    ),
     Case(AVG, lambda d: arguments(d.normal(2, 3, 8, 10).transpose(2, 3), 2), "transposed"),
     Case(AVG, lambda d: arguments(d.normal(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded"),
     Case(AVG, lambda d: arguments(d.normal(2, 3, 9, 21), 3, 2, 1), "int64", (torch.int64,), gradient=False, exact=True),

@@ -111,24 +111,46 @@ NANS = {
 CASES: list[Case] = [
     *over_layouts("sum", {**LAYOUTS, **LONG, **EMPTY}),
     *over_layouts("sum", LAYOUTS, dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True),
-    Case("sum", lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64), "dtype", dtypes=(torch.float32, torch.int32)),
+    Case(
+        "sum", lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64), "dtype", dtypes=(torch.float32, torch.int32)
+    ),
     Case("sum", lambda d: arguments(d.normal(4, 5), (0, 1), True), "positional"),
     *over_layouts("mean", {**LAYOUTS, **LONG, **EMPTY}),
-    Case("mean", lambda d: arguments(d.normal(4, 5), 1, dtype=torch.float32), "dtype", dtypes=(torch.int64, torch.bool), gradient=False),
+    Case(
+        "mean",
+        lambda d: arguments(d.normal(4, 5), 1, dtype=torch.float32),
+        "dtype",
+        dtypes=(torch.int64, torch.bool),
+        gradient=False,
+    ),
     *over_layouts("prod", LAYOUTS, single=True),
     Case("prod", lambda d: arguments(values(d, 2.0, 0.0, 3.0)), "one zero"),
     Case("prod", lambda d: arguments(values(d, 2.0, 0.0, 3.0, 0.0)), "two zeros"),
-    Case("prod", lambda d: arguments(d.integers(-3, 4, 5, 6, dtype=d.dtype), 1), "integers", dtypes=INTEGRAL, gradient=False, exact=True),
+    Case(
+        "prod",
+        lambda d: arguments(d.integers(-3, 4, 5, 6, dtype=d.dtype), 1),
+        "integers",
+        dtypes=INTEGRAL,
+        gradient=False,
+        exact=True,
+    ),
     Case("prod", lambda d: arguments(d.normal(0, 3), 0), "nothing to reduce", exact=True),
 ]
 for _op in ("var", "std"):
-    CASES += over_layouts(_op, {**{k: v for k, v in LAYOUTS.items() if k not in ("one element", "0-d", "expanded")}, **LONG})
+    CASES += over_layouts(
+        _op, {**{k: v for k, v in LAYOUTS.items() if k not in ("one element", "0-d", "expanded")}, **LONG}
+    )
     CASES += [
         Case(_op, lambda d: arguments(d.normal(6, 7), dim=1, correction=0), "correction=0"),
         Case(_op, lambda d: arguments(d.normal(6, 7), dim=1, correction=2.5), "correction=2.5"),
         Case(_op, lambda d: arguments(d.normal(6, 7), 0, False, True), "unbiased=False, keepdim"),
         Case(_op, lambda d: arguments(d.normal(6, 7), False), "unbiased=False over all"),
-        Case(_op, lambda d: arguments(d.normal(6, 70) + 1000, dim=1), "far from zero", dtypes=(torch.float32, torch.float64)),
+        Case(
+            _op,
+            lambda d: arguments(d.normal(6, 70) + 1000, dim=1),
+            "far from zero",
+            dtypes=(torch.float32, torch.float64),
+        ),
         Case(_op, lambda d: arguments(d.normal(1)), "one sample", gradient=False, exact=True),
         Case(_op, lambda d: arguments(values(d, 1.0, INF, 2.0)), "inf", gradient=False, exact=True),
         Case(_op, lambda d: arguments(d.normal(0, 3), 0), "nothing to reduce", gradient=False, exact=True),
@@ -140,23 +162,45 @@ for _op in ("var", "std"):
 for _op in ("amax", "amin"):
     CASES += over_layouts(_op, distinct_layouts(), exact=True)
     CASES += over_layouts(_op, {**LAYOUTS, **LONG}, dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True)
-    CASES += [Case(_op, lambda d, make=make: arguments(make(d)), label, gradient=False, exact=True) for label, make in NANS.items()]
+    CASES += [
+        Case(_op, lambda d, make=make: arguments(make(d)), label, gradient=False, exact=True)
+        for label, make in NANS.items()
+    ]
     CASES.append(Case(_op, lambda d: arguments(values(d, 3.0, 1.0, 3.0, 1.0)), "gradient at ties", gradient=False))
 for _op in ("max", "min", "argmax", "argmin"):
     _index = _op.startswith("arg")
     _dtypes = INTEGRAL if _index else (*INTEGRAL, *BOOL)
     CASES += over_layouts(_op, distinct_layouts(), single=True, exact=True, gradient=not _index)
     CASES += over_layouts(_op, {**LAYOUTS, **LONG}, single=True, dtypes=_dtypes, gradient=False, exact=True)
-    CASES += [Case(_op, lambda d, make=make: arguments(make(d), 0), label, gradient=False, exact=True) for label, make in NANS.items()]
+    CASES += [
+        Case(_op, lambda d, make=make: arguments(make(d), 0), label, gradient=False, exact=True)
+        for label, make in NANS.items()
+    ]
 CASES += [
     Case("max", lambda d: arguments(d.distinct(4, 5), d.distinct(5)), "of two", exact=True),
     Case("min", lambda d: arguments(d.distinct(4, 5), d.distinct(4, 1)), "of two", exact=True),
     Case("argmax", lambda d: arguments(transposed(d, 7, 9)), "over all, transposed", gradient=False, exact=True),
-    Case("argmax", lambda d: arguments(d.integers(0, 3, 70, 90, dtype=d.dtype).t()), "ties over all, transposed", gradient=False, exact=True),
+    Case(
+        "argmax",
+        lambda d: arguments(d.integers(0, 3, 70, 90, dtype=d.dtype).t()),
+        "ties over all, transposed",
+        gradient=False,
+        exact=True,
+    ),
     Case("aminmax", lambda d: arguments(d.distinct(5, 6)), "all", exact=True),
     Case("aminmax", lambda d: arguments(d.distinct(5, 6), dim=0, keepdim=True), "outer", exact=True),
-    Case("aminmax", lambda d: arguments(d.normal(5, 60), dim=1), "integers", dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True),
-    *[Case("aminmax", lambda d, make=make: arguments(make(d)), label, gradient=False, exact=True) for label, make in NANS.items()],
+    Case(
+        "aminmax",
+        lambda d: arguments(d.normal(5, 60), dim=1),
+        "integers",
+        dtypes=(*INTEGRAL, *BOOL),
+        gradient=False,
+        exact=True,
+    ),
+    *[
+        Case("aminmax", lambda d, make=make: arguments(make(d)), label, gradient=False, exact=True)
+        for label, make in NANS.items()
+    ],
 ]
 for _op in ("any", "all"):
     CASES += over_layouts(_op, {**LAYOUTS, **EMPTY}, dtypes=ALL, gradient=False, exact=True)
@@ -168,7 +212,12 @@ CASES += over_layouts("count_nonzero", LAYOUTS, keepdim=False, dtypes=ALL, gradi
 for _p in (2, 1, 0, INF, -INF, 3, 1.5, 0.5, -1):
     CASES += [
         Case("norm", lambda d, p=_p: arguments(d.distinct(6, 31) + 0.0625, p, 1), f"p={_p}, inner", bytes=bytes_read),
-        Case("norm", lambda d, p=_p: arguments(d.distinct(31, 6) + 0.0625, p, 0, True), f"p={_p}, outer", bytes=bytes_read),
+        Case(
+            "norm",
+            lambda d, p=_p: arguments(d.distinct(31, 6) + 0.0625, p, 0, True),
+            f"p={_p}, outer",
+            bytes=bytes_read,
+        ),
         Case("norm", lambda d, p=_p: arguments(d.distinct(3, 4, 5) + 0.0625, p), f"p={_p}, all", bytes=bytes_read),
     ]
 CASES += [
@@ -192,9 +241,21 @@ for _op in ("cumsum", "cumprod"):
         if not isinstance(dim, tuple)
     ]
     CASES += [
-        Case(_op, lambda d: arguments(d.integers(-2, 3, 4, 9, dtype=d.dtype), 1), "integers", dtypes=(torch.int32, torch.int64), gradient=False, exact=True),
+        Case(
+            _op,
+            lambda d: arguments(d.integers(-2, 3, 4, 9, dtype=d.dtype), 1),
+            "integers",
+            dtypes=(torch.int32, torch.int64),
+            gradient=False,
+            exact=True,
+        ),
         Case(_op, lambda d: arguments(d.normal(4, 9), 1), "bool", dtypes=BOOL, gradient=False, exact=True),
-        Case(_op, lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64), "dtype", dtypes=(torch.float32, torch.int32)),
+        Case(
+            _op,
+            lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64),
+            "dtype",
+            dtypes=(torch.float32, torch.int32),
+        ),
     ]
 CASES += [
     Case("cumprod", lambda d: arguments(values(d, 2.0, 0.0, 3.0, 0.0, 4.0), 0), "zeros"),
@@ -208,7 +269,12 @@ for _op in ("softmax", "log_softmax"):
     ]
     CASES += [
         Case(_op, lambda d: arguments(d.normal(4, 9) * 50, 1), "wide range"),
-        Case(_op, lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float32), "dtype", dtypes=(torch.float16, torch.int32)),
+        Case(
+            _op,
+            lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float32),
+            "dtype",
+            dtypes=(torch.float16, torch.int32),
+        ),
         Case(_op, lambda d: arguments(values(d, -INF, -INF), 0), "-inf", exact=True, gradient=False),
         Case(_op, lambda d: arguments(values(d, 1.0, NAN, 2.0), 0), "NaN", exact=True, gradient=False),
     ]
