@@ -1,5 +1,6 @@
 // Elementwise derivatives, read off the table. A unary op's backward is the fused op <name>_backward(grad, saved); the
 // other gradients are tensor-level expressions of our own ops.
+#include <ATen/ops/full_like.h>
 #include <torch/library.h>
 
 #include <cctype>
@@ -112,6 +113,11 @@ at::Tensor unary_gradient(Elementwise op, Saved saved, const at::Tensor& grad, c
   return (Expr(grad) * *unary_rule(op).slope(Expr(0), p.values)).tensor();
 }
 
+// A gradient that folded into a constant still has the shape of the incoming one.
+at::Tensor shaped_like(const at::Tensor& gradient, const Expr& e) {
+  return e.is_constant() ? at::full_like(gradient, e.number()) : e.tensor();
+}
+
 // Attaches the backward of `op` to `out`, which may be the first input itself, overwritten; `inputs` are the values
 // before that.
 void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& scalars, const at::Tensor& out, bool inplace) {
@@ -153,7 +159,7 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
       for (int i = 0; i < count; ++i) {
         if (!b.needs(i)) continue;
         const auto gradient = rule_of(op).gradient[i](b.gradient(), in, p.values);
-        if (gradient) b.result(i, sum_to_size(gradient->tensor(), sizes[i]));
+        if (gradient) b.result(i, sum_to_size(shaped_like(b.gradient(), *gradient), sizes[i]));
       }
     });
   }
