@@ -51,6 +51,12 @@ def modes(case: Case, ours, theirs, args: tuple, kwargs: dict, wanted: set[str])
         except TypeError:  # torch has no out= here
             out = None
         if out is not None:
+            try:
+                ours(*args, **kwargs, out=out)
+            except TypeError as error:
+                print(f"{case.name}: torch has out=, ours has not ({error})", file=sys.stderr)
+                out = None
+        if out is not None:
             yield "out", lambda: ours(*args, **kwargs, out=out), lambda: theirs(*args, **kwargs, out=out)
     if "backward" in wanted and case.gradient:
         leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in tensors(args)]
@@ -58,6 +64,8 @@ def modes(case: Case, ours, theirs, args: tuple, kwargs: dict, wanted: set[str])
         rest = iter(leaves)
         args = tuple(next(rest) if isinstance(a, torch.Tensor) else a for a in args)
         results = [tensors(f(*args, **kwargs))[0] for f in (ours, theirs)]
+        if not all(result.requires_grad for result in results):  # an integer or a comparison
+            return
         gradient = torch.ones_like(results[1])
 
         def backward(result: torch.Tensor):
