@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from .case import FLOATING, INTEGRAL, Case, Draw, arguments
@@ -54,7 +56,8 @@ CASES: list[Case] = [
     max_case("ceil", (2, 2, 10, 11), 3, 2, 1, ceil_mode=True),
     max_case("dilated", (2, 2, 13, 15), (3, 2), (2, 3), (1, 1), (2, 3)),
     max_case("stride-beyond-window", (1, 2, 11, 23), 2, 5),
-    max_case("padding-alone", (1, 1, 3, 3), 2, 1, 1, 4),
+    # Torch's own backward writes outside the image here and corrupts the heap; nothing that differentiates is asked.
+    replace(max_case("padding-alone", (1, 1, 3, 3), 2, 1, 1, 4), gradient=False),
     max_case("unbatched", (3, 8, 9), 2),
     max_case("one-output", (3, 2, 7, 7), 7),
     max_case("window-over-a-byte", (1, 2, 20, 40), (17, 19), 3),
