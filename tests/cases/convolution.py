@@ -38,6 +38,7 @@ def conv(
     dtypes: tuple[torch.dtype, ...] = FLOATING,
     gradient: bool = True,
     exact: bool = False,
+    large: bool = False,
     **kwargs: Any,
 ) -> Case:
     """A row: sizes of input and weight, memory formats, and conv2d's keyword arguments."""
@@ -51,7 +52,9 @@ def conv(
             w = w.to(memory_format=LAST)
         return arguments(x, w, b, **kwargs)
 
-    return Case("conv2d", make, label, dtypes, gradient, exact, _flops, _bytes)
+    return Case(
+        "conv2d", make, label, dtypes, gradient, exact, large=large, smooth=not large, flops=_flops, bytes=_bytes
+    )
 
 
 def _strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
@@ -113,4 +116,18 @@ CASES: list[Case] = [
     Case("conv2d", _offset, "offset"),
     conv("integers", (2, 3, 6, 7), (4, 3, 3, 3), padding=1, dtypes=INTEGRAL, gradient=False, exact=True),
     conv("integers-depthwise", (2, 4, 6, 7), (4, 1, 3, 3), groups=4, dtypes=INTEGRAL, gradient=False, exact=True),
+    conv("large", (8, 16, 28, 28), (40, 16, 3, 3), padding=1, large=True),
+    conv("large-one-image", (1, 24, 30, 30), (70, 24, 3, 3), stride=2, padding=1, large=True),
+    conv("large-one-channel", (20, 1, 28, 28), (16, 1, 5, 5), padding=2, large=True),
+    conv("large-depthwise", (4, 40, 30, 30), (40, 1, 3, 3), padding=1, groups=40, large=True),
+    conv("large-channels-last", (6, 16, 28, 28), (40, 16, 3, 3), padding=1, input_last=True, large=True),
+    conv(
+        "large-channels-last-depthwise",
+        (4, 40, 30, 30),
+        (40, 1, 3, 3),
+        padding=1,
+        groups=40,
+        input_last=True,
+        large=True,
+    ),
 ]
