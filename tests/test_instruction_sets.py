@@ -1,6 +1,7 @@
 """Every family once more under each instruction set below the best one: results and gradients, f32 and bf16.
 
 ATEN_CPU_CAPABILITY is read once per process and lowers torch's kernels too, so the errors compared are of the same level.
+oneDNN and MKL, which torch takes for convolutions and products, have switches of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import torch
 from tests.harness import FAMILIES
 
 LEVELS = {"default": "baseline", "avx2": "avx2"}
+LIBRARIES = {
+    "default": {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+}
 ORDER = ("baseline", "avx2", "avx512")
 
 
@@ -28,7 +33,8 @@ def test_instruction_set(wish: str, family: str) -> None:
         pytest.skip(f"this process runs {mine} already; {wish} is no lower")
     # Child processes must find the tensorops of this process, installed or not.
     path = os.pathsep.join([str(Path(tensorops.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": wish, "TENSOROPS_TEST_FEW_DTYPES": "1", "PYTHONPATH": path}
+    environment = {**os.environ, **LIBRARIES[wish], "ATEN_CPU_CAPABILITY": wish, "PYTHONPATH": path}
+    environment["TENSOROPS_TEST_FEW_DTYPES"] = "1"
     script = "import tensorops; print(tensorops._C.cpu_capability())"
     used = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert used.stdout.strip() == LEVELS[wish]

@@ -20,10 +20,16 @@ const Tensor& value_or_undefined(const OptionalTensor& t) {
 }
 OptionalTensor optional(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 
-// ---- nll_loss is linear in its input, and its backward op in the gradient. Weights have no gradient, as in torch.
+// ---- nll_loss is linear in its input, and its backward op in the gradient.
+
+// Torch gives weights a gradient only in the cross entropy of probabilities, and refuses those that want one elsewhere.
+void refuse_weight_gradient(const OptionalTensor& weight, const char* op) {
+  torch::autograd::check_no_requires_grad(weight, "weight", op);
+}
 
 std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target, const OptionalTensor& weight,
                                     int64_t reduction, c10::SymInt ignore_index) {
+  refuse_weight_gradient(weight, "nll_loss");
   Graph graph("NllLossBackward", {&input});
   auto result = Graph::forward([&] { return ops::nll_loss_forward(input, target, weight, reduction, ignore_index); });
   auto& [loss, total] = result;
@@ -53,31 +59,29 @@ Tensor nll_loss_backward(const Tensor& grad, const Tensor& target, const Optiona
 //   loss = -sum(q * log(p)),  d loss / dx = sum(q) * p - q
 
 struct CrossEntropy {
-  int64_t dim;        // of the classes
+  int64_t dim;  // of the classes
+  double kept, spread;
+  Tensor weight;  // undefined, or with the dimensions of the input
+  Expr t;         // the target as probabilities
   Expr q, q_sum, p, log_p;
 
   // `normalizer` spares finding the maximum again; its own derivative cancels out.
-  CrossEntropy(const Tensor& input, const Tensor& target, const Tensor& weight, const Tensor& normalizer,
+  CrossEntropy(const Tensor& input, const Tensor& target, const Tensor& weight_, const Tensor& normalizer,
                const c10::SymInt& ignore_index, double smoothing)
-      : dim(class_dim(input)), q(0), q_sum(0), p(0), log_p(0) {
+      : dim(class_dim(input)), kept(1 - smoothing), t(0), q(0), q_sum(0), p(0), log_p(0) {
     const c10::SymInt& classes = input.sym_size(dim);
-    Expr w(1);
-    if (weight.defined()) {
-      std::vector<c10::SymInt> sizes(input.dim(), c10::SymInt(1));
-      sizes[dim] = classes;
-      w = weight.view_symint(sizes);
-    }
-    const double spread = smoothing / static_cast<double>(classes.guard_int(__FILE__, __LINE__));
+    std::vector<c10::SymInt> sizes(input.dim(), c10::SymInt(1));
+    sizes[dim] = classes;
+    if (weight_.defined()) weight = weight_.view_symint(sizes);
+    spread = smoothing / static_cast<double>(classes.guard_int(__FILE__, __LINE__));
     if (is_probabilities(target)) {
-      q = (Expr(target) * (1 - smoothing) + spread) * w;
+      t = target;
+      q = weighted(t * kept + spread);
     } else {
-      const Tensor kept = target.ne(ignore_index).unsqueeze(dim);
-      const Tensor label = target.unsqueeze(dim);
-      std::vector<c10::SymInt> sizes(input.dim(), c10::SymInt(1));
-      sizes[dim] = classes;
+      const Tensor counts = target.ne(ignore_index).unsqueeze(dim).to(input.scalar_type());
       const Tensor numbers = at::arange(classes, target.options()).view_symint(sizes);
-      const Tensor one_hot = ops::elementwise(Elementwise::eq, numbers, label).to(input.scalar_type());
-      q = (Expr(one_hot) * (1 - smoothing) + spread) * w * Expr(kept.to(input.scalar_type()));
+      t = ops::elementwise(Elementwise::eq, numbers, target.unsqueeze(dim)).to(input.scalar_type());
+      q = weighted(t * kept + spread) * Expr(counts);
     }
     const Tensor maximum = normalizer.select(0, 0).unsqueeze(dim).to(input.scalar_type());
     const Expr shifted = Expr(input) - Expr(maximum), e = exp(shifted), sum = over_classes(e);
@@ -85,6 +89,7 @@ struct CrossEntropy {
     p = e / sum;
     log_p = shifted - log(sum);
   }
+  Expr weighted(const Expr& x) const { return weight.defined() ? x * Expr(weight) : x; }
   Expr over_classes(const Expr& x) const { return ops::sum(x.tensor(), dim, /*keepdim=*/true); }
 
   // The gradient of each position's loss, from that of the result.
@@ -99,10 +104,16 @@ struct CrossEntropy {
     const Tensor sum = ops::sum(x.tensor());
     return reduction == at::Reduction::Mean ? (Expr(sum) / Expr(total.to(sum.scalar_type()))).tensor() : sum;
   }
+  // The gradients of probabilities and of weights, from that of q.
+  Tensor to_target(const Expr& x) const { return weighted(x * kept).tensor(); }
+  Tensor to_weight(const Expr& x) const {
+    return sum_to_size((x * (t * kept + spread)).tensor(), weight.sym_sizes()).flatten();
+  }
 };
 
 std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tensor& target, const OptionalTensor& weight_,
                                                  int64_t reduction, c10::SymInt ignore_index, double smoothing) {
+  if (!is_probabilities(target)) refuse_weight_gradient(weight_, "cross_entropy");
   const Tensor& weight = value_or_undefined(weight_);
   Graph graph("CrossEntropyBackward", {&input, &target, &weight});
   auto result = Graph::forward(
@@ -114,19 +125,11 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
       if (b.needs(0))
         b.result(0, ops::cross_entropy_backward(b.gradient(), x, t, optional(w), b.saved(3), b.saved(4), reduction,
                                                 ignore_index, smoothing));
-      const bool for_target = b.needs(1), for_weight = b.needs(2) && is_probabilities(t);
-      if (!for_target && !for_weight) return;
+      if (!b.needs(1) && !b.needs(2)) return;
       const CrossEntropy c(x, t, w, b.saved(3), ignore_index, smoothing);
       const Expr slope = -(c.of_positions(b.gradient(), b.saved(4), reduction) * c.log_p);
-      std::vector<c10::SymInt> shape(x.dim(), c10::SymInt(1));
-      shape[c.dim] = x.sym_size(c.dim);
-      if (for_target)
-        b.result(1, (slope * (1 - smoothing) * (w.defined() ? Expr(w.view_symint(shape)) : Expr(1))).tensor());
-      if (for_weight) {
-        const double spread = smoothing / static_cast<double>(x.sym_size(c.dim).guard_int(__FILE__, __LINE__));
-        const Expr weighted = slope * (Expr(t) * (1 - smoothing) + spread);
-        b.result(2, sum_to_size(weighted.tensor(), shape).view_symint(w.sym_sizes()));
-      }
+      if (b.needs(1)) b.result(1, c.to_target(slope));
+      if (b.needs(2)) b.result(2, c.to_weight(slope));
     });
   return result;
 }
@@ -135,7 +138,7 @@ Tensor cross_entropy_backward(const Tensor& grad, const Tensor& input, const Ten
                               const Tensor& normalizer, const Tensor& total, int64_t reduction, c10::SymInt ignore_index,
                               double smoothing) {
   const Tensor& weight = value_or_undefined(weight_);
-  Graph graph("CrossEntropyBackwardBackward", {&grad, &input, &target});
+  Graph graph("CrossEntropyBackwardBackward", {&grad, &input, &target, &weight});
   Tensor result = Graph::forward([&] {
     return ops::cross_entropy_backward(grad, input, target, weight_, normalizer, total, reduction, ignore_index, smoothing);
   });
@@ -146,23 +149,24 @@ Tensor cross_entropy_backward(const Tensor& grad, const Tensor& input, const Ten
       const CrossEntropy c(x, t, w, b.saved(4), ignore_index, smoothing);
       const Expr g = c.of_positions(b.saved(0), n, reduction);
       if (b.needs(0)) b.result(0, c.to_result(v * (c.q_sum * c.p - c.q), n, reduction));
-      if (!b.needs(1) && !b.needs(2)) return;
+      if (!b.needs(1) && !b.needs(2) && !b.needs(3)) return;
       const Expr dot = c.over_classes(v * c.p);
       if (b.needs(1)) b.result(1, (g * c.q_sum * c.p * (v - dot)).tensor());
-      if (b.needs(2)) {
-        std::vector<c10::SymInt> shape(x.dim(), c10::SymInt(1));
-        shape[c.dim] = x.sym_size(c.dim);
-        b.result(2, (g * (dot - v) * (1 - smoothing) * (w.defined() ? Expr(w.view_symint(shape)) : Expr(1))).tensor());
-      }
+      if (!b.needs(2) && !b.needs(3)) return;
+      const Expr slope = g * (dot - v);
+      if (b.needs(2)) b.result(2, c.to_target(slope));
+      if (b.needs(3)) b.result(3, c.to_weight(slope));
     });
   return result;
 }
 
 // ---- Losses over elements
 
-// What one element's share of the result is multiplied by.
+// What one element's share of the result is multiplied by. Where there are no elements it is finite too: infinity times a
+// sum of nothing would be NaN.
 double share(const Tensor& input, int64_t reduction) {
-  return reduction == at::Reduction::Mean ? 1.0 / static_cast<double>(input.sym_numel().guard_int(__FILE__, __LINE__)) : 1.0;
+  if (reduction != at::Reduction::Mean) return 1;
+  return 1.0 / static_cast<double>(std::max<int64_t>(input.sym_numel().guard_int(__FILE__, __LINE__), 1));
 }
 // The gradient of a result, from that of its elements.
 Tensor to_result(const Expr& x, int64_t reduction) {
@@ -196,8 +200,9 @@ Tensor mse_loss_backward(const Tensor& grad, const Tensor& input, const Tensor& 
 }
 
 Tensor binary_cross_entropy(const Tensor& input, const Tensor& target, const OptionalTensor& weight_, int64_t reduction) {
+  refuse_weight_gradient(weight_, "binary_cross_entropy");
   const Tensor& weight = value_or_undefined(weight_);
-  Graph graph("BinaryCrossEntropyBackward", {&input, &target, &weight});
+  Graph graph("BinaryCrossEntropyBackward", {&input, &target});
   Tensor loss = Graph::forward([&] { return ops::binary_cross_entropy_forward(input, target, weight_, reduction); });
   if (graph.recording())
     graph.record({&loss}, {&input, &target, &weight}, [=, s = share(input, reduction)](Backward& b) {
@@ -207,9 +212,6 @@ Tensor binary_cross_entropy(const Tensor& input, const Tensor& target, const Opt
         const Expr slope = Expr(b.gradient()) * s * (log1p(-Expr(x)) - log(Expr(x)));
         b.result(1, (w.defined() ? slope * Expr(w) : slope).tensor());
       }
-      if (b.needs(2))
-        b.result(2, (Expr(b.gradient()) * s *
-                     Expr(ops::binary_cross_entropy_forward(x, t, std::nullopt, at::Reduction::None))).tensor());
     });
   return loss;
 }

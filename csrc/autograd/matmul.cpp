@@ -69,13 +69,8 @@ Tensor product(const ProductRow& row, const Tensor& a, const Tensor& b) {
   return out;
 }
 
-void refuse_out(const char* name, const Graph& graph, const Tensor& out) {
-  if (graph.recording() || (at::GradMode::is_enabled() && out.requires_grad()))
-    torch::autograd::throw_error_out_requires_grad(name);
-}
-
 void product_out(const ProductRow& row, const Tensor& a, const Tensor& b, Tensor& out) {
-  refuse_out(row.name, Graph(row.node, {&a, &b}), out);
+  Graph(row.node, {&a, &b}).refuse_out(row.name, out);
   Graph::forward([&] { return row.out(a, b, out); });
   Graph::after_inplace(out);
 }
@@ -114,7 +109,7 @@ void sum_inplace(const SumRow& row, Tensor& self, const Tensor& a, const Tensor&
 
 void sum_out(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b, const Scalar& beta,
              const Scalar& alpha, Tensor& out) {
-  refuse_out(row.name, Graph(row.node, {&input, &a, &b}), out);
+  Graph(row.node, {&input, &a, &b}).refuse_out(row.name, out);
   Graph::forward([&] { return row.out(input, a, b, beta, alpha, out); });
   Graph::after_inplace(out);
 }
@@ -153,7 +148,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, Bias bias) {
 
 Tensor& linear_out(const Tensor& input, const Tensor& weight, Bias bias, Tensor& out) {
   const Tensor none;
-  refuse_out("linear", Graph("LinearBackward", {&input, &weight, bias ? &*bias : &none}), out);
+  Graph("LinearBackward", {&input, &weight, bias ? &*bias : &none}).refuse_out("linear", out);
   Graph::forward([&] { return ops::linear_out(input, weight, bias, out); });
   Graph::after_inplace(out);
   return out;

@@ -149,6 +149,10 @@ class Graph {
     keep(typed, {&self}, saved);
   }
 
+  // Refuses out= where a gradient would be lost, as torch does.
+  void refuse_out(const char* op, const at::Tensor& out) const {
+    if (recording_ || (at::GradMode::is_enabled() && out.requires_grad())) torch::autograd::throw_error_out_requires_grad(op);
+  }
   // Refuses in-place writes that autograd cannot follow, as torch does.
   void before_inplace(const at::Tensor& self) const { torch::autograd::check_inplace(self, recording_); }
   static void after_inplace(const at::Tensor& self) { torch::autograd::increment_version(self); }

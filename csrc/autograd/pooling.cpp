@@ -128,6 +128,16 @@ Tensor avg_pool2d(const Tensor& input, Ints kernel_size, Ints stride, Ints paddi
   return output;
 }
 
+Tensor& avg_pool2d_out(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                       bool count_include_pad, std::optional<int64_t> divisor_override, Tensor& out) {
+  Graph("AvgPool2dBackward", {&input}).refuse_out("avg_pool2d", out);
+  Graph::forward([&] {
+    ops::avg_pool2d_out(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, out);
+  });
+  Graph::after_inplace(out);
+  return out;
+}
+
 Tensor avg_pool2d_backward(const Tensor& grad, SymInts input_size, Ints kernel_size, Ints stride, Ints padding,
                            bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override,
                            bool channels_last) {
@@ -155,6 +165,7 @@ TORCH_LIBRARY_IMPL(tensorops, Autograd, library) {
   library.impl("_plane_scatter_add", plane_scatter_add);
   library.impl("_plane_gather", plane_gather);
   library.impl("avg_pool2d", avg_pool2d);
+  library.impl("avg_pool2d.out", avg_pool2d_out);
   library.impl("_avg_pool2d_backward", avg_pool2d_backward);
 }
 

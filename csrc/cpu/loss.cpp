@@ -227,7 +227,9 @@ template <class C>
 ClassTarget class_target(const Tensor& target, const std::vector<C>& weight, int64_t classes, int64_t ignored,
                          double smoothing) {
   ClassTarget t{};
-  (is_probabilities(target) ? t.probabilities : reinterpret_cast<const void*&>(t.labels)) = target.const_data_ptr();
+  // Probabilities of no classes have no memory, and are not labels for all that.
+  if (is_probabilities(target)) t.probabilities = target.numel() > 0 ? target.const_data_ptr() : &t;
+  else t.labels = target.const_data_ptr<int64_t>();
   t.weight = weight.empty() ? nullptr : weight.data();
   t.kept = 1 - smoothing;
   t.spread = smoothing / static_cast<double>(classes);

@@ -655,12 +655,11 @@ class Divisors {
   std::vector<int64_t> rows_, columns_;
 };
 
-Tensor avg_pool2d(const Tensor& input_, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
-                  bool count_include_pad, std::optional<int64_t> divisor_override) {
-  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
-  check_divisor(divisor_override);
+// `output` is contiguous in the input's format.
+void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_include_pad,
+                     std::optional<int64_t> divisor_override, const Tensor& output) {
   const auto format = pool_format(input_);
-  const Tensor input = input_.contiguous(format), output = pooled("avg_pool2d", input, window, ceil_mode);
+  const Tensor input = input_.contiguous(format);
   const bool direct = format == c10::MemoryFormat::ChannelsLast;
   const auto kernel = kernel_for(
       "avg_pool2d", TENSOROPS_KERNELS(pooling_kernels).mean[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)],
@@ -684,7 +683,27 @@ Tensor avg_pool2d(const Tensor& input_, Ints kernel_size, Ints stride, Ints padd
     } else if (direct) forward_pixels<MeanPoolRun>(input, output, window, kernel, prepare);
     else forward_rows<MeanPoolRun>(input, output, window, /*lowest=*/false, kernel, prepare);
   });
+}
+
+Tensor avg_pool2d(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                  bool count_include_pad, std::optional<int64_t> divisor_override) {
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  check_divisor(divisor_override);
+  const Tensor output = pooled("avg_pool2d", input, window, ceil_mode);
+  avg_pool2d_into(input, window, count_include_pad, divisor_override, output);
   return output;
+}
+
+Tensor& avg_pool2d_out(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                       bool count_include_pad, std::optional<int64_t> divisor_override, Tensor& out) {
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  check_divisor(divisor_override);
+  const auto sizes = pooled_sizes<int64_t>("avg_pool2d", input, window, ceil_mode);
+  if (prepare_pool_out("avg_pool2d", input, c10::fromIntArrayRefSlow(sizes), out))
+    avg_pool2d_into(input, window, count_include_pad, divisor_override, out);
+  else
+    out.copy_(avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override));
+  return out;
 }
 
 Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, Ints kernel_size, Ints stride,
@@ -738,6 +757,7 @@ TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
   library.impl("_plane_scatter_add", plane_scatter_add);
   library.impl("_plane_gather", plane_gather);
   library.impl("avg_pool2d", avg_pool2d);
+  library.impl("avg_pool2d.out", avg_pool2d_out);
   library.impl("_avg_pool2d_backward", avg_pool2d_backward);
 }
 

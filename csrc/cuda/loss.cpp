@@ -133,7 +133,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
       class_call("cross_entropy", input, &input, target, nullptr, weight, ignore_index.guard_int(__FILE__, __LINE__), smoothing);
   out.set(call, n);
   call.maximum = normalizer.data_ptr();
-  call.log_sum = static_cast<char*>(normalizer.data_ptr()) + n * normalizer.element_size();
+  call.sum = static_cast<char*>(normalizer.data_ptr()) + n * normalizer.element_size();
   if (n > 0) launch_cross_entropy(call, stream());
   const Sums sums = reduced(out.rows, n, reduction, out.losses, input.scalar_type());
   return {sums.loss, normalizer, sums.total};
@@ -158,7 +158,7 @@ Tensor cross_entropy_backward(const Tensor& grad_, const Tensor& input, const Te
   auto call =
       class_call("cross_entropy", input, &input, target, &result, weight, ignore_index.guard_int(__FILE__, __LINE__), smoothing);
   call.maximum = normalizer.data_ptr();
-  call.log_sum = static_cast<char*>(normalizer.data_ptr()) + normalizer.nbytes() / 2;
+  call.sum = static_cast<char*>(normalizer.data_ptr()) + normalizer.nbytes() / 2;
   launch_cross_entropy_backward(call, class_gradient(grad, total, reduction), stream());
   check_launch_with_indices();
   return result;

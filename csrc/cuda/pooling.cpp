@@ -183,20 +183,40 @@ Tensor plane_scatter_add(const Tensor& grad_, const Tensor& indices_, SymInts ou
 
 // ---- avg_pool2d
 
-Tensor avg_pool2d(const Tensor& input_, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
-                  bool count_include_pad, std::optional<int64_t> divisor_override) {
-  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
-  check_divisor(divisor_override);
-  const Guard guard(input_.device());
+// `output` is contiguous in the input's format.
+void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_include_pad,
+                     std::optional<int64_t> divisor_override, const Tensor& output) {
+  if (output.numel() == 0) return;
   const auto format = pool_format(input_);
-  const auto sizes = pooled_sizes<int64_t>("avg_pool2d", input_, window, ceil_mode);
-  const Tensor input = input_.contiguous(format), output = empty_like(input, sizes, input.scalar_type(), format);
-  if (output.numel() == 0) return output;
+  const Tensor input = input_.contiguous(format);
   check_covered(launch_mean_pool(dtype_of(input.scalar_type()), shape_of("avg_pool2d", input, output, format, &window),
                                  {divisor_override.value_or(0), count_include_pad}, input.const_data_ptr(),
                                  output.data_ptr(), stream()),
                 "avg_pool2d", input);
+}
+
+Tensor avg_pool2d(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                  bool count_include_pad, std::optional<int64_t> divisor_override) {
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  check_divisor(divisor_override);
+  const Guard guard(input.device());
+  const auto sizes = pooled_sizes<int64_t>("avg_pool2d", input, window, ceil_mode);
+  const Tensor output = empty_like(input, sizes, input.scalar_type(), pool_format(input));
+  avg_pool2d_into(input, window, count_include_pad, divisor_override, output);
   return output;
+}
+
+Tensor& avg_pool2d_out(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                       bool count_include_pad, std::optional<int64_t> divisor_override, Tensor& out) {
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  check_divisor(divisor_override);
+  const Guard guard(input.device());
+  const auto sizes = pooled_sizes<int64_t>("avg_pool2d", input, window, ceil_mode);
+  if (prepare_pool_out("avg_pool2d", input, c10::fromIntArrayRefSlow(sizes), out))
+    avg_pool2d_into(input, window, count_include_pad, divisor_override, out);
+  else
+    out.copy_(avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override));
+  return out;
 }
 
 Tensor avg_pool2d_backward(const Tensor& grad_, SymInts input_size, Ints kernel_size, Ints stride, Ints padding,
@@ -230,6 +250,7 @@ TORCH_LIBRARY_IMPL(tensorops, CUDA, library) {
   library.impl("_plane_scatter_add", plane_scatter_add);
   library.impl("_plane_gather", plane_gather);
   library.impl("avg_pool2d", avg_pool2d);
+  library.impl("avg_pool2d.out", avg_pool2d_out);
   library.impl("_avg_pool2d_backward", avg_pool2d_backward);
 }
 

@@ -33,6 +33,13 @@ void check_reduction(const char* op, int64_t reduction) {
               reduction);
 }
 
+// Before dispatch, which would send a mixture of devices to the kernel of one.
+void check_devices(const char* op, const Tensor& input, const Tensor& target, const OptionalTensor& weight) {
+  for (const Tensor* other : {&target, weight ? &*weight : &target})
+    TORCH_CHECK(other->device() == input.device(), op, ": Expected all tensors to be on the same device, but found at least "
+                "two devices, ", input.device(), " and ", other->device(), "!");
+}
+
 void check_weight(const char* op, const Tensor& input, const OptionalTensor& weight) {
   if (!weight) return;
   const auto& classes = input.sym_size(class_dim(input));
@@ -46,6 +53,8 @@ Tensor labels_for(const char* op, const Tensor& input, const Tensor& target) {
   TORCH_CHECK_VALUE(input.dim() == 1 || (target.dim() >= 1 && input.sym_size(0) == target.sym_size(0)), op,
                     ": Expected input batch_size (", input.sym_size(0), ") to match target batch_size (",
                     target.dim() >= 1 ? target.sym_size(0) : c10::SymInt(1), ").");
+  TORCH_CHECK_VALUE(input.dim() != 1 || target.dim() != 1 || target.sym_size(0) == 1, op,
+                    ": For 1D input, 1D target must have size 1, but got target size: ", target.sym_size(0));
   const auto type = target.scalar_type();
   TORCH_CHECK(type == c10::kLong || (type == c10::kByte && input.dim() <= 2), op, ": expected target dtype to be Long",
               input.dim() <= 2 ? " or Byte" : "", ", but got ", type);
@@ -61,6 +70,7 @@ Tensor labels_for(const char* op, const Tensor& input, const Tensor& target) {
 
 Tensor nll_loss(const Tensor& input, const Tensor& target, const OptionalTensor& weight, int64_t reduction,
                 c10::SymInt ignore_index) {
+  check_devices("nll_loss", input, target, weight);
   const Tensor labels = labels_for("nll_loss", input, target);
   check_floating("nll_loss", input);
   check_reduction("nll_loss", reduction);
@@ -72,6 +82,7 @@ Tensor nll_loss(const Tensor& input, const Tensor& target, const OptionalTensor&
 
 Tensor cross_entropy(const Tensor& input, const Tensor& target, const OptionalTensor& weight, int64_t reduction,
                      c10::SymInt ignore_index, double label_smoothing) {
+  check_devices("cross_entropy", input, target, weight);
   check_floating("cross_entropy", input);
   check_reduction("cross_entropy", reduction);
   TORCH_CHECK(label_smoothing <= 1.0, "cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
@@ -86,7 +97,7 @@ Tensor cross_entropy(const Tensor& input, const Tensor& target, const OptionalTe
   TORCH_CHECK(target.is_floating_point(),
               "cross_entropy: Expected floating point type for target with class probabilities, got ", target.scalar_type());
   TORCH_CHECK(ignore_index < 0, "cross_entropy: ignore_index is not supported for floating point target");
-  TORCH_CHECK_VALUE(input.dim() >= 1, "cross_entropy: Expected 1 or more dimensions (got ", input.dim(), ")");
+  TORCH_CHECK_INDEX(input.dim() >= 1, "cross_entropy: Expected 1 or more dimensions (got ", input.dim(), ")");
   check_weight("cross_entropy", input, weight);
   auto type = at::promote_types(input.scalar_type(), target.scalar_type());
   if (weight) type = at::promote_types(type, weight->scalar_type());
@@ -97,6 +108,7 @@ Tensor cross_entropy(const Tensor& input, const Tensor& target, const OptionalTe
 
 Tensor mse_loss(const Tensor& input, const Tensor& target, int64_t reduction) {
   check_reduction("mse_loss", reduction);
+  check_devices("mse_loss", input, target, std::nullopt);
   const auto type = at::result_type(input, target);
   TORCH_CHECK_NOT_IMPLEMENTED(c10::isFloatingType(type), "\"mse_loss\" not implemented for '", type, "'");
   Tensor x = input.to(type), t = target.to(type);
@@ -109,6 +121,7 @@ Tensor mse_loss(const Tensor& input, const Tensor& target, int64_t reduction) {
 }
 
 Tensor binary_cross_entropy(const Tensor& input, const Tensor& target, const OptionalTensor& weight, int64_t reduction) {
+  check_devices("binary_cross_entropy", input, target, weight);
   check_floating("binary_cross_entropy", input);
   check_reduction("binary_cross_entropy", reduction);
   TORCH_CHECK(target.scalar_type() == input.scalar_type(), "binary_cross_entropy: Found dtype ", target.scalar_type(),

@@ -33,8 +33,8 @@ inline const Op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const O
 inline const Op<Tensor(const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&, c10::SymInt, int64_t, c10::SymInt)>
     nll_loss_backward{"_nll_loss_backward"};
 
-// The loss, what log_softmax subtracts from the logits (their maximum, and the log of the sum that is left: [2, ...]),
-// and the total weight.
+// The loss, what softmax is made of (the logits' maximum, and the sum of the exponentials of what is left: [2, ...]), and
+// the total weight.
 inline const Op<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const OptionalTensor&, int64_t,
                                                    c10::SymInt, double)>
     cross_entropy_forward{"_cross_entropy"};

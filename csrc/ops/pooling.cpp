@@ -1,6 +1,8 @@
 // Pooling: schemas, shape rules and Meta kernels.
 #include "ops/pooling.h"
 
+#include <ATen/MemoryOverlap.h>
+#include <ATen/native/Resize.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -97,6 +99,20 @@ static bool same_planes(const at::Tensor& a, const at::Tensor& b) {
 
 void check_divisor(std::optional<int64_t> divisor_override) {
   TORCH_CHECK(!divisor_override || *divisor_override != 0, "avg_pool2d: divisor must be not zero");
+}
+
+bool prepare_pool_out(const char* op, const at::Tensor& input, c10::SymIntArrayRef sizes, const at::Tensor& out) {
+  TORCH_CHECK(out.scalar_type() == input.scalar_type(), op, ": Expected out tensor to have dtype ", input.scalar_type(),
+              ", but got ", out.scalar_type(), " instead");
+  TORCH_CHECK(out.device() == input.device(), op, ": Expected out tensor to have device ", input.device(), ", but got ",
+              out.device(), " instead");
+  at::assert_no_internal_overlap(out);
+  if (at::native::resize_output_symint(out, sizes)) {
+    c10::TensorImpl* impl = out.unsafeGetTensorImpl();
+    if (impl->has_symbolic_sizes_strides()) impl->empty_tensor_restride_symint(pool_format(input));
+    else impl->empty_tensor_restride(pool_format(input));
+  }
+  return out.is_contiguous(pool_format(input)) && at::get_overlap_status(out, input) == at::MemOverlapStatus::No;
 }
 
 static void check_indices(const char* op, const at::Tensor& input, const at::Tensor& indices) {
@@ -212,6 +228,14 @@ Tensor avg_pool2d(const Tensor& input, Ints kernel_size, Ints stride, Ints paddi
   return pooled("avg_pool2d", input, {"avg_pool2d", kernel_size, stride, padding}, ceil_mode);
 }
 
+Tensor& avg_pool2d_out(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, bool ceil_mode,
+                       bool count_include_pad, std::optional<int64_t> divisor_override, Tensor& out) {
+  check_divisor(divisor_override);
+  const PoolWindow window("avg_pool2d", kernel_size, stride, padding);
+  prepare_pool_out("avg_pool2d", input, pooled_sizes<c10::SymInt>("avg_pool2d", input, window, ceil_mode), out);
+  return out;
+}
+
 Tensor avg_pool2d_backward(const Tensor& grad, SymInts input_size, Ints kernel_size, Ints stride, Ints padding,
                            bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override,
                            bool channels_last) {
@@ -237,6 +261,7 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
            std::string("_plane_scatter_add(Tensor grad, Tensor indices, SymInt[2] output_size) -> Tensor"),
            std::string("_plane_gather(Tensor input, Tensor indices) -> Tensor"),
            "avg_pool2d(Tensor input, " + mean_window + ") -> Tensor",
+           "avg_pool2d.out(Tensor input, " + mean_window + ", *, Tensor(a!) out) -> Tensor(a!)",
            "_avg_pool2d_backward(Tensor grad, SymInt[2] input_size, " + mean_window +
                ", bool channels_last=False) -> Tensor",
        })
@@ -253,6 +278,7 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   library.impl("_plane_scatter_add", meta::plane_scatter_add);
   library.impl("_plane_gather", meta::plane_gather);
   library.impl("avg_pool2d", meta::avg_pool2d);
+  library.impl("avg_pool2d.out", meta::avg_pool2d_out);
   library.impl("_avg_pool2d_backward", meta::avg_pool2d_backward);
 }
 

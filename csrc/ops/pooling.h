@@ -26,6 +26,8 @@ inline const Op<std::tuple<Tensor, Tensor>(const Tensor&, Ints, Ints, Ints, Ints
     "max_pool2d_with_indices"};
 inline const Op<Tensor(const Tensor&, const Tensor&, SymInts)> max_unpool2d{"max_unpool2d"};
 inline const Op<Tensor(const Tensor&, Ints, Ints, Ints, bool, bool, std::optional<int64_t>)> avg_pool2d{"avg_pool2d"};
+inline const Op<Tensor&(const Tensor&, Ints, Ints, Ints, bool, bool, std::optional<int64_t>, Tensor&)> avg_pool2d_out{
+    "avg_pool2d", "out"};
 
 // Sends a gradient back to where the maxima were, in an input of the given height and width; and picks the elements that
 // are there. Each is the other's derivative.
@@ -91,5 +93,8 @@ void check_max_pool2d_pick(const at::Tensor& input, const at::Tensor& position, 
 void check_plane_scatter_add(const at::Tensor& grad, const at::Tensor& indices);
 void check_plane_gather(const at::Tensor& input, const at::Tensor& indices);
 void check_divisor(std::optional<int64_t> divisor_override);
+
+// Brings out= into shape as torch does; whether a kernel may write its memory, else it gets a copy.
+bool prepare_pool_out(const char* op, const at::Tensor& input, c10::SymIntArrayRef sizes, const at::Tensor& out);
 
 }  // namespace tensorops

@@ -22,8 +22,8 @@ void bind_pooling(PyObject* module) {
   bind(module, "avg_pool2d",
        {overload("avg_pool2d(Tensor input, IntArrayRef[2] kernel_size, IntArrayRef[2] stride=None, "
                  "IntArrayRef[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, "
-                 "int64_t? divisor_override=None)",
-                 ops::avg_pool2d)},
+                 "int64_t? divisor_override=None, *, Tensor out=None)",
+                 ops::avg_pool2d, ops::avg_pool2d_out)},
        "torch.nn.functional.avg_pool2d");
 }
 

@@ -75,6 +75,8 @@ class Case:
     ulps: every single element is held to a number of ulps, not only to torch's largest absolute error; for results that
         do not come out of cancellation, as elementwise ones.
     torch_gradient: whether torch's own gradient is right here, to compare with.
+    constants: keyword arguments that have no gradient in torch, which refuses them where they require one.
+    dense_gradient: torch's own backward takes dense arguments only; in other layouts ours is compared with torch's of them.
     strides: whether the result's strides are torch's.
     smooth: finite differences mean something here, so gradcheck is asked; not at kinks, ties, infinities.
     large: big enough to be split among threads; asked to be the same for every number of them, and little else.
@@ -89,6 +91,8 @@ class Case:
     exact: bool = False
     ulps: bool = False
     torch_gradient: bool = True
+    constants: tuple[str, ...] = ()
+    dense_gradient: bool = False
     strides: bool = True
     smooth: bool = True
     large: bool = False

@@ -38,6 +38,7 @@ def entropy(
     weighted: bool = False,
     ignored: int | None = None,
     layout: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    large: bool = False,
     **kwargs: object,
 ) -> list[Case]:
     """cross_entropy for each reduction."""
@@ -46,7 +47,7 @@ def entropy(
         target = probabilities(d, shape) if soft else labels(d, shape, ignored)
         given = dict(kwargs, reduction=reduction)
         if weighted:
-            given["weight"] = d.uniform(0.5, 2, classes_of(shape)).requires_grad_(False)
+            given["weight"] = d.uniform(0.5, 2, classes_of(shape))
         if ignored is not None:
             given["ignore_index"] = ignored
         return arguments(layout(d.normal(*shape)), target, **given)
@@ -56,13 +57,23 @@ def entropy(
             "nn.functional.cross_entropy",
             lambda d, r=reduction: make(d, r),
             f"{label}-{reduction}",
+            constants=() if soft else ("weight",),
+            smooth=not mean_of_nothing(shape, reduction),
+            large=large,
             bytes=lambda input, *args, **kwargs: input.nbytes,
         )
         for reduction in REDUCTIONS
     ]
 
 
-def likelihood(label: str, shape: tuple[int, ...], *, weighted: bool = False, ignored: int | None = None) -> list[Case]:
+def mean_of_nothing(shape: tuple[int, ...], reduction: str) -> bool:
+    """Whether the loss is 0 / 0, so that the gradient's derivative by the incoming gradient is NaN, as in torch."""
+    return 0 in shape and reduction == "mean"
+
+
+def likelihood(
+    label: str, shape: tuple[int, ...], *, weighted: bool = False, ignored: int | None = None, large: bool = False
+) -> list[Case]:
     """nll_loss for each reduction."""
 
     def make(d: Draw, reduction: str) -> tuple[tuple, dict]:
@@ -74,27 +85,37 @@ def likelihood(label: str, shape: tuple[int, ...], *, weighted: bool = False, ig
         return arguments(d.normal(*shape), labels(d, shape, ignored), **given)
 
     return [
-        Case("nn.functional.nll_loss", lambda d, r=reduction: make(d, r), f"{label}-{reduction}")
-        for reduction in REDUCTIONS
-    ]
-
-
-def elements(op: str, label: str, make: Callable[[Draw], tuple]) -> list[Case]:
-    """A loss over elements for each reduction."""
-    return [
         Case(
-            f"nn.functional.{op}",
-            lambda d, r=reduction: arguments(*make(d), reduction=r),
+            "nn.functional.nll_loss",
+            lambda d, r=reduction: make(d, r),
             f"{label}-{reduction}",
-            bytes=lambda input, *args, **kwargs: 2 * input.nbytes,
+            constants=("weight",),
+            dense_gradient=True,
+            smooth=not mean_of_nothing(shape, reduction),
+            large=large,
         )
         for reduction in REDUCTIONS
     ]
 
 
-def weighted_mse(d: Draw, reduction: str) -> tuple[tuple, dict]:
-    """mse_loss with a weight per element."""
-    return arguments(d.normal(4, 9), d.normal(4, 9), weight=d.uniform(0.5, 2, 4, 9), reduction=reduction)
+def elements(op: str, label: str, make: Callable[[Draw], tuple], *, large: bool = False) -> list[Case]:
+    """A loss over elements for each reduction; `make` draws input, target and weight, if there is one."""
+
+    def named(d: Draw, reduction: str) -> tuple[tuple, dict]:
+        input, target, *weight = make(d)
+        return arguments(input, target, reduction=reduction, **({"weight": weight[0]} if weight else {}))
+
+    return [
+        Case(
+            f"nn.functional.{op}",
+            lambda d, r=reduction: named(d, r),
+            f"{label}-{reduction}",
+            constants=("weight",) if op == "binary_cross_entropy" else (),
+            large=large,
+            bytes=lambda input, *args, **kwargs: 2 * input.nbytes,
+        )
+        for reduction in REDUCTIONS
+    ]
 
 
 def probability(d: Draw, *shape: int) -> torch.Tensor:
@@ -133,11 +154,26 @@ CASES: list[Case] = [
     *elements("mse_loss", "transposed", lambda d: (d.normal(5, 7).t(), d.normal(7, 5))),
     *elements("mse_loss", "scalar", lambda d: (d.normal(), d.normal())),
     *elements("mse_loss", "empty", lambda d: (d.normal(0, 3), d.normal(0, 3))),
-    *[Case("nn.functional.mse_loss", lambda d, r=r: weighted_mse(d, r), f"weighted-{r}") for r in REDUCTIONS],
+    *elements("mse_loss", "weighted", lambda d: (d.normal(4, 9), d.normal(4, 9), d.uniform(0.5, 2, 4, 9))),
     *elements("binary_cross_entropy", "vector", lambda d: (probability(d, 1000), probability(d, 1000))),
     *elements(
         "binary_cross_entropy", "weighted", lambda d: (probability(d, 5, 7), probability(d, 5, 7), probability(d, 7))
     ),
     *elements("binary_cross_entropy", "transposed", lambda d: (probability(d, 5, 7).t(), probability(d, 7, 5))),
     *elements("binary_cross_entropy", "empty", lambda d: (probability(d, 0, 3), probability(d, 0, 3))),
+    *entropy("large-rows", (3000, 130), large=True),
+    *entropy("large-rows-smoothed", (3000, 130), weighted=True, ignored=2, label_smoothing=0.1, large=True),
+    *entropy("large-columns", (3, 19, 90, 100), weighted=True, ignored=2, label_smoothing=0.1, large=True),
+    *entropy("large-probabilities-rows", (3000, 130), soft=True, weighted=True, large=True),
+    *entropy("large-probabilities-columns", (3, 19, 90, 100), soft=True, label_smoothing=0.1, large=True),
+    *likelihood("large-rows", (100000, 4), weighted=True, ignored=1, large=True),
+    *likelihood("large-columns", (3, 19, 90, 100), large=True),
+    *elements("mse_loss", "large", lambda d: (d.normal(700, 600), d.normal(700, 600)), large=True),
+    *elements("mse_loss", "large-transposed", lambda d: (d.normal(600, 700).t(), d.normal(700, 600)), large=True),
+    *elements(
+        "binary_cross_entropy",
+        "large",
+        lambda d: (probability(d, 700, 600), probability(d, 700, 600), probability(d, 600)),
+        large=True,
+    ),
 ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from .case import FLOATING, INTEGRAL, Case, Draw, arguments
+from .case import INTEGRAL, Case, Draw, arguments
 
 MAX = "nn.functional.max_pool2d"
 AVG = "nn.functional.avg_pool2d"
@@ -20,23 +20,39 @@ def bytes_of(input: torch.Tensor, *args: object, **kwargs: object) -> float:
 
 
 def max_case(
-    label: str, shape: tuple[int, ...], *args: object, dtypes: tuple[torch.dtype, ...] = FLOATING, **kwargs
+    label: str, shape: tuple[int, ...], *args: object, last: bool = False, large: bool = False, **kwargs
 ) -> Case:
     """max_pool2d without ties, so that finite differences exist."""
-    return Case(
-        MAX, lambda d: arguments(d.distinct(*shape), *args, **kwargs), label, dtypes, exact=True, bytes=bytes_of
-    )
+    layout = LAST if last else torch.contiguous_format
+
+    def make(d: Draw) -> tuple[tuple, dict]:
+        return arguments(d.distinct(*shape).to(memory_format=layout), *args, **kwargs)
+
+    return Case(MAX, make, label, exact=True, large=large, bytes=bytes_of)
 
 
-def avg_case(label: str, shape: tuple[int, ...], *args: object, **kwargs) -> Case:
+def avg_case(
+    label: str, shape: tuple[int, ...], *args: object, last: bool = False, large: bool = False, **kwargs
+) -> Case:
     """avg_pool2d of normal values."""
-    return Case(AVG, lambda d: arguments(d.normal(*shape), *args, **kwargs), label, bytes=bytes_of)
+    layout = LAST if last else torch.contiguous_format
+
+    def make(d: Draw) -> tuple[tuple, dict]:
+        return arguments(d.normal(*shape).to(memory_format=layout), *args, **kwargs)
+
+    return Case(AVG, make, label, large=large, bytes=bytes_of)
 
 
 def special_values(d: Draw) -> torch.Tensor:
     """NaN, infinities and ties in every window."""
     values = torch.tensor([0.0, -0.0, 1.0, 1.0, float("nan"), float("inf"), -float("inf"), -2.0], dtype=torch.float64)
     return values[d.integers(0, 8, 2, 3, 9, 11).cpu()].to(d.device, d.dtype)
+
+
+def unpool_case(label: str, *shape: int, large: bool = False, **kwargs: object) -> Case:
+    """max_unpool2d; torch's backward takes dense indices only."""
+    make = lambda d: unpool_arguments(d, *shape, **kwargs)  # noqa: E731
+    return Case(UNPOOL, make, label, exact=True, dense_gradient=True, large=large)
 
 
 def unpool_arguments(d: Draw, *shape: int, last: bool = False, **kwargs: object) -> tuple[tuple, dict]:
@@ -62,10 +78,8 @@ CASES: list[Case] = [
     max_case("one-output", (3, 2, 7, 7), 7),
     max_case("window-over-a-byte", (1, 2, 20, 40), (17, 19), 3),
     max_case("empty-batch", (0, 3, 8, 8), 2),
-    Case(
-        MAX, lambda d: arguments(d.distinct(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1), "channels-last", exact=True
-    ),
-    Case(MAX, lambda d: arguments(d.distinct(2, 4, 9, 8).to(memory_format=LAST), 2), "few-channels-last", exact=True),
+    max_case("channels-last", (2, 19, 9, 8), 3, 2, 1, last=True),
+    max_case("few-channels-last", (2, 4, 9, 8), 2, last=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 3, 8, 10).transpose(2, 3), 2), "transposed", exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 6, 8, 20)[:, ::2, :, 1::2], 2), "strided", exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded", exact=True),
@@ -77,14 +91,12 @@ CASES: list[Case] = [
         gradient=False,
         exact=True,
     ),
-    Case(MAX, lambda d: arguments(d.normal(2, 3, 8, 37), 3, 2, 1), "integers", INTEGRAL, gradient=False, exact=True),
-    Case(MAX, lambda d: arguments(d.distinct(2, 3, 9, 37), 3, 2, 1, return_indices=True), "indices", exact=True),
+    # int64 first, the one tested in every layout: torch's channels_last kernel counts pixels in the tensor's own dtype.
     Case(
-        MAX,
-        lambda d: arguments(d.distinct(2, 17, 9, 8).to(memory_format=LAST), 3, 2, 1, return_indices=True),
-        "indices-last",
-        exact=True,
+        MAX, lambda d: arguments(d.normal(2, 3, 8, 37), 3, 2, 1), "integers", INTEGRAL[::-1], gradient=False, exact=True
     ),
+    max_case("indices", (2, 3, 9, 37), 3, 2, 1, return_indices=True),
+    max_case("indices-last", (2, 17, 9, 8), 3, 2, 1, last=True, return_indices=True),
     Case(
         MAX,
         lambda d: arguments(special_values(d), 3, 1, 1, return_indices=True),
@@ -103,17 +115,24 @@ CASES: list[Case] = [
     avg_case("unbatched", (3, 8, 9), 2),
     avg_case("global", (3, 5, 7, 7), 7),
     avg_case("empty-batch", (0, 3, 8, 8), 2),
-    Case(
-        AVG,
-        lambda d: arguments(d.normal(2, 19, 9, 8).to(memory_format=LAST), 3, 2, 1, count_include_pad=False),
-        "channels-last",
-    ),
+    avg_case("channels-last", (2, 19, 9, 8), 3, 2, 1, last=True, count_include_pad=False),
     Case(AVG, lambda d: arguments(d.normal(2, 3, 8, 10).transpose(2, 3), 2), "transposed"),
     Case(AVG, lambda d: arguments(d.normal(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded"),
     Case(AVG, lambda d: arguments(d.normal(2, 3, 9, 21), 3, 2, 1), "int64", (torch.int64,), gradient=False, exact=True),
     Case(AVG, lambda d: arguments(special_values(d), 2), "special", gradient=False),
-    Case(UNPOOL, lambda d: unpool_arguments(d, 2, 3, 8, 10), "2x2", exact=True),
-    Case(UNPOOL, lambda d: unpool_arguments(d, 2, 5, 8, 10, last=True), "channels-last", exact=True),
-    Case(UNPOOL, lambda d: unpool_arguments(d, 3, 8, 9), "unbatched", exact=True),
-    Case(UNPOOL, lambda d: unpool_arguments(d, 2, 3, 8, 10, output_size=None), "default-size", exact=True),
+    unpool_case("2x2", 2, 3, 8, 10),
+    unpool_case("channels-last", 2, 5, 8, 10, last=True),
+    unpool_case("unbatched", 3, 8, 9),
+    unpool_case("default-size", 2, 3, 8, 10, output_size=None),
+    max_case("large", (2, 20, 90, 100), 3, 2, 1, large=True),
+    max_case("large-last", (2, 20, 90, 100), 3, 2, 1, last=True, large=True),
+    max_case("large-narrow", (500, 20, 7, 7), 5, 2, 1, large=True),
+    max_case("large-wide-window", (2, 2, 300, 300), (17, 19), 3, large=True),
+    max_case("large-indices", (2, 20, 90, 100), 3, 1, 1, return_indices=True, large=True),
+    max_case("large-indices-last", (2, 20, 90, 100), 3, 1, 1, last=True, return_indices=True, large=True),
+    avg_case("large", (2, 20, 90, 100), 3, 2, 1, large=True),
+    avg_case("large-last", (2, 20, 90, 100), 3, 2, 1, last=True, large=True),
+    avg_case("large-global", (500, 20, 7, 7), 7, large=True),
+    unpool_case("large", 2, 20, 90, 100, large=True),
+    unpool_case("large-last", 2, 20, 90, 100, last=True, large=True),
 ]

@@ -95,10 +95,10 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
       top = maximum(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
     });
     const C maximum = maximum_lanes(top);
-    Sum<C> sum;
+    Sum<C> exps;
     for_vectors<C>(run.classes, [&](int64_t c, int64_t n)
-                                    TENSOROPS_LAMBDA_INLINE { sum.add(exp(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
-    const C log_sum = log_of(sum.value());
+                                    TENSOROPS_LAMBDA_INLINE { exps.add(exp(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
+    const C sum = exps.value(), log_sum = log_of(sum);
 
     C loss = 0;
     if (target.probabilities != nullptr) {
@@ -121,11 +121,11 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
     }
     static_cast<C*>(run.loss)[i] = loss;
     static_cast<C*>(run.maximum)[i] = maximum;
-    static_cast<C*>(run.log_sum)[i] = log_sum;
+    static_cast<C*>(run.sum)[i] = sum;
   }
 }
 
-// out[c] = gradient * (sum(q) * softmax(x)[c] - q[c])
+// out[c] = gradient * (sum(q) * softmax(x)[c] - q[c]), where sum(q) / sum is one number of the position.
 template <class S, class C>
 void cross_entropy_backward_rows(const CrossEntropyBackwardRun& run) {
   const ClassTarget& target = run.target;
@@ -133,36 +133,34 @@ void cross_entropy_backward_rows(const CrossEntropyBackwardRun& run) {
   for (int64_t i = 0; i < run.n; ++i) {
     const S* x = static_cast<const S*>(run.logits) + i * run.stride;
     S* out = static_cast<S*>(run.out) + i * run.stride;
-    const C maximum = static_cast<const C*>(run.maximum)[i], log_sum = static_cast<const C*>(run.log_sum)[i],
+    const C maximum = static_cast<const C*>(run.maximum)[i], sum = static_cast<const C*>(run.sum)[i],
             gradient = static_cast<const C*>(run.gradient)[i];
     if (target.probabilities != nullptr) {
       const S* t = static_cast<const S*>(target.probabilities) + i * run.stride;
       const auto q_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         return (Vec<C>(kept) * load_lanes<C>(t + c, n) + Vec<C>(spread)) * weights_of<C>(target, c, n);
       };
-      Sum<C> sum;
-      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { sum.add(q_of(c, n), n); });
-      const Vec<C> total(sum.value());
+      Sum<C> total;
+      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { total.add(q_of(c, n), n); });
+      const Vec<C> share(total.value() / sum);
       for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-        const Vec<C> p = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum) - Vec<C>(log_sum));
-        store_lanes(Vec<C>(gradient) * (total * p - q_of(c, n)), out + c, n);
+        const Vec<C> e = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum));
+        store_lanes(Vec<C>(gradient) * (share * e - q_of(c, n)), out + c, n);
       });
       continue;
     }
     const int64_t label = target.labels[i];
     const bool ignored = label == target.ignored;
     const C at_label = ignored ? C(0) : kept * weight_of<C>(target, label);
-    const Vec<C> total(at_label + C(target.spread * target.weight_sum));
+    const C share = (at_label + C(target.spread * target.weight_sum)) / sum;
     for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-      const Vec<C> p = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum) - Vec<C>(log_sum));
-      Vec<C> slope = total * p;
+      Vec<C> slope = Vec<C>(share) * exp(load_lanes<C>(x + c, n) - Vec<C>(maximum));
       if (spread != 0) slope = slope - Vec<C>(spread) * weights_of<C>(target, c, n);
       store_lanes(Vec<C>(gradient) * slope, out + c, n);
     });
     if (ignored) continue;
-    const C p = exp_of(load_as<C>(x[label]) - maximum - log_sum);
     const C q = at_label + spread * weight_of<C>(target, label);
-    out[label] = StoreAs<S, C>::from(gradient * ((at_label + C(target.spread * target.weight_sum)) * p - q));
+    out[label] = StoreAs<S, C>::from(gradient * (share * exp_of(load_as<C>(x[label]) - maximum) - q));
   }
 }
 
@@ -175,12 +173,13 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
   for_vectors<C>(run.n, [&](int64_t i, int64_t n) {
     const S* x = static_cast<const S*>(run.logits) + i;
     Vec<C> maximum(-C(__builtin_inf()));
-    Sum<C> sum, loss_sum;
+    Sum<C> exps, loss_sum;
     for (int64_t c = 0; c < run.classes; ++c)
       maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
-    for (int64_t c = 0; c < run.classes; ++c) sum.add(exp(load_lanes<C>(x + c * run.stride, n) - maximum));
+    for (int64_t c = 0; c < run.classes; ++c) exps.add(exp(load_lanes<C>(x + c * run.stride, n) - maximum));
+    const Vec<C> sum = exps.lanes();
     C log_sums[Vec<C>::size];
-    sum.lanes().store(log_sums);
+    sum.store(log_sums);
     for (int64_t lane = 0; lane < n; ++lane) log_sums[lane] = log_of(log_sums[lane]);
     const Vec<C> log_sum = Vec<C>::load(log_sums);
     if (target.probabilities != nullptr) {
@@ -212,7 +211,7 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
     }
     store_lanes(loss, static_cast<C*>(run.loss) + i, n);
     store_lanes(maximum, static_cast<C*>(run.maximum) + i, n);
-    store_lanes(log_sum, static_cast<C*>(run.log_sum) + i, n);
+    store_lanes(sum, static_cast<C*>(run.sum) + i, n);
   });
 }
 
@@ -225,15 +224,15 @@ void cross_entropy_backward_columns(const CrossEntropyBackwardRun& run) {
     const S* t = static_cast<const S*>(target.probabilities) + i;
     S* out = static_cast<S*>(run.out) + i;
     const Vec<C> maximum = load_lanes<C>(static_cast<const C*>(run.maximum) + i, n),
-                 log_sum = load_lanes<C>(static_cast<const C*>(run.log_sum) + i, n),
+                 sum = load_lanes<C>(static_cast<const C*>(run.sum) + i, n),
                  gradient = load_lanes<C>(static_cast<const C*>(run.gradient) + i, n);
     Vec<Lane<C>> labels(Lane<C>(-1));
     Vec<C> total;
     if (target.probabilities != nullptr) {
-      Sum<C> sum;
+      Sum<C> asked;
       for (int64_t c = 0; c < run.classes; ++c)
-        sum.add((Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) * Vec<C>(weight_of<C>(target, c)));
-      total = sum.lanes();
+        asked.add((Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) + Vec<C>(spread)) * Vec<C>(weight_of<C>(target, c)));
+      total = asked.lanes();
     } else {
       Lane<C> label_lanes[Vec<C>::size] = {};
       C totals[Vec<C>::size] = {};
@@ -245,12 +244,13 @@ void cross_entropy_backward_columns(const CrossEntropyBackwardRun& run) {
       labels = Vec<Lane<C>>::load(label_lanes);
       total = Vec<C>::load(totals) + Vec<C>(C(target.spread * target.weight_sum));
     }
+    const Vec<C> share = total / sum;
     for (int64_t c = 0; c < run.classes; ++c) {
-      const Vec<C> p = exp(load_lanes<C>(x + c * run.stride, n) - maximum - log_sum), weight(weight_of<C>(target, c));
+      const Vec<C> e = exp(load_lanes<C>(x + c * run.stride, n) - maximum), weight(weight_of<C>(target, c));
       Vec<C> q = Vec<C>(spread) * weight;
       if (target.probabilities != nullptr) q = q + Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) * weight;
       else q = q + select(Mask<C>{(labels == Vec<Lane<C>>(Lane<C>(c))).bits}, Vec<C>(kept) * weight, Vec<C>(C(0)));
-      store_lanes(gradient * (total * p - q), out + c * run.stride, n);
+      store_lanes(gradient * (share * e - q), out + c * run.stride, n);
     }
   });
 }

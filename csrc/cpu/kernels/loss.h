@@ -31,13 +31,13 @@ struct CrossEntropyRun {
   int64_t n, classes;
   int64_t stride;  // between neighbouring rows of memory: positions' in `rows`, classes' in `columns`
   ClassTarget target;
-  void *loss, *maximum, *log_sum;  // by position; log_softmax(x) is x - maximum - log_sum
+  void *loss, *maximum, *sum;  // by position; softmax(x) is exp(x - maximum) / sum
 };
 struct CrossEntropyBackwardRun {
   const void* logits;  // of the storage type
   int64_t n, classes, stride;
   ClassTarget target;
-  const void *maximum, *log_sum, *gradient;  // by position; the gradient of an ignored position is zero
+  const void *maximum, *sum, *gradient;  // by position; the gradient of an ignored position is zero
   void* out;  // of the storage type
 };
 // The logit of each position's label, and its gradient's way back into zeroed memory.

@@ -14,11 +14,11 @@ struct ClassArguments {
   LineArguments lines;
   ClassTarget target;
   DType loss_dtype;
-  void *losses, *weights, *maximum, *log_sum;
+  void *losses, *weights, *maximum, *sum;
   int* fault;
 };
 ClassArguments arguments_of(const CrossEntropyCall& call) {
-  return {arguments_of(call.lines), call.target, call.loss_dtype, call.losses, call.weights, call.maximum, call.log_sum, call.fault};
+  return {arguments_of(call.lines), call.target, call.loss_dtype, call.losses, call.weights, call.maximum, call.sum, call.fault};
 }
 
 template <class S, class C = ComputeOf<S>>
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(const ClassArgu
   state = share_lanes<LogSum>(state, p, a.lines.lanes);
   const C maximum = state.most;
   // A line with an infinite maximum has no softmax: NaN, as inf - inf is.
-  const C log_sum = isinf(Value<C>(maximum)) ? maximum - maximum : log(Value<C>(state.sum)).v;
+  const C sum = isinf(Value<C>(maximum)) ? maximum - maximum : state.sum, log_sum = log(Value<C>(sum)).v;
 
   const C kept = static_cast<C>(a.target.kept), spread = static_cast<C>(a.target.spread);
   C loss = 0, weight = 1;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(const ClassArgu
             a.loss_dtype, loss);
   static_cast<C*>(a.weights)[p.line] = weight;
   static_cast<C*>(a.maximum)[p.line] = maximum;
-  static_cast<C*>(a.log_sum)[p.line] = log_sum;
+  static_cast<C*>(a.sum)[p.line] = sum;
 }
 
 template <class C>
@@ -136,17 +136,17 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_backward_kernel(const 
   if (labels && a.target.spread == 0) all = kind == Label::valid && active ? kept * weight_of<S>(a.target, label) : C(0);
   else all = sum_over_classes<C>(a, p, active, asked);
   if (!active) return;
-  C g = 0, maximum = 0, log_sum = 0;
+  C g = 0, maximum = 0, share = 0;
   if (kind == Label::valid) {
     g = gradient_of<C>(gradient, p.line);
     maximum = static_cast<const C*>(a.maximum)[p.line];
-    log_sum = static_cast<const C*>(a.log_sum)[p.line];
+    share = all / static_cast<const C*>(a.sum)[p.line];
   }
   for (int64_t c = p.lane; c < a.lines.length; c += a.lines.lanes) {
     C value = 0;
     if (kind == Label::valid) {
-      const C softmax = exp(Value<C>(load_at<S>(p.data[0], a.lines.step[0], c) - maximum - log_sum)).v;
-      value = g * (all * softmax - asked(c));
+      const C e = exp(Value<C>(load_at<S>(p.data[0], a.lines.step[0], c) - maximum)).v;
+      value = g * (share * e - asked(c));
     }
     *reinterpret_cast<S*>(p.data[2] + c * a.lines.step[2]) = store_as<S>(value);
   }

@@ -28,7 +28,7 @@ struct CrossEntropyCall {
   ClassTarget target;
   DType loss_dtype;
   void *losses, *weights;
-  void *maximum, *log_sum;  // by position, of the compute type: log_softmax(x) is x - maximum - log_sum
+  void *maximum, *sum;  // by position, of the compute type: softmax(x) is exp(x - maximum) / sum
   int* fault;
 };
 void launch_cross_entropy(const CrossEntropyCall& call, cudaStream_t stream);
