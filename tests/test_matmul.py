@@ -1,5 +1,94 @@
 """The matmul family: what is asked of every case, over its table."""
 
+import pytest
+import tensorops
+import torch
+
+from tests.faults import assert_same_refusal
 from tests.generic import *  # noqa: F403
+from tests.harness import lookup
 
 FAMILY = "matmul"
+
+PRODUCTS = {"mm": ((2, 3), (3, 4)), "mv": ((2, 3), (3,)), "bmm": ((2, 3, 4), (2, 4, 5)), "dot": ((3,), (3,))}
+SUMS = {
+    "addmm": ((2, 4), (2, 3), (3, 4)),
+    "addmv": ((2,), (2, 3), (3,)),
+    "addr": ((2, 4), (2,), (4,)),
+    "baddbmm": ((2, 2, 4), (2, 2, 3), (2, 3, 4)),
+    "addbmm": ((2, 4), (2, 2, 3), (2, 3, 4)),
+}
+
+
+def ones(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [torch.ones(shape, dtype=dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        ("mm", ((2, 3), (4, 3))),
+        ("mm", ((3,), (3, 4))),
+        ("mm", ((2, 2, 3), (3, 4))),
+        ("mv", ((2, 3), (2,))),
+        ("mv", ((2, 3), (3, 1))),
+        ("dot", ((3,), (4,))),
+        ("dot", ((2, 3), (3,))),
+        ("outer", ((3, 1), (4,))),
+        ("bmm", ((2, 3, 4), (3, 4, 5))),
+        ("bmm", ((2, 3, 4), (4, 5))),
+        ("matmul", ((), (3,))),
+        ("matmul", ((2, 3), (2, 3))),
+        ("matmul", ((2, 3, 4), (3, 4, 5))),
+        ("matmul", ((2, 3, 4), (5,))),
+        ("nn.functional.linear", ((3, 6), (4, 5))),
+        ("nn.functional.linear", ((3, 5), (4, 5), (6,))),
+        ("nn.functional.linear", ((3, 5), (2, 4, 5))),
+        ("addmm", ((3,), (2, 3), (3, 4))),
+        ("addmm", ((5, 4), (2, 3), (3, 4))),
+        ("addmm", ((2, 4), (2, 3), (2, 3))),
+        ("addmv", ((3,), (2, 3), (3,))),
+        ("addr", ((3, 4), (2,), (4,))),
+        ("baddbmm", ((3, 2, 4), (2, 2, 3), (2, 3, 4))),
+        ("addbmm", ((2, 2, 4), (2, 2, 3), (2, 3, 4))),
+    ],
+    ids=str,
+)
+def test_shapes_refused(op: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+    assert_same_refusal(lambda root: lookup(root, op)(*ones(*shapes)))
+
+
+@pytest.mark.parametrize("op", PRODUCTS)
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("int64", "float32"), ("bool", "bool")], ids=str)
+def test_dtypes_refused(op: str, dtypes: tuple[str, str]) -> None:
+    a, b = (torch.ones(s, dtype=getattr(torch, d)) for s, d in zip(PRODUCTS[op], dtypes, strict=True))
+    assert_same_refusal(lambda root: getattr(root, op)(a, b))
+
+
+@pytest.mark.parametrize("factors", [{"beta": 0.5}, {"alpha": 1.5}, {"beta": True}, {"alpha": True}], ids=str)
+def test_addr_factors_refused(factors: dict[str, float]) -> None:
+    """addr is an elementwise op in torch, whose factors are of the kind of the result."""
+    assert_same_refusal(lambda root: root.addr(*ones(*SUMS["addr"], dtype=torch.int64), **factors))
+
+
+@pytest.mark.parametrize("op", SUMS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_beta_ignores_input(op: str, value: float) -> None:
+    """With beta = 0 what the input holds does not count."""
+    added, a, b = ones(*SUMS[op])
+    assert bool(getattr(tensorops, op)(added * value, a, b, beta=0).isfinite().all())
+
+
+@pytest.mark.parametrize("op", SUMS)
+def test_out_may_be_the_input(op: str) -> None:
+    added, a, b = ones(*SUMS[op])
+    expected = getattr(torch, op)(added, a, b)
+    assert bool((getattr(tensorops, op)(added, a, b, out=added) == expected).all())
+
+
+@pytest.mark.parametrize("op", ["mm", "matmul"])
+def test_out_may_be_a_factor(op: str) -> None:
+    """Torch's result is wrong there; ours is the product of what the factors held before."""
+    a = torch.arange(16, dtype=torch.float32).reshape(4, 4)
+    expected = a @ a
+    assert bool((getattr(tensorops, op)(a, a.clone(), out=a) == expected).all())

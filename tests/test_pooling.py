@@ -1,5 +1,83 @@
 """The pooling family: what is asked of every case, over its table."""
 
+import pytest
+import torch
+
+from tests.faults import assert_same_refusal
 from tests.generic import *  # noqa: F403
 
 FAMILY = "pooling"
+
+IMAGE = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+POOLED, INDICES = torch.nn.functional.max_pool2d(IMAGE, 2, return_indices=True)
+
+
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize(
+    "arguments",
+    {
+        "no kernel": (0,),
+        "negative kernel": (-1,),
+        "three numbers": ((2, 2, 2),),
+        "kernel beyond the image": (9,),
+        "kernel as a float": (2.5,),
+        "no stride": (2, 0),
+        "negative stride": (2, -1),
+        "three strides": (2, (1, 2, 3)),
+        "negative padding": (2, 2, -1),
+        "padding beyond half a kernel": (3, 2, 2),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_window_refused(op: str, arguments: tuple[str, tuple]) -> None:
+    assert_same_refusal(lambda root: getattr(root.nn.functional, op)(IMAGE, *arguments[1]))
+
+
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("shape", [(1, 2, 3, 8, 8), (2, 0, 8, 8), (2, 3, 0, 8), (3, 8, 0), (2, 3, 1, 1)], ids=str)
+def test_image_refused(op: str, shape: tuple[int, ...]) -> None:
+    assert_same_refusal(lambda root: getattr(root.nn.functional, op)(torch.zeros(shape), 2))
+
+
+@pytest.mark.parametrize("dilation", [0, -1, (1, 1, 1), 8])
+def test_dilation_refused(dilation: int | tuple[int, ...]) -> None:
+    assert_same_refusal(lambda root: root.nn.functional.max_pool2d(IMAGE, 2, 1, 0, dilation))
+
+
+def test_no_divisor() -> None:
+    assert_same_refusal(lambda root: root.nn.functional.avg_pool2d(IMAGE, 2, divisor_override=0))
+
+
+@pytest.mark.parametrize(
+    "out",
+    {
+        "dtype": torch.empty(2, 3, 4, 4, dtype=torch.float64),
+        "expanded": torch.empty(4).expand(2, 3, 4, 4),
+        "gradient": torch.empty(2, 3, 4, 4, requires_grad=True),
+        "device": torch.empty(2, 3, 4, 4, device="meta"),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_avg_pool2d_refuses_out(out: tuple[str, torch.Tensor]) -> None:
+    assert_same_refusal(lambda root: root.nn.functional.avg_pool2d(IMAGE, 2, out=out[1]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    {
+        "index below": (POOLED, INDICES - 100, 2),
+        "index beyond": (POOLED, INDICES + 1, 2),
+        "index far beyond": (POOLED, INDICES + 2**40, 2),
+        "int32 indices": (POOLED, INDICES.int(), 2),
+        "shape": (POOLED, INDICES[:1], 2),
+        "dimensions": (POOLED, INDICES[0], 2),
+        "2-d": (POOLED[0, 0], INDICES[0, 0], 2),
+        "integers": (POOLED.long(), INDICES, 2),
+        "size too small": (POOLED, INDICES, 2, None, 0, (6, 6)),
+        "size too large": (POOLED, INDICES, 2, None, 0, (10, 10)),
+        "size of one number": (POOLED, INDICES, 2, None, 0, (8,)),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_max_unpool2d_refuses(arguments: tuple[str, tuple]) -> None:
+    assert_same_refusal(lambda root: root.nn.functional.max_unpool2d(*arguments[1]))

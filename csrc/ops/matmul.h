@@ -186,6 +186,8 @@ inline void check_out_dtype(const char* name, Product product, c10::ScalarType t
 
 inline void check_factor(const char* name, const char* argument, c10::ScalarType type, Product product,
                          const c10::Scalar& factor) {
+  TORCH_CHECK(product != Product::outer || !factor.isBoolean() || type == c10::kBool, name, ": Boolean ", argument,
+              " only supported for Boolean results.");
   TORCH_CHECK(product != Product::outer || !c10::isIntegralType(type, /*includeBool=*/true) || !factor.isFloatingPoint(),
               name, ": For integral input tensors, argument ", argument, " must not be a floating point number.");
 }

@@ -1,0 +1,18 @@
+"""What is asked of calls that torch refuses: the same exception from ours, for every bad argument of a family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorops
+import torch
+
+
+def assert_same_refusal(call: Callable[[Any], Any]) -> None:
+    """`call(root)` is refused by torch, and by tensorops with an exception of the same kind."""
+    with pytest.raises(Exception) as refused:
+        call(torch)
+    with pytest.raises(refused.type):
+        call(tensorops)
