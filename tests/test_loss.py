@@ -25,7 +25,7 @@ def zeros(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("label", [-1, 5, 100, 2**31, -(2**40)])
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (2, 5, 3, 4)], ids=str)
 def test_bad_label(op: str, label: int, shape: tuple[int, ...]) -> None:
-    """A label out of range is an IndexError before anything is read, in forward and in a backward of its own."""
+    """A label out of range is an IndexError, in every layout."""
     target = zeros(shape[0], *shape[2:])
     target.view(-1)[-1] = label
     with pytest.raises(IndexError, match=f"Target {label} is out of bounds"):
