@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -138,7 +139,27 @@ class Build(BuildExtension):
                 extra_postargs=self.per_compiler([*kernel_flags, *flags, f"-DTENSOROPS_ISA={name}"], extension),
                 depends=[],
             )
+        plain += self.precompile(ROOT / "csrc/prefix.h", generated, plain, include_dirs)
         super().build_extension(extension)
+
+    def precompile(self, header: Path, folder: Path, flags: list[str], include_dirs: list[str]) -> list[str]:
+        """Compiles a header once for all files; returns the flags that make them use it. GCC's way; others parse it anew."""
+        compiler = [*shlex.split(os.environ.get("CXX", "c++")), *self.compiler.compiler_so[1:], *flags]
+        about = subprocess.run([*compiler, "-v"], capture_output=True, text=True, check=True).stderr
+        if "gcc version" not in about:
+            return []
+        # GCC takes NAME.gch for NAME, and NAME itself where the flags of a file do not fit.
+        name = folder / header.name
+        command = [*compiler, *(f"-I{path}" for path in include_dirs), "-x", "c++-header", str(header), "-o", f"{name}.gch"]
+        made_from = "\n".join([about, torch.__version__, *command, header.read_text()])
+        stamp = folder / f"{header.name}.made_from"
+        if not stamp.exists() or stamp.read_text() != made_from:
+            name.write_text(f'#include "{header}"\n')
+            subprocess.run(command, check=True)
+            stamp.write_text(made_from)
+        # Torch compiles through ccache where it finds one, which asks for this before it caches such files.
+        os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
+        return ["-include", str(name)]
 
     @staticmethod
     def per_compiler(flags: list[str], extension) -> list[str] | dict[str, list[str]]:
