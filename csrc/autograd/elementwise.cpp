@@ -154,7 +154,13 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
     const at::Tensor nothing;
     const auto kept = [&](int i) { return i < inputs.count && (reads >> i & 1) ? inputs.tensors[i] : &nothing; };
     attach({kept(0), kept(1), kept(2)}, [op, scalars, count = inputs.count, sizes = std::move(sizes)](Backward& b) {
-      const Expr in[3] = {b.saved(0), b.saved(1), b.saved(2)};
+      // In the dtype of the result: the logarithm of a bf16 base would otherwise be one of bf16, and bools cannot be subtracted.
+      const auto operand = [&](int i) -> Expr {
+        const at::Tensor& t = b.saved(i);
+        const bool as_it_is = !t.defined() || op == Elementwise::where || t.unsafeGetTensorImpl()->is_wrapped_number();
+        return as_it_is ? t : t.to(b.gradient().scalar_type());
+      };
+      const Expr in[3] = {operand(0), operand(1), operand(2)};
       const Parameters p(scalars);
       for (int i = 0; i < count; ++i) {
         if (!b.needs(i)) continue;
