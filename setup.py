@@ -150,7 +150,15 @@ class Build(BuildExtension):
             return []
         # GCC takes NAME.gch for NAME, and NAME itself where the flags of a file do not fit.
         name = folder / header.name
-        command = [*compiler, *(f"-I{path}" for path in include_dirs), "-x", "c++-header", str(header), "-o", f"{name}.gch"]
+        command = [
+            *compiler,
+            *(f"-I{path}" for path in include_dirs),
+            "-x",
+            "c++-header",
+            str(header),
+            "-o",
+            f"{name}.gch",
+        ]
         made_from = "\n".join([about, torch.__version__, *command, header.read_text()])
         stamp = folder / f"{header.name}.made_from"
         if not stamp.exists() or stamp.read_text() != made_from:
