@@ -91,6 +91,7 @@ ReductionPlan plan_reduction(Reduction op, const at::Tensor& input, const Reduct
       break;
     case Result::FLOATING:
       if (integral) result = computed = c10::get_default_dtype_as_scalartype();
+      if (arguments.dtype && c10::isFloatingType(*arguments.dtype)) computed = c10::promoteTypes(result, *arguments.dtype);
       break;
     case Result::SAME:
       break;

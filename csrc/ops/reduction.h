@@ -55,7 +55,7 @@ const char* reduction_name(Reduction op);
 struct ReductionArguments {
   at::OptionalIntArrayRef dim;
   bool keepdim = false;
-  std::optional<c10::ScalarType> dtype;
+  std::optional<c10::ScalarType> dtype;  // what to compute in: the caller's wish, or the dtype of out=
   std::optional<c10::Scalar> scalar;  // norm: p; var, std: correction
 };
 

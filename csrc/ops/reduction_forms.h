@@ -34,7 +34,7 @@ void impl_reductions(torch::Library& library, F functional, O out) {
       return std::get<0>(functional(op, input, {dim, keepdim, {}, {}}));
     });
     library.impl((name + ".out").c_str(), [=](const Tensor& input, Dims dim, bool keepdim, Tensor& result) -> Tensor& {
-      out(op, input, {dim, keepdim, {}, {}}, result, nullptr);
+      out(op, input, {dim, keepdim, result.scalar_type(), {}}, result, nullptr);
       return result;
     });
   };
