@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -35,15 +33,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = WANTED.get(metafunc.function.__name__, lambda case: not case.large)
         chosen = [case for case in rows if wanted(case)]
         metafunc.parametrize("case", chosen, ids=[case.name for case in chosen])
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that known_defects.txt lists: each is a defect of ours, shown as xfail until it is mended.
-
-    The list only ever gets shorter; a test that passes again shows as XPASS and leaves it.
-    """
-    listed = Path(__file__).with_name("known_defects.txt").read_text().splitlines()
-    known = {line for line in listed if line and not line.startswith("#")}
-    for item in items:
-        if item.nodeid in known:
-            item.add_marker(pytest.mark.xfail(reason="known defect", strict=False))

@@ -267,6 +267,23 @@ def allowed_error(torchs: Any, exacts: Any, narrow: tuple[Any, Any] | None = Non
     return allowed
 
 
+def allowed_over_draws(draws: Iterable[tuple[Any, Any]], exacts: Any) -> Allowed:
+    """For float64: twice torch's largest error over several draws of a case, each given as (torch's result, exact), in units
+    of the last place of its largest element. Where a case has few results, one draw may happen to be a lucky one."""
+    absolute = in_ulps = 0.0
+    for torchs, own in draws:
+        for a, b in floating_pairs(torchs, own):
+            error, error_in_ulps = errors(a.detach(), b.detach())
+            absolute, in_ulps = max(absolute, error / largest_ulp(own)), max(in_ulps, error_in_ulps)
+    return {torch.float64: (2 * absolute * largest_ulp(exacts), 2 * in_ulps)}
+
+
+def largest_ulp(exacts: Any) -> float:
+    """The float64 unit in the last place of the largest finite element of a result."""
+    elements = [t[t.isfinite()].abs().max() for t in tensors_of(exacts) if bool(t.isfinite().any())]
+    return ulp(torch.stack(elements).max(), torch.float64).item() if elements else torch.finfo(torch.float64).tiny
+
+
 def floating_pairs(a: Any, b: Any) -> Iterator[tuple[Tensor, Tensor]]:
     return ((x, y) for x, y in zip(tensors_of(a), tensors_of(b), strict=True) if x.is_floating_point())
 
@@ -371,6 +388,6 @@ def layout_variants(args: tuple, kwargs: dict) -> Iterator[tuple[str, tuple, dic
             yield f"{name} {','.join(map(str, group))}", new_args, new_kwargs
 
 
-def draw(case: Case, dtype: torch.dtype) -> tuple[tuple, dict]:
+def draw(case: Case, dtype: torch.dtype, seed: int = 0) -> tuple[tuple, dict]:
     """The case's arguments."""
-    return case.make(Draw(dtype))
+    return case.make(Draw(dtype, seed=seed))

@@ -89,8 +89,9 @@ Tensor std_gradient(const Tensor& grad, const Tensor& input, const Tensor& resul
   return var_gradient(select(Expr(result) == Expr(0), Expr(0), scaled).tensor(), input, plan, dims);
 }
 
-Tensor mean_gradient(const Tensor& grad, const Tensor& input, const ReductionPlan& plan) {
-  return (Expr(grad) / number(reduced_count(plan, input))).tensor().expand_symint(input.sym_sizes());
+// Of nothing, the gradient is empty; a division by its count would still make NaN of the second derivative.
+Tensor mean_gradient(const Tensor& grad, const SymInt& n, c10::SymIntArrayRef sizes) {
+  return (n == 0 ? grad : (Expr(grad) / number(n)).tensor()).expand_symint(sizes);
 }
 
 Tensor norm_gradient(const Tensor& grad, const Tensor& input, const Tensor& norm, double p, c10::IntArrayRef dims) {
@@ -143,7 +144,7 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
     case Reduction::mean: {
       SymInt n = 1;
       for (int64_t dim : dims) n = n * sizes[dim];
-      return (Expr(g) / number(n)).tensor().expand_symint(sizes).to(type);
+      return mean_gradient(g, n, sizes).to(type);
     }
     case Reduction::prod: return prod_gradient(g, input.to(g.scalar_type()), dims).to(type);
     case Reduction::norm: return norm_gradient(g, input.to(g.scalar_type()), wide(first), plan.p, dims).to(type);
@@ -165,10 +166,10 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
     case Reduction::std: return std_gradient(g, input, wide(first), plan, dims);
     case Reduction::var_mean:
       return plus(g.defined() ? var_gradient(g, input, plan, dims) : Tensor(),
-                  g2.defined() ? mean_gradient(g2, input, plan) : Tensor());
+                  g2.defined() ? mean_gradient(g2, reduced_count(plan, input), sizes) : Tensor());
     case Reduction::std_mean:
       return plus(g.defined() ? std_gradient(g, input, wide(first), plan, dims) : Tensor(),
-                  g2.defined() ? mean_gradient(g2, input, plan) : Tensor());
+                  g2.defined() ? mean_gradient(g2, reduced_count(plan, input), sizes) : Tensor());
     default: TORCH_INTERNAL_ASSERT(false, reduction_name(plan.op), " has no derivative");
   }
 }

@@ -12,13 +12,15 @@ namespace {
 using at::Tensor;
 using Dtype = std::optional<c10::ScalarType>;
 
+auto cumsum_backward(const Tensor& input, int64_t dim) {
+  return [dim, type = input.scalar_type()](Backward& b) { b.result(0, ops::reverse_cumsum(b.gradient(), dim).to(type)); };
+}
+
 Tensor cumsum(const Tensor& input, int64_t dim, Dtype dtype) {
   Graph graph("CumsumBackward", {&input});
   Tensor result = graph.forward([&] { return ops::cumsum(input, dim, dtype); });
   if (graph.recording() && result.is_floating_point())
-    graph.record({&result}, {}, [dim, type = input.scalar_type()](Backward& b) {
-      b.result(0, ops::reverse_cumsum(b.gradient(), dim).to(type));
-    });
+    graph.record({&result}, {}, cumsum_backward(input, dim));
   return result;
 }
 
@@ -30,18 +32,41 @@ Tensor reverse_cumsum(const Tensor& input, int64_t dim) {
   return result;
 }
 
-// dx_k = P_{k-1} * S_k with S_k = g_k + x_{k+1} * S_{k+1}: right for zeros, as nothing is divided.
+Tensor& cumsum_inplace(Tensor& self, int64_t dim, Dtype dtype) {
+  Graph graph("CumsumBackward", {&self});
+  graph.before_inplace(self);
+  Graph::forward([&]() -> Tensor& { return ops::cumsum_(self, dim, dtype); });
+  Graph::after_inplace(self);
+  if (graph.recording()) graph.record_inplace(self, {}, cumsum_backward(self, dim));
+  return self;
+}
+
+// Reads the input and the result: dx_k = P_{k-1} * S_k with S_k = g_k + x_{k+1} * S_{k+1}. Right for zeros, as nothing is divided.
+auto cumprod_backward(int64_t dim) {
+  return [dim](Backward& b) {
+    const Tensor &input = b.saved(0), &result = b.saved(1);
+    if (input.dim() == 0) return b.result(0, b.gradient().to(input.scalar_type()));
+    const Tensor right = ops::linear_scan(b.gradient(), input.to(result.scalar_type()), dim, /*reverse=*/true);
+    b.result(0, ops::mul(right, ops::shift(result, dim, 1)).to(input.scalar_type()));
+  };
+}
+
 Tensor cumprod(const Tensor& input, int64_t dim, Dtype dtype) {
   Graph graph("CumprodBackward", {&input});
   Tensor result = graph.forward([&] { return ops::cumprod(input, dim, dtype); });
   if (graph.recording() && result.is_floating_point())
-    graph.record({&result}, {&input, &result}, [dim](Backward& b) {
-      const Tensor &input = b.saved(0), &result = b.saved(1);
-      if (input.dim() == 0) return b.result(0, b.gradient().to(input.scalar_type()));
-      const Tensor right = ops::linear_scan(b.gradient(), input.to(result.scalar_type()), dim, /*reverse=*/true);
-      b.result(0, ops::mul(right, ops::shift(result, dim, 1)).to(input.scalar_type()));
-    });
+    graph.record({&result}, {&input, &result}, cumprod_backward(dim));
   return result;
+}
+
+Tensor& cumprod_inplace(Tensor& self, int64_t dim, Dtype dtype) {
+  Graph graph("CumprodBackward", {&self});
+  graph.before_inplace(self);
+  const Tensor before = graph.recording() ? self.clone() : self;
+  Graph::forward([&]() -> Tensor& { return ops::cumprod_(self, dim, dtype); });
+  Graph::after_inplace(self);
+  if (graph.recording()) graph.record_inplace(self, {&before, &self}, cumprod_backward(dim));
+  return self;
 }
 
 Tensor linear_scan(const Tensor& input, const Tensor& coefficient, int64_t dim, bool reverse) {
@@ -75,6 +100,8 @@ TORCH_LIBRARY_IMPL(tensorops, Autograd, library) {
   library.impl("cumprod", cumprod);
   library.impl("_reverse_cumsum", reverse_cumsum);
   library.impl("_linear_scan", linear_scan);
+  library.impl("cumsum_", cumsum_inplace);
+  library.impl("cumprod_", cumprod_inplace);
   library.impl("cumsum.out", out_variant<ops::cumsum_out>);
   library.impl("cumprod.out", out_variant<ops::cumprod_out>);
 }

@@ -175,6 +175,12 @@ using Dtype = std::optional<c10::ScalarType>;
 void scan_into(Scan scan, const Tensor& input, const Tensor* coefficient, const Tensor& result, int64_t dim, bool reverse) {
   TORCH_CHECK_NOT_IMPLEMENTED(!c10::isComplexType(result.scalar_type()), "cumsum, cumprod: complex tensors are not covered");
   if (result.numel() == 0) return;
+  if (result.scalar_type() == c10::kBool) {
+    // As in torch: no scan in bool, but a single number is its own.
+    TORCH_CHECK_NOT_IMPLEMENTED(input.dim() == 0, "\"", scan == Scan::sum ? "cumsum" : "cumprod", "\" not implemented for 'Bool'");
+    result.copy_(input);
+    return;
+  }
   Scanner(scan, input, coefficient, result, dim, reverse).run();
 }
 
@@ -194,10 +200,16 @@ Tensor& out_variant(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) 
   at::native::resize_output(out, input.sizes());
   at::assert_no_internal_overlap(out);
   at::assert_no_partial_overlap(out, input);
-  // The result may be the input itself: a scan reads each element before it writes there, but blocks look ahead.
-  if (out.is_alias_of(input)) out.copy_(functional<scan>(input, dim, out.scalar_type()));
+  // In place every element is read before it is written; under other strides that would not hold.
+  if (out.is_alias_of(input) && !out.is_same(input)) out.copy_(functional<scan>(input, dim, out.scalar_type()));
   else scan_into(scan, input, nullptr, out, dim, false);
   return out;
+}
+
+template <Scan scan>
+Tensor& inplace(Tensor& self, int64_t dim, Dtype dtype) {
+  check_scan_inplace(self, dtype);
+  return out_variant<scan>(self, dim, dtype, self);
 }
 
 Tensor reverse_cumsum(const Tensor& input, int64_t dim) {
@@ -221,6 +233,8 @@ Tensor linear_scan(const Tensor& input, const Tensor& coefficient, int64_t dim, 
 TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
   library.impl("cumsum", functional<Scan::sum>);
   library.impl("cumprod", functional<Scan::prod>);
+  library.impl("cumsum_", inplace<Scan::sum>);
+  library.impl("cumprod_", inplace<Scan::prod>);
   library.impl("cumsum.out", out_variant<Scan::sum>);
   library.impl("cumprod.out", out_variant<Scan::prod>);
   library.impl("_reverse_cumsum", reverse_cumsum);

@@ -23,6 +23,12 @@ constexpr int64_t kShortLine = 64;
 void scan_into(Scan scan, const Tensor& input, const Tensor* coefficient, const Tensor& result, int64_t dim, bool reverse) {
   TORCH_CHECK_NOT_IMPLEMENTED(!c10::isComplexType(result.scalar_type()), "cumsum, cumprod: complex tensors are not covered");
   if (result.numel() == 0) return;
+  if (result.scalar_type() == c10::kBool) {
+    // As in torch: no scan in bool, but a single number is its own.
+    TORCH_CHECK_NOT_IMPLEMENTED(input.dim() == 0, "\"", scan == Scan::sum ? "cumsum" : "cumprod", "\" not implemented for 'Bool'");
+    result.copy_(input);
+    return;
+  }
   Lines lines = make_lines("scan", result, {&input, coefficient, &result}, dim);
   lines.across = lines.length <= kShortLine || (lines.across && lines.count >= kManyLines);
   Tensor workspace;
@@ -57,6 +63,12 @@ Tensor& out_variant(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) 
   return out;
 }
 
+template <Scan scan>
+Tensor& inplace(Tensor& self, int64_t dim, Dtype dtype) {
+  check_scan_inplace(self, dtype);
+  return out_variant<scan>(self, dim, dtype, self);
+}
+
 Tensor reverse_cumsum(const Tensor& input, int64_t dim) {
   dim = at::maybe_wrap_dim(dim, input.dim());
   const Guard guard(input.device());
@@ -81,6 +93,8 @@ Tensor linear_scan(const Tensor& input, const Tensor& coefficient, int64_t dim, 
 TORCH_LIBRARY_IMPL(tensorops, CUDA, library) {
   library.impl("cumsum", functional<Scan::sum>);
   library.impl("cumprod", functional<Scan::prod>);
+  library.impl("cumsum_", inplace<Scan::sum>);
+  library.impl("cumprod_", inplace<Scan::prod>);
   library.impl("cumsum.out", out_variant<Scan::sum>);
   library.impl("cumprod.out", out_variant<Scan::prod>);
   library.impl("_reverse_cumsum", reverse_cumsum);

@@ -91,6 +91,7 @@ ReductionPlan plan_reduction(Reduction op, const at::Tensor& input, const Reduct
       break;
     case Result::FLOATING:
       if (integral) result = computed = c10::get_default_dtype_as_scalartype();
+      if (arguments.dtype && c10::isFloatingType(*arguments.dtype)) computed = c10::promoteTypes(result, *arguments.dtype);
       break;
     case Result::SAME:
       break;
@@ -138,9 +139,17 @@ ReductionPlan plan_reduction(Reduction op, const at::Tensor& input, const Reduct
 }
 
 namespace ops {
+namespace {
+
+// For the ops that take one dimension or none.
+std::optional<int64_t> only_dim(const ReductionArguments& a) {
+  return a.dim && a.dim->size() == 1 ? std::make_optional(a.dim->front()) : std::nullopt;
+}
+
+}  // namespace
 
 TwoTensors reduce(Reduction op, const Tensor& input, const ReductionArguments& a) {
-  const std::optional<int64_t> one_dim = a.dim ? std::make_optional(a.dim->front()) : std::nullopt;
+  const std::optional<int64_t> one_dim = only_dim(a);
   switch (op) {
     case Reduction::sum: return {sum_dims(input, a.dim, a.keepdim, a.dtype), {}};
     case Reduction::prod: return {prod(input, a.dim, a.keepdim, a.dtype), {}};
@@ -166,7 +175,7 @@ TwoTensors reduce(Reduction op, const Tensor& input, const ReductionArguments& a
 }
 
 void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& a, Tensor& out, Tensor* second) {
-  const std::optional<int64_t> one_dim = a.dim ? std::make_optional(a.dim->front()) : std::nullopt;
+  const std::optional<int64_t> one_dim = only_dim(a);
   switch (op) {
     case Reduction::sum: sum_out(input, a.dim, a.keepdim, a.dtype, out); break;
     case Reduction::prod: prod_out(input, a.dim, a.keepdim, a.dtype, out); break;
@@ -272,6 +281,7 @@ Tensor of_two(const Tensor& input, const Tensor& other) { return ops::elementwis
 
 Tensor named_norm(const Tensor& input, c10::string_view p, Dims dim, bool keepdim, ops::Dtype dtype) {
   TORCH_CHECK(p == "fro", "norm: only p='fro' and numbers are covered, got p='", p, "'");
+  check_matrix_norm(dim);
   return ops::norm(input, c10::Scalar(2), dim, keepdim, dtype);
 }
 

@@ -55,7 +55,7 @@ const char* reduction_name(Reduction op);
 struct ReductionArguments {
   at::OptionalIntArrayRef dim;
   bool keepdim = false;
-  std::optional<c10::ScalarType> dtype;
+  std::optional<c10::ScalarType> dtype;  // what to compute in: the caller's wish, or the dtype of out=
   std::optional<c10::Scalar> scalar;  // norm: p; var, std: correction
 };
 
@@ -72,6 +72,10 @@ struct ReductionPlan {
 ReductionPlan plan_reduction(Reduction op, const at::Tensor& input, const ReductionArguments& arguments);
 // Refuses an out= tensor of a dtype that result i may not be stored as; the rule differs from op to op, as in torch.
 void check_reduction_out(const ReductionPlan& plan, int i, const at::Tensor& out);
+// norm by name is a matrix norm, over two dimensions at most.
+inline void check_matrix_norm(at::OptionalIntArrayRef dim) {
+  TORCH_CHECK(!dim || dim->size() <= 2, "linalg.matrix_norm: dim must be a 2-tuple. Got ", *dim);
+}
 
 template <class Int>
 c10::SmallVector<Int, 6> reduced_sizes(const ReductionPlan& plan, c10::ArrayRef<Int> sizes) {

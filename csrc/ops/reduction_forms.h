@@ -21,7 +21,10 @@ void impl_reductions(torch::Library& library, F functional, O out) {
       return std::get<0>(functional(op, input, {dim, keepdim, dtype, {}}));
     });
     library.impl((name + ".out").c_str(), [=](const Tensor& input, Dims dim, bool keepdim, Dtype dtype, Tensor& result) -> Tensor& {
-      out(op, input, {dim, keepdim, dtype.has_value() ? dtype : Dtype(result.scalar_type()), {}}, result, nullptr);
+      // Computed in the dtype of out=, which does not make mean take integers.
+      if (!dtype && (op != Reduction::mean || !c10::isIntegralType(input.scalar_type(), /*includeBool=*/true)))
+        dtype = result.scalar_type();
+      out(op, input, {dim, keepdim, dtype, {}}, result, nullptr);
       return result;
     });
   };
@@ -31,7 +34,7 @@ void impl_reductions(torch::Library& library, F functional, O out) {
       return std::get<0>(functional(op, input, {dim, keepdim, {}, {}}));
     });
     library.impl((name + ".out").c_str(), [=](const Tensor& input, Dims dim, bool keepdim, Tensor& result) -> Tensor& {
-      out(op, input, {dim, keepdim, {}, {}}, result, nullptr);
+      out(op, input, {dim, keepdim, result.scalar_type(), {}}, result, nullptr);
       return result;
     });
   };

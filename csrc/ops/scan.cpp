@@ -25,6 +25,7 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   const auto define = [&](const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); };
   for (const std::string name : {"cumsum", "cumprod"}) {
     define(name + "(Tensor input, int dim, *, ScalarType? dtype=None) -> Tensor");
+    define(name + "_(Tensor(a!) input, int dim, *, ScalarType? dtype=None) -> Tensor(a!)");
     define(name + ".out(Tensor input, int dim, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)");
   }
   define("_reverse_cumsum(Tensor input, int dim) -> Tensor");
@@ -46,12 +47,19 @@ Tensor& resized(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
   at::native::resize_output_symint(out, input.sym_sizes());
   return out;
 }
+Tensor& inplace(Tensor& self, int64_t dim, Dtype dtype) {
+  at::maybe_wrap_dim(dim, self.dim());
+  check_scan_inplace(self, dtype);
+  return self;
+}
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   library.impl("cumsum", like);
   library.impl("cumprod", like);
+  library.impl("cumsum_", inplace);
+  library.impl("cumprod_", inplace);
   library.impl("cumsum.out", resized);
   library.impl("cumprod.out", resized);
   library.impl("_reverse_cumsum", [](const Tensor& input, int64_t dim) { return like(input, dim, input.scalar_type()); });

@@ -15,6 +15,12 @@ inline c10::ScalarType scan_dtype(const at::Tensor& input, std::optional<c10::Sc
   return c10::isIntegralType(input.scalar_type(), /*includeBool=*/true) ? c10::kLong : input.scalar_type();
 }
 
+// A scan in place keeps the dtype of its tensor.
+inline void check_scan_inplace(const at::Tensor& self, std::optional<c10::ScalarType> dtype) {
+  TORCH_CHECK(!dtype || *dtype == self.scalar_type(), "Bad in-place call: input tensor dtype ", self.scalar_type(),
+              " and output tensor dtype ", *dtype, " should match");
+}
+
 namespace ops {
 
 using at::Tensor;
@@ -22,6 +28,7 @@ using at::Tensor;
 inline const Op<Tensor(const Tensor&, int64_t, std::optional<c10::ScalarType>)> cumsum{"cumsum"}, cumprod{"cumprod"};
 inline const Op<Tensor&(const Tensor&, int64_t, std::optional<c10::ScalarType>, Tensor&)> cumsum_out{"cumsum", "out"},
     cumprod_out{"cumprod", "out"};
+inline const Op<Tensor&(Tensor&, int64_t, std::optional<c10::ScalarType>)> cumsum_{"cumsum_"}, cumprod_{"cumprod_"};
 // Sums from the end.
 inline const Op<Tensor(const Tensor&, int64_t)> reverse_cumsum{"_reverse_cumsum"};
 // h_k = x_k + c_k * h_{k-1}, and in reverse h_k = x_k + c_{k+1} * h_{k+1}: c_k belongs to the edge between k-1 and k.

@@ -1,6 +1,9 @@
 // The reductions' Python signatures, as torch has them.
 #include "ops/reduction.h"
 
+#include <ATen/native/Resize.h>
+#include <ATen/ops/empty.h>
+
 #include <string>
 
 #include "ops/elementwise.h"
@@ -22,6 +25,17 @@ template <const auto& op>
 Tensor of_all(const Tensor& input) { return op(input, {}, false); }
 template <const auto& op>
 Tensor& of_all_out(const Tensor& input, Tensor& out) { return op(input, {}, false, out); }
+// max and min of all go into whatever their dtype casts to, unlike amax and amin.
+template <const auto& op_out>
+Tensor& extremum_out(const Tensor& input, Tensor& out) {
+  const auto from = input.scalar_type(), to = out.scalar_type();
+  if (from == to) return op_out(input, {}, false, out);
+  TORCH_CHECK(c10::canCast(from, to), "result type ", from, " can't be cast to the desired output type ", to);
+  Tensor value = at::empty({}, input.options());
+  op_out(input, {}, false, value);
+  at::native::resize_output(out, {});
+  return out.copy_(value);
+}
 template <const auto& op>
 Tensor of_all_typed(const Tensor& input, Dtype dtype) { return op(input, {}, false, dtype); }
 template <const auto& op>
@@ -113,11 +127,13 @@ Tensor& prod_along_out(const Tensor& input, int64_t dim, bool keepdim, Dtype dty
 
 // torch.norm is a Python function with its own argument order. Matrix norms by name other than Frobenius' are torch's.
 Tensor named_norm(const Tensor& input, std::string_view p, Dims dim, bool keepdim, Dtype dtype) {
-  if (p != "fro" || (dtype && dim && dim->size() > 2)) throw NotCovered();
+  if (p != "fro") throw NotCovered();
+  check_matrix_norm(dim);
   return ops::norm(input, c10::Scalar(2), dim, keepdim, dtype);
 }
 Tensor& named_norm_out(const Tensor& input, std::string_view p, Dims dim, bool keepdim, Tensor& out, Dtype dtype) {
   if (p != "fro") throw NotCovered();
+  check_matrix_norm(dim);
   return ops::norm_out(input, c10::Scalar(2), dim, keepdim, dtype, out);
 }
 Tensor norm_in_order(const Tensor& input, const std::optional<c10::Scalar>& p, Dims dim, bool keepdim, Tensor out, Dtype dtype) {
@@ -142,11 +158,11 @@ void bind_reduction(PyObject* module) {
   bind_deviation_and_mean<ops::std_mean>(module, "std_mean");
   bind_along<ops::max_dim, ops::max_dim_out>(
       module, "max",
-      {overload("max(Tensor input, *, Tensor out=None)", of_all<ops::amax>, of_all_out<ops::amax_out>),
+      {overload("max(Tensor input, *, Tensor out=None)", of_all<ops::amax>, extremum_out<ops::amax_out>),
        overload("max(Tensor input, Tensor other, *, Tensor out=None)", of_two<Elementwise::maximum>, of_two_out<Elementwise::maximum>)});
   bind_along<ops::min_dim, ops::min_dim_out>(
       module, "min",
-      {overload("min(Tensor input, *, Tensor out=None)", of_all<ops::amin>, of_all_out<ops::amin_out>),
+      {overload("min(Tensor input, *, Tensor out=None)", of_all<ops::amin>, extremum_out<ops::amin_out>),
        overload("min(Tensor input, Tensor other, *, Tensor out=None)", of_two<Elementwise::minimum>, of_two_out<Elementwise::minimum>)});
   const char* dims = "Tensor input, IntArrayRef[1] dim=None, bool keepdim=False";
   bind(module, "amax", {plain<ops::amax, ops::amax_out>("amax", dims)});
@@ -169,6 +185,8 @@ void bind_reduction(PyObject* module) {
     const std::string signature = name + "(Tensor input, int64_t dim, *, ScalarType? dtype=None, Tensor out=None)";
     bind(module, name.c_str(), {name == "cumsum" ? overload(signature, ops::cumsum, ops::cumsum_out)
                                                  : overload(signature, ops::cumprod, ops::cumprod_out)});
+    const std::string inplace = name + "_(Tensor input, int64_t dim, *, ScalarType? dtype=None)";
+    bind(module, (name + "_").c_str(), {overload(inplace, name == "cumsum" ? ops::cumsum_ : ops::cumprod_)});
   }
   for (const std::string name : {"softmax", "log_softmax"}) {
     const std::string signature = name + "(Tensor input, int64_t dim, ScalarType? dtype=None, *, Tensor out=None)";

@@ -48,7 +48,9 @@ from ._C import cosh as cosh
 from ._C import cosh_ as cosh_
 from ._C import count_nonzero as count_nonzero
 from ._C import cumprod as cumprod
+from ._C import cumprod_ as cumprod_
 from ._C import cumsum as cumsum
+from ._C import cumsum_ as cumsum_
 from ._C import div as div
 from ._C import div_ as div_
 from ._C import dot as dot

@@ -277,6 +277,17 @@ def reduction(name: str, overload: str = "default") -> Rule:
     return rule
 
 
+def scan_inplace(name: str) -> Rule:
+    """Through a view with the batch in front."""
+    batched = reduction(name)
+
+    def rule(info: Any, in_dims: Dims, input: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, int | None]:
+        batched(info, in_dims, input, *args, **kwargs)
+        return input, in_dims[0]
+
+    return rule
+
+
 REDUCTIONS = (
     ("sum", "default"),
     ("mean", "default"),
@@ -329,6 +340,7 @@ def rules() -> dict[str, Rule]:
     found |= PRODUCTS
     for name, overload in REDUCTIONS:
         found[name if overload == "default" else f"{name}.{overload}"] = reduction(name, overload)
+    found |= {name: scan_inplace(name) for name in ("cumsum_", "cumprod_")}
     found |= {"addmm": added("mm"), "addmv": added("mv"), "baddbmm": added("bmm"), "addr": added("outer")}
     found |= {
         "linear": linear,

@@ -56,7 +56,13 @@ EMPTY: dict[str, tuple[Any, Any]] = {
 
 
 def over_layouts(
-    op: str, layouts: dict[str, tuple[Any, Any]], *extra: Any, single: bool = False, keepdim: bool = True, **fields: Any
+    op: str,
+    layouts: dict[str, tuple[Any, Any]],
+    *extra: Any,
+    single: bool = False,
+    keepdim: bool = True,
+    suffix: str = "",
+    **fields: Any,
 ) -> list[Case]:
     """`op` over every layout. `extra`: arguments between the input and dim; single: the op takes one int for dim."""
 
@@ -64,7 +70,7 @@ def over_layouts(
         kwargs: dict[str, Any] = {} if dim is None else {"dim": dim}
         if keep:
             kwargs["keepdim"] = True
-        name = f"{label}, keepdim" if keep else label
+        name = (f"{label}, keepdim" if keep else label) + suffix
         return Case(op, lambda draw: arguments(make(draw), *extra, **kwargs), name, bytes=bytes_read, **fields)
 
     cases = []
@@ -110,7 +116,7 @@ NANS = {
 
 CASES: list[Case] = [
     *over_layouts("sum", {**LAYOUTS, **LONG, **EMPTY}),
-    *over_layouts("sum", LAYOUTS, dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True),
+    *over_layouts("sum", LAYOUTS, suffix=", integers", dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True),
     Case(
         "sum", lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64), "dtype", dtypes=(torch.float32, torch.int32)
     ),
@@ -161,7 +167,9 @@ for _op in ("var", "std"):
     ]
 for _op in ("amax", "amin"):
     CASES += over_layouts(_op, distinct_layouts(), exact=True)
-    CASES += over_layouts(_op, {**LAYOUTS, **LONG}, dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True)
+    CASES += over_layouts(
+        _op, {**LAYOUTS, **LONG}, suffix=", integers", dtypes=(*INTEGRAL, *BOOL), gradient=False, exact=True
+    )
     CASES += [
         Case(_op, lambda d, make=make: arguments(make(d)), label, gradient=False, exact=True)
         for label, make in NANS.items()
@@ -171,7 +179,9 @@ for _op in ("max", "min", "argmax", "argmin"):
     _index = _op.startswith("arg")
     _dtypes = INTEGRAL if _index else (*INTEGRAL, *BOOL)
     CASES += over_layouts(_op, distinct_layouts(), single=True, exact=True, gradient=not _index)
-    CASES += over_layouts(_op, {**LAYOUTS, **LONG}, single=True, dtypes=_dtypes, gradient=False, exact=True)
+    CASES += over_layouts(
+        _op, {**LAYOUTS, **LONG}, single=True, suffix=", integers", dtypes=_dtypes, gradient=False, exact=True
+    )
     CASES += [
         Case(_op, lambda d, make=make: arguments(make(d), 0), label, gradient=False, exact=True)
         for label, make in NANS.items()
@@ -209,19 +219,23 @@ for _op in ("any", "all"):
         Case(_op, lambda d: arguments(d.normal(3, 4), ()), "no dims", dtypes=ALL, gradient=False, exact=True),
     ]
 CASES += over_layouts("count_nonzero", LAYOUTS, keepdim=False, dtypes=ALL, gradient=False, exact=True)
+# Added to distinct numbers, it makes their magnitudes distinct too, so that norms of infinite p are smooth.
+OFF_ZERO = 0.03125
 for _p in (2, 1, 0, INF, -INF, 3, 1.5, 0.5, -1):
     CASES += [
-        Case("norm", lambda d, p=_p: arguments(d.distinct(6, 31) + 0.0625, p, 1), f"p={_p}, inner", bytes=bytes_read),
+        Case("norm", lambda d, p=_p: arguments(d.distinct(6, 31) + OFF_ZERO, p, 1), f"p={_p}, inner", bytes=bytes_read),
         Case(
             "norm",
-            lambda d, p=_p: arguments(d.distinct(31, 6) + 0.0625, p, 0, True),
+            lambda d, p=_p: arguments(d.distinct(31, 6) + OFF_ZERO, p, 0, True),
             f"p={_p}, outer",
             bytes=bytes_read,
         ),
-        Case("norm", lambda d, p=_p: arguments(d.distinct(3, 4, 5) + 0.0625, p), f"p={_p}, all", bytes=bytes_read),
+        Case("norm", lambda d, p=_p: arguments(d.distinct(3, 4, 5) + OFF_ZERO, p), f"p={_p}, all", bytes=bytes_read),
     ]
 CASES += [
-    *over_layouts("norm", {k: v for k, v in {**LAYOUTS, **LONG}.items() if k != "expanded"}),
+    # By name, torch's norm takes at most two dimensions.
+    *over_layouts("norm", {k: v for k, v in {**LAYOUTS, **LONG}.items() if k not in ("expanded", "channels_last")}),
+    *over_layouts("norm", {"channels_last": LAYOUTS["channels_last"]}, 2),
     Case("norm", lambda d: arguments(d.normal(4, 5), "fro", (0, 1)), "fro"),
     Case("norm", lambda d: arguments(d.normal(4, 5), 2, 0, dtype=torch.float64), "dtype", dtypes=(torch.float32,)),
     Case("norm", lambda d: arguments(values(d, 0.0, 0.0)), "of zeros", exact=True, gradient=False),
@@ -277,4 +291,57 @@ for _op in ("softmax", "log_softmax"):
         ),
         Case(_op, lambda d: arguments(values(d, -INF, -INF), 0), "-inf", exact=True, gradient=False),
         Case(_op, lambda d: arguments(values(d, 1.0, NAN, 2.0), 0), "NaN", exact=True, gradient=False),
+    ]
+# Big enough to be split among threads, along every way through the kernels: everything to one element, runs, columns, few
+# columns, a line longer than a block, lines side by side.
+_all, _runs, _columns, _few, _side = (700000,), (5, 150000), (900, 700), (200000, 3), (700, 900)
+for _op in ("sum", "mean", "prod", "var", "std", "norm", "amax", "any"):
+    _args = (2,) if _op == "norm" else ()
+    CASES += [
+        Case(
+            _op,
+            lambda d, shape=shape, args=_args, dim=dim: arguments(d.normal(*shape), *args, dim=dim),
+            f"large, {label}",
+            gradient=_op != "any",
+            large=True,
+            bytes=bytes_read,
+        )
+        for label, shape, dim in (
+            *([("all", _all, None)] if _op != "prod" else []),
+            ("runs", _runs, 1),
+            ("columns", _columns, 0),
+            ("few columns", _few, 0),
+        )
+    ]
+for _op in ("logsumexp", "argmax", "max"):
+    CASES += [
+        Case(
+            _op,
+            lambda d, shape=shape, dim=dim: arguments(d.normal(*shape), dim),
+            f"large, {label}",
+            gradient=_op != "argmax",
+            large=True,
+            bytes=bytes_read,
+        )
+        for label, shape, dim in (
+            ("all", _all, 0),
+            ("runs", _runs, 1),
+            ("columns", _columns, 0),
+            ("few columns", _few, 0),
+        )
+    ]
+for _op in ("cumsum", "cumprod", "softmax", "log_softmax"):
+    CASES += [
+        Case(
+            _op,
+            lambda d, shape=shape, dim=dim: arguments(d.normal(*shape), dim),
+            f"large, {label}",
+            large=True,
+            bytes=bytes_both,
+        )
+        for label, shape, dim in (
+            ("one line", _all, 0),
+            ("lines", _side, 1),
+            ("side by side", _side, 0),
+        )
     ]

@@ -1,0 +1,151 @@
+"""References for float64 in numpy's long double, as torch has nothing wider.
+
+Torch in float32 accumulates these ops in double, so its error there says nothing of its error in float64, which that of
+ours is measured by. Each function takes the arguments of torch's and returns the results, and the gradient of the input
+as a function of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Wide = NDArray[np.longdouble]
+Pullback = Callable[..., Wide]
+
+
+def axes_of(x: Wide, dim: Any) -> tuple[int, ...]:
+    """The dimensions to reduce, none below zero."""
+    dims = range(x.ndim) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
+    return tuple(d % x.ndim for d in dims) if x.ndim > 0 else ()
+
+
+def moments(
+    root: bool, x: Wide, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
+) -> tuple[list[Wide], Pullback]:
+    """var_mean, or std_mean with `root`."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    axes = axes_of(x, dim)
+    count = np.prod([x.shape[d] for d in axes], dtype=np.int64)
+    divisor = count - (int(unbiased) if correction is None else correction)
+    mean = x.mean(axes, keepdims=True)
+    centered = x - mean
+    spread = (centered * centered).sum(axes, keepdims=True) / divisor
+    if root:
+        spread = np.sqrt(spread)
+
+    def pullback(g_spread: Wide, g_mean: Wide | None = None) -> Wide:
+        scale = g_spread.reshape(mean.shape) / divisor
+        gradient = centered * (scale / spread if root else 2 * scale)
+        return gradient if g_mean is None else gradient + g_mean.reshape(mean.shape) / count
+
+    shape = mean.shape if keepdim else tuple(n for d, n in enumerate(x.shape) if d not in axes)
+    return [spread.reshape(shape), mean.reshape(shape)], pullback
+
+
+def only_spread(root: bool) -> Callable[..., tuple[list[Wide], Pullback]]:
+    """var, or std with `root`."""
+
+    def function(x: Wide, *args: Any, **kwargs: Any) -> tuple[list[Wide], Pullback]:
+        results, pullback = moments(root, x, *args, **kwargs)
+        return results[:1], pullback
+
+    return function
+
+
+def both_moments(root: bool) -> Callable[..., tuple[list[Wide], Pullback]]:
+    """var_mean, or std_mean with `root`."""
+    return lambda x, *args, **kwargs: moments(root, x, *args, **kwargs)
+
+
+def products_of_others(x: Wide) -> Wide:
+    """Along the last dimension, without a division."""
+    ones = np.ones_like(x[..., :1])
+    left = np.cumprod(np.concatenate([ones, x[..., :-1]], -1), -1)
+    right = np.cumprod(np.concatenate([ones, x[..., :0:-1]], -1), -1)
+    result: Wide = left * right[..., ::-1]
+    return result
+
+
+def prod(x: Wide, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> tuple[list[Wide], Pullback]:
+    """Torch's takes one dimension or all."""
+    if x.ndim == 0:
+        return [x], lambda g: g
+    lines = x.reshape(1, -1) if dim is None else np.moveaxis(x, dim, -1)
+    result = np.asarray(x.prod(None if dim is None else dim, keepdims=keepdim))
+
+    def pullback(g: Wide) -> Wide:
+        gradient = g.reshape(lines.shape[:-1])[..., None] * products_of_others(lines)
+        return gradient.reshape(x.shape) if dim is None else np.moveaxis(gradient, -1, dim)
+
+    return [result], pullback
+
+
+def cumsum(x: Wide, dim: int, *, dtype: Any = None) -> tuple[list[Wide], Pullback]:
+    """The gradient is the sum from the other end."""
+    if x.ndim == 0:
+        return [x], lambda g: g
+    return [np.cumsum(x, dim)], lambda g: np.flip(np.cumsum(np.flip(g, dim), dim), dim)
+
+
+def cumprod(x: Wide, dim: int, *, dtype: Any = None) -> tuple[list[Wide], Pullback]:
+    """Element k's gradient is the product before it times s, with s = g + x·s of the next element."""
+    if x.ndim == 0:
+        return [x], lambda g: g
+    result = np.cumprod(x, dim)
+
+    def pullback(g: Wide) -> Wide:
+        lines, grads = np.moveaxis(x, dim, 0), np.moveaxis(g, dim, 0)
+        gradient = np.empty_like(lines)
+        s = np.zeros_like(lines[:1])
+        for k in reversed(range(len(lines))):
+            s = grads[k] + (lines[k + 1] * s if k + 1 < len(lines) else 0)
+            gradient[k] = s * lines[:k].prod(0)
+        return np.moveaxis(gradient, 0, dim)
+
+    return [result], pullback
+
+
+def softmax(x: Wide, dim: int, dtype: Any = None) -> tuple[list[Wide], Pullback]:
+    """Without overflow."""
+    axis = dim if x.ndim > 0 else None
+    powers = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
+    y = powers / powers.sum(axis, keepdims=True)
+    return [y], lambda g: y * (g - (g * y).sum(axis, keepdims=True))
+
+
+OPS: dict[str, Callable[..., tuple[list[Wide], Pullback]]] = {
+    "var": only_spread(False),
+    "std": only_spread(True),
+    "var_mean": both_moments(False),
+    "std_mean": both_moments(True),
+    "prod": prod,
+    "cumsum": cumsum,
+    "cumprod": cumprod,
+    "softmax": softmax,
+}
+
+
+def widened(t: Tensor) -> Wide:
+    return t.detach().numpy().astype(np.longdouble)
+
+
+def narrowed(x: Wide) -> Tensor:
+    return torch.from_numpy(np.asarray(x, dtype=np.float64).copy())
+
+
+def results(op: str, args: tuple, kwargs: dict) -> list[Tensor]:
+    """The op of one tensor in long double, rounded to float64 at the end."""
+    return [narrowed(value) for value in OPS[op](widened(args[0]), *args[1:], **kwargs)[0]]
+
+
+def gradient(op: str, args: tuple, kwargs: dict, incoming: list[Tensor]) -> list[Tensor]:
+    """The gradient of that tensor, likewise."""
+    pullback = OPS[op](widened(args[0]), *args[1:], **kwargs)[1]
+    return [narrowed(pullback(*map(widened, incoming)))]
