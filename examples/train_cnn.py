@@ -212,6 +212,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
     if not options.plot.parent.is_dir():
         parser.error(f"--plot {options.plot}: no such folder")
+    if options.plot.is_dir():
+        parser.error(f"--plot {options.plot}: a folder, not a file")
+    if options.tensorboard:
+        try:
+            options.tensorboard.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--tensorboard {options.tensorboard}: {error.strerror}")
     return options
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorops import _fallback
 from torch.utils._python_dispatch import TorchDispatchMode
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -117,6 +119,8 @@ def test_missing_data_gives_one_line(tmp_path, folder, capsys):
         (["--device", "meta"], "--device must be cpu, cuda or cuda:N"),
         (["--device", "cuda:999"], "--device cuda:999"),
         (["--plot", "absent/folder/x.png"], "no such folder"),
+        (["--plot", "."], "a folder, not a file"),
+        (["--tensorboard", __file__ + "/runs"], "Not a directory"),
     ],
 )
 def test_bad_arguments(arguments, complaint, capsys):
@@ -125,9 +129,11 @@ def test_bad_arguments(arguments, complaint, capsys):
     assert complaint in capsys.readouterr().err
 
 
-def test_demo(tmp_path, capsys):
+def test_demo(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tensorboard")
+    # The process's counter; a test before this one may have counted.
+    monkeypatch.setattr(_fallback, "_counts", Counter())
     folder = write_mnist(tmp_path / "data", train=300)
     picture, logs = tmp_path / "curves.png", tmp_path / "logs"
     ours, reference = train_cnn.main(

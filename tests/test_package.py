@@ -39,6 +39,7 @@ def images() -> torch.Tensor:
 def test_everything_of_torch_nn_is_there():
     assert not [name for name in dir(torch.nn) if not hasattr(nn, name)]
     assert not [name for name in dir(torch.nn.functional) if not hasattr(F, name)]
+    assert {"grad", "common_types", "init", "Conv2d", "BatchNorm2d"} <= set(nn.__all__)
     assert nn.functional is F
     assert nn.BatchNorm2d is torch.nn.BatchNorm2d
 
@@ -225,6 +226,32 @@ def test_torch_function_sees_our_functions():
     assert tensorops.relu in seen
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mse_loss", (None, None)),
+        ("binary_cross_entropy", (None, None)),
+        ("max_unpool2d", (None, None, 2)),
+        ("softmax", (None,)),
+        ("log_softmax", (None,)),
+    ],
+)
+def test_python_functions_hand_over_to_torch_function(name, arguments):
+    class Duck:
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            return func
+
+    function = getattr(F, name)
+    assert function(*(Duck() if argument is None else argument for argument in arguments)) is function
+
+
+@pytest.mark.parametrize("module", [nn.MSELoss(), nn.BCELoss()])
+def test_losses_trace_symbolically(module):
+    x, y = torch.rand(3), torch.rand(3)
+    assert torch.equal(torch.fx.symbolic_trace(module)(x, y), module(x, y))
+
+
 def test_per_example_gradients():
     ours = model().eval()
     theirs = tensorops.restore(copy.deepcopy(ours))
@@ -290,6 +317,34 @@ def test_vmap_equals_torchs(name, shapes):
             torch.testing.assert_close(
                 torch.vmap(f, in_dims=dims)(*tensors), torch.vmap(g, in_dims=dims)(*tensors), rtol=1e-3, atol=1e-4
             )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(3,), (3, 4)])
+def test_vmap_takes_numbers_where_the_op_has_tensors(dtype, shape):
+    x = torch.rand(shape).mul(5).to(dtype)
+    for call in (
+        lambda t, x: t.div(x, 0.1),
+        lambda t, x: t.mul(x, 3),
+        lambda t, x: t.pow(2.5, x),
+        lambda t, x: t.where(x > 1, x, 0.1),
+        lambda t, x: t.where(x > 1, 1, 2.5),
+        lambda t, x: t.where(x > 1, 2.5, 1),
+        lambda t, x: t.where(x > 1, 1, 2),
+    ):
+        got, want = (torch.vmap(lambda x, t=t, call=call: call(t, x))(x) for t in (tensorops, torch))
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", ["maximum", "mean", "var", "div"])
+def test_second_derivatives_under_vmap(name):
+    x = torch.rand(4, 4)
+    for transform in (torch.func.jacrev, lambda f: torch.func.jacrev(torch.func.jacrev(f))):
+        got, want = (
+            transform(lambda x, t=t: getattr(t, name)(x, *{"maximum": [x.T], "div": [2.5]}.get(name, [])))(x)
+            for t in (tensorops, torch)
+        )
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_vmap_keeps_type_promotion_and_writes_in_place():

@@ -55,7 +55,7 @@ def elementwise(name: str) -> Rule:
     promoted = slice(1, None) if name == "where" else slice(None)
 
     def rule(info: Any, in_dims: Dims, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
-        return op(*align(args, in_dims, promoted), **kwargs), 0
+        return op(*numbers_as_tensors(op, align(args, in_dims, promoted), promoted), **kwargs), 0
 
     return rule
 
@@ -73,23 +73,43 @@ def elementwise_inplace(name: str) -> Rule:
         logical = ranks(args, in_dims)
         if any(rank is not None and rank > (logical[0] or 0) for rank in logical):
             raise RuntimeError(f"vmap: tensorops.{name}: the result has more dimensions than the tensor written to")
-        target, *others = align(args, in_dims, slice(1, None))
-        # The schema wants tensors; a number, as such promotes, came through Python.
-        others = [
-            torch.scalar_tensor(other, dtype=torch.result_type(target, other))
-            if _is_number_for_tensor(op, i + 1, other)
-            else other
-            for i, other in enumerate(others)
-        ]
-        op(target, *others, **kwargs)
+        op(*numbers_as_tensors(op, align(args, in_dims, slice(1, None)), slice(None)), **kwargs)
         return args[0], in_dims[0]
 
     return rule
 
 
-def _is_number_for_tensor(op: Any, position: int, value: Any) -> bool:
-    kind = op.default._schema.arguments[position].type
-    return not isinstance(value, Tensor) and isinstance(kind, torch.TensorType)
+def numbers_as_tensors(op: Any, args: list[Any], promoted: slice) -> list[Any]:
+    """A number in a tensor's place reaches a rule as such, and the schema refuses it: a 0-dim tensor that promotes alike."""
+    places = [
+        i for i, argument in enumerate(op.default._schema.arguments) if isinstance(argument.type, torch.TensorType)
+    ]
+    numbers = [i for i in places if i < len(args) and not isinstance(args[i], Tensor)]
+    if not numbers:
+        return args
+    operands = [args[i] for i in places[promoted]]
+    tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+    shaped = any(tensor.dim() > 0 for tensor in tensors)
+    common = result_type(tensors) if tensors else None
+    dtype = result_type(operands)
+    # Beside a tensor of its own kind that has dimensions, a 0-dim tensor has no say: there it can keep the full value.
+    if shaped and dtype == common and dtype != torch.bool:
+        dtype = torch.float64 if dtype.is_floating_point else torch.int64
+    return [torch.scalar_tensor(arg, dtype=dtype) if i in numbers else arg for i, arg in enumerate(args)]
+
+
+def result_type(operands: list[Any]) -> torch.dtype:
+    """torch.result_type of any number of tensors and numbers."""
+    total = operands[0]
+    dtype = torch.result_type(total, total)
+    for operand in operands[1:]:
+        dtype = torch.result_type(total, operand)
+        both = [value for value in (total, operand) if isinstance(value, Tensor)]
+        if both:
+            total = torch.empty([1] * max(value.dim() for value in both), dtype=dtype, device="meta")
+        else:
+            total = max(total, operand, key=lambda value: isinstance(value, float))
+    return dtype
 
 
 def front(arg: Tensor, dim: int | None, batch: int | None = None) -> Tensor:

@@ -6,7 +6,8 @@ Where the C function's signature is torch's, the name is the C function itself; 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,13 @@ from torch.nn import _reduction as _Reduction
 from torch.nn.functional import *  # noqa: F403
 from torch.nn.functional import _get_softmax_dim, _unpool_output_size  # type: ignore[attr-defined]
 from torch.nn.modules.utils import _pair
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from torch.types import _dtype as DType
 
 from .. import _C
+
+# Its own annotation knows torch's functions of these names alone.
+_handle: Callable[..., Any] = handle_torch_function
 
 # The C functions with torch.nn.functional's own signatures.
 avg_pool2d = _C.avg_pool2d
@@ -99,6 +104,8 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along dim. See torch.nn.functional.softmax."""
     if dim is None:
+        if has_torch_function_unary(input):
+            return _handle(softmax, (input,), input, dim=dim, _stacklevel=_stacklevel, dtype=dtype)
         dim = _get_softmax_dim("softmax", input.dim(), _stacklevel)
     return _C.softmax(input, dim) if dtype is None else _C.softmax(input, dim, dtype)
 
@@ -106,6 +113,8 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """x - log(sum(exp(x))) along dim. See torch.nn.functional.log_softmax."""
     if dim is None:
+        if has_torch_function_unary(input):
+            return _handle(log_softmax, (input,), input, dim=dim, _stacklevel=_stacklevel, dtype=dtype)
         dim = _get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     return _C.log_softmax(input, dim) if dtype is None else _C.log_softmax(input, dim, dtype)
 
@@ -152,6 +161,17 @@ def max_unpool2d(
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
     """Puts each maximum back where it stood, zeros elsewhere. See torch.nn.functional.max_unpool2d."""
+    if has_torch_function_variadic(input, indices):
+        return _handle(
+            max_unpool2d,
+            (input, indices),
+            input,
+            indices,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            output_size=output_size,
+        )
     kernel_size = _pair(kernel_size)
     stride = _pair(stride) if stride is not None else kernel_size
     size = _unpool_output_size(input, kernel_size, stride, _pair(padding), output_size)
@@ -201,6 +221,17 @@ def mse_loss(
     weight: Tensor | None = None,
 ) -> Tensor:
     """(input - target)². See torch.nn.functional.mse_loss."""
+    if has_torch_function_variadic(input, target, weight):
+        return _handle(
+            mse_loss,
+            (input, target, weight),
+            input,
+            target,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+            weight=weight,
+        )
     if weight is not None:
         return _weighted_mse_loss(input, target, size_average, reduce, reduction, weight)
     if target.size() != input.size():
@@ -241,6 +272,17 @@ def binary_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:
     """-(target * log(input) + (1 - target) * log(1 - input)). See torch.nn.functional.binary_cross_entropy."""
+    if has_torch_function_variadic(input, target, weight):
+        return _handle(
+            binary_cross_entropy,
+            (input, target, weight),
+            input,
+            target,
+            weight=weight,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+        )
     if target.size() != input.size():
         raise ValueError(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) "
