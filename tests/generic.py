@@ -162,8 +162,7 @@ def test_layouts(case: Case) -> None:
             if case.gradient and case.torch_gradient and dtype.is_floating_point:
                 check_gradient(case, dtype, new_args, new_kwargs)
         except Exception as error:
-            error.add_note(f"with arguments in layout: {label}")
-            raise
+            raise AssertionError(f"with arguments in layout: {label}: {error}") from error
 
 
 def test_reproducible(case: Case) -> None:
@@ -345,8 +344,7 @@ def test_opcheck(op_cases: list[Case]) -> None:
         try:
             torch.library.opcheck(op, args, kwargs)
         except Exception as error:
-            error.add_note(f"op {op}, arguments {describe(args)}")
-            raise
+            raise AssertionError(f"op {op}, arguments {describe(args)}: {error}") from error
 
 
 def describe(tree: Any) -> str:

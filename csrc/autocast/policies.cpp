@@ -106,7 +106,7 @@ constexpr Rule kCpu[] = {
     {"linear", Policy::lower_precision},  {"addmm", Policy::lower_precision},   {"addbmm", Policy::lower_precision},
     {"baddbmm", Policy::lower_precision}, {"conv2d", Policy::lower_precision},  {"prod", Policy::full_precision},
     {"nll_loss", Policy::full_precision}, {"mse_loss", Policy::full_precision}, {"cross_entropy", Policy::full_precision},
-    {"binary_cross_entropy", Policy::full_precision},
+    {"binary_cross_entropy", Policy::full_precision}, {"prelu", Policy::lower_precision},
 };
 
 template <c10::DeviceType device>

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -36,7 +37,13 @@ size_t size_class(size_t bytes) {
 
 // TENSOROPS_CACHE_LIMIT in bytes, 0 for off; by default an eighth of the machine's memory.
 size_t cache_limit() {
-  if (const char* text = std::getenv("TENSOROPS_CACHE_LIMIT")) return std::strtoull(text, nullptr, 10);
+  if (const char* text = std::getenv("TENSOROPS_CACHE_LIMIT")) {
+    size_t limit = 0;
+    const char* end = text + std::strlen(text);
+    const auto [read, error] = std::from_chars(text, end, limit);
+    TORCH_CHECK(error == std::errc() && read == end, "TENSOROPS_CACHE_LIMIT must be a number of bytes, got '", text, "'");
+    return limit;
+  }
   return size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE)) / 8;
 }
 

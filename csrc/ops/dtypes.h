@@ -6,6 +6,8 @@
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/ScalarType.h>
 
+#include <string>
+
 #include "ops/elementwise.h"
 
 namespace tensorops {
@@ -14,6 +16,56 @@ struct ElementwiseTypes {
   c10::ScalarType common;  // what the formula's inputs are promoted to
   c10::ScalarType result;
 };
+
+// The name that a message gives an op: "_gelu_tanh" and "_prelu" are rows of gelu and prelu.
+inline std::string public_name(const ElementwiseRow& row) {
+  std::string name = row.name + (row.name[0] == '_');
+  return name.substr(0, name.starts_with("gelu") || name.starts_with("div") ? name.find('_') : std::string::npos);
+}
+
+// What torch refuses of bool and of integers, though the formula has a meaning there.
+inline void check_operands(const ElementwiseRow& row, c10::ScalarType common, const Inputs& inputs, const Scalars& scalars) {
+  constexpr const char* kInvert = " If you are trying to invert a mask, use the `~` or `logical_not()` operator instead.";
+  const bool boolean = common == c10::kBool;
+  switch (row.op) {
+    case Elementwise::sub:
+      for (int i = 0; i < inputs.count; ++i)
+        TORCH_CHECK(inputs[i].scalar_type() != c10::kBool, "Subtraction, the `-` operator, with a bool tensor is not supported.",
+                    kInvert);
+      [[fallthrough]];
+    case Elementwise::add:
+      TORCH_CHECK(boolean || !scalars.values[0].isBoolean(), "Boolean alpha only supported for Boolean results.");
+      TORCH_CHECK(!c10::isIntegralType(common, true) || scalars.values[0].isIntegral(true),
+                  "For integral input tensors, argument alpha must not be a floating point number.");
+      break;
+    case Elementwise::neg:
+      TORCH_CHECK(!boolean, "Negation, the `-` operator, on a bool tensor is not supported.", kInvert);
+      break;
+    case Elementwise::relu:
+      TORCH_CHECK(!boolean, "Boolean inputs not supported for relu");
+      break;
+    case Elementwise::relu6:
+    case Elementwise::hardtanh:
+      TORCH_CHECK(!boolean, "Bool inputs not supported for hardtanh");
+      break;
+    case Elementwise::abs:
+    case Elementwise::ceil:
+    case Elementwise::floor:
+    case Elementwise::round:
+    case Elementwise::trunc:
+    case Elementwise::pow:
+    case Elementwise::fmod:
+    case Elementwise::remainder:
+    case Elementwise::_div_floor:
+    case Elementwise::_div_trunc:
+    case Elementwise::threshold:
+    case Elementwise::addcmul:
+      TORCH_CHECK_NOT_IMPLEMENTED(!boolean, "\"", public_name(row), "\" not implemented for 'Bool'");
+      break;
+    default:
+      break;
+  }
+}
 
 inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Inputs& inputs, const Scalars& scalars) {
   const int first = row.op == Elementwise::where ? 1 : 0;
@@ -31,7 +83,9 @@ inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Input
   TORCH_CHECK_NOT_IMPLEMENTED(!c10::isComplexType(common), "tensorops::", row.name, ": complex tensors are not covered, got ",
                               common);
   if (row.domain == Domain::FLOATING && integral) common = c10::get_default_dtype_as_scalartype();
-  TORCH_CHECK(row.domain != Domain::ACTIVATION || !integral, "\"", row.name, "\" not implemented for '", common, "'");
+  TORCH_CHECK_NOT_IMPLEMENTED(row.domain != Domain::ACTIVATION || !integral, "\"", public_name(row), "\" not implemented for '",
+                              common, "'");
+  check_operands(row, common, inputs, scalars);
   if (row.op == Elementwise::where)
     TORCH_CHECK(inputs[0].scalar_type() == c10::kBool || inputs[0].scalar_type() == c10::kByte,
                 "where expected condition to be a boolean tensor, but got a tensor with dtype ", inputs[0].scalar_type());

@@ -33,12 +33,18 @@ NUMPY_NAMES = (
 )
 
 
+COVERED_DTYPES = (
+    *(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
+
+
 def covered(value: Any) -> bool:
     """Whether our kernels cover an argument: require_covered of csrc/python/bind.h, in terms that Dynamo can trace."""
     if isinstance(value, torch.Tensor):
-        return not (value.dtype.is_complex or value.is_quantized or value.is_nested) and value.layout == torch.strided
+        return value.dtype in COVERED_DTYPES and not value.is_nested and value.layout == torch.strided
     if isinstance(value, torch.dtype):
-        return not value.is_complex
+        return value in COVERED_DTYPES
     return not isinstance(value, complex)
 
 
