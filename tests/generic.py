@@ -93,8 +93,9 @@ def judge(
     """The exact result, and the error allowed beside it. `compute` is torch's way, `widely` that in long double."""
     if dtype == torch.float64 and case.op in wide.OPS:
         exact = widely(*call)
-        elements = sum(t.numel() for t in tensors_of(exact))
-        others = (draw(case, dtype, seed) for seed in range(max(4, min(32, 1000 // max(elements, 1)))))
+        # One result is one draw, and so is a gradient that stands on it, of however many elements.
+        count = sum(t.numel() for t in wide.results(case.op, *call))
+        others = (draw(case, dtype, seed) for seed in range(max(4, min(32, 1000 // max(count, 1)))))
         return exact, allowed_over_draws(((compute(*other), widely(*other)) for other in others), exact)
     exact = reference(compute, *call)
     return exact, allowed_error(torchs, exact, in_float32(case, compute) if dtype == torch.float64 else None)
