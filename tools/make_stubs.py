@@ -75,6 +75,8 @@ def function(name: str, signatures: list[str]) -> str:
         written = [parameter(name.removesuffix("_"), p) for p in parameters]
         if returns != "Tensor":
             written = [w.replace("out: Tensor", f"out: {returns}") for w in written]
+            if hasattr(torch.return_types, name):
+                returns = f"torch.return_types.{name}"
         decorator = "@overload\n" if len(signatures) > 1 else ""
         lines.append(f"{decorator}def {name}({', '.join(written)}) -> {returns}: ...")
     return "\n".join(lines)

@@ -260,7 +260,7 @@ def binary(
     }
 
     def divisor(d: Draw, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        value = within(Draw(dtype or d.dtype, d.device, seed=1), lo, hi, *shape)
+        value = within(Draw(dtype or d.dtype, d.device, d.seed + 1), lo, hi, *shape)
         return (
             value if zero_divisor or value.is_floating_point() else torch.where(value == 0, value.new_tensor(1), value)
         )
