@@ -215,7 +215,7 @@ Tensor& avg_pool2d_out(const Tensor& input, Ints kernel_size, Ints stride, Ints 
   if (prepare_pool_out("avg_pool2d", input, c10::fromIntArrayRefSlow(sizes), out))
     avg_pool2d_into(input, window, count_include_pad, divisor_override, out);
   else
-    out.copy_(avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override));
+    out.copy_(cuda::avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override));
   return out;
 }
 
