@@ -20,6 +20,7 @@ from tests.harness import (
     Allowed,
     allowed_error,
     allowed_over_draws,
+    assert_accurate_over_draws,
     assert_all_accurate,
     assert_equal,
     assert_same_kind,
@@ -66,7 +67,7 @@ def check_forward(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict) -> 
     compute = lambda args, kwargs: theirs(case.op)(*args, **kwargs)  # noqa: E731
     widely = lambda args, kwargs: wide.results(case.op, args, kwargs)  # noqa: E731
     exact, allowed = judge(case, dtype, (args, kwargs), torchs, compute, widely)
-    assert_all_accurate(result, torchs, exact, case.ulps, allowed)
+    assert_as_accurate(case, dtype, result, torchs, exact, allowed, case.ulps, compute)
 
 
 def check_gradient(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict) -> None:
@@ -81,7 +82,7 @@ def check_gradient(case: Case, dtype: torch.dtype, args: tuple, kwargs: dict) ->
     compute = lambda args, kwargs: gradients(theirs(case.op), args, kwargs, incoming, case.constants)  # noqa: E731
     widely = lambda args, kwargs: wide.gradient(case.op, args, kwargs, incoming)  # noqa: E731
     exact, allowed = judge(case, dtype, (args, kwargs), torchs, compute, widely)
-    assert_all_accurate(mine, torchs, exact, False, allowed, what="gradient")
+    assert_as_accurate(case, dtype, mine, torchs, exact, allowed, False, compute, what="gradient")
 
 
 Compute = Callable[[tuple, dict], Any]
@@ -99,6 +100,34 @@ def judge(
         return exact, allowed_over_draws(((compute(*other), widely(*other)) for other in others), exact)
     exact = reference(compute, *call)
     return exact, allowed_error(torchs, exact, in_float32(case, compute) if dtype == torch.float64 else None)
+
+
+DRAWS = 32
+
+
+def assert_as_accurate(
+    case: Case,
+    dtype: torch.dtype,
+    values: Any,
+    torchs: Any,
+    exact: Any,
+    allowed: Allowed,
+    ulps: bool,
+    compute: Compute,
+    what: str = "result",
+) -> None:
+    """Promise 4 by torch's error in this very draw, which is `allowed`; where that is not enough, by torch's error over
+    many draws. How lucky torch was in one depends on the machine: its kernels fuse, and order sums, by instruction set."""
+    try:
+        assert_all_accurate(values, torchs, exact, ulps, allowed, what)
+    except AssertionError:
+        if dtype == torch.float64 and (case.op in wide.OPS or torch.float32 not in case.dtypes):
+            raise
+        # Torch in float64 is itself the reference there: its error is that in float32, and the reference's comes on top.
+        narrow, multiple = (torch.float32, 3.0) if dtype == torch.float64 else (dtype, 2.0)
+        others = (draw(case, narrow, seed) for seed in range(DRAWS))
+        draws = ((compute(*other), reference(compute, *other)) for other in others)
+        assert_accurate_over_draws(values, torchs, exact, ulps, draws, multiple, what)
 
 
 def in_float32(case: Case, compute: Callable[..., Any]) -> tuple[Any, Any] | None:

@@ -27,7 +27,7 @@ from tests.harness import FAMILIES, draw, family_cases
 
 def with_seed(case: Case, seed: int) -> Case:
     """The case, with its arguments drawn from another seed."""
-    return replace(case, make=lambda d: case.make(Draw(d.dtype, d.device, seed)))
+    return replace(case, make=lambda d: case.make(Draw(d.dtype, d.device, d.seed + seed)))
 
 
 def failures(case: Case, dtype: torch.dtype, seeds: int) -> Iterator[tuple[str, int, Exception]]:
