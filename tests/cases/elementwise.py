@@ -213,7 +213,9 @@ unary("clamp", 0.1, 0.9, min=0, exact=True, label="min")
 unary("clamp", -0.9, 0.4, max=0.5, exact=True, label="max")
 unary("clamp", -0.9, 0.9, min=1, max=-1, exact=True, label="min above max")
 unary("clamp", 0.3, 0.9, min=0.25, exact=True, label="float bound")
-unary("clamp", 0.3, 0.9, min=NAN, exact=True, smooth=False, label="NaN bound")
+# A single bound of NaN gives NaN, but in torch 2.11 the input.
+if torch.ones(1).clamp(NAN).isnan().all():
+    unary("clamp", 0.3, 0.9, min=NAN, exact=True, smooth=False, label="NaN bound")
 
 
 def pairs(d: Draw, zero_divisor: bool = True) -> tuple[Tensor, Tensor]:
