@@ -312,54 +312,22 @@ for _op in ("softmax", "log_softmax"):
     ]
 # Big enough to be split among threads, along every way through the kernels: everything to one element, runs, columns, few
 # columns, a line longer than a block, lines side by side.
-_all, _runs, _columns, _few, _side = (700000,), (5, 150000), (900, 700), (200000, 3), (700, 900)
-for _op in ("sum", "mean", "prod", "var", "std", "norm", "amax", "any"):
-    _args = (2,) if _op == "norm" else ()
-    CASES += [
+REDUCED = {"all": ((700000,), 0), "runs": ((5, 150000), 1), "columns": ((900, 700), 0), "few columns": ((200000, 3), 0)}
+SCANNED = {"one line": ((700000,), 0), "lines": ((700, 900), 1), "side by side": ((700, 900), 0)}
+
+
+def large(op: str, shapes: dict[str, tuple[tuple[int, ...], int]], *between: Any, **fields: Any) -> list[Case]:
+    """`op` over each shape and dim; `between`: arguments between the input and dim."""
+    return [
         Case(
-            _op,
-            lambda d, shape=shape, args=_args, dim=dim: arguments(d.normal(*shape), *args, dim=dim),
-            f"large, {label}",
-            gradient=_op != "any",
-            large=True,
-            bytes=bytes_read,
+            op, lambda d, s=shape, i=dim: arguments(d.normal(*s), *between, i), f"large, {label}", large=True, **fields
         )
-        for label, shape, dim in (
-            *([("all", _all, None)] if _op != "prod" else []),
-            ("runs", _runs, 1),
-            ("columns", _columns, 0),
-            ("few columns", _few, 0),
-        )
+        for label, (shape, dim) in shapes.items()
     ]
-for _op in ("logsumexp", "argmax", "max"):
-    CASES += [
-        Case(
-            _op,
-            lambda d, shape=shape, dim=dim: arguments(d.normal(*shape), dim),
-            f"large, {label}",
-            gradient=_op != "argmax",
-            large=True,
-            bytes=bytes_read,
-        )
-        for label, shape, dim in (
-            ("all", _all, 0),
-            ("runs", _runs, 1),
-            ("columns", _columns, 0),
-            ("few columns", _few, 0),
-        )
-    ]
+
+
+for _op in ("sum", "mean", "prod", "var", "std", "norm", "amax", "any", "logsumexp", "argmax", "max"):
+    _between = (2,) if _op == "norm" else ()
+    CASES += large(_op, REDUCED, *_between, gradient=_op not in ("any", "argmax"), bytes=bytes_read)
 for _op in ("cumsum", "cumprod", "softmax", "log_softmax"):
-    CASES += [
-        Case(
-            _op,
-            lambda d, shape=shape, dim=dim: arguments(d.normal(*shape), dim),
-            f"large, {label}",
-            large=True,
-            bytes=bytes_both,
-        )
-        for label, shape, dim in (
-            ("one line", _all, 0),
-            ("lines", _side, 1),
-            ("side by side", _side, 0),
-        )
-    ]
+    CASES += large(_op, SCANNED, bytes=bytes_both)
