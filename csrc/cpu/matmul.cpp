@@ -176,8 +176,10 @@ SumTypes check_sum(const SumRow& row, const Tensor& input, const Tensor& a, cons
   SumTypes checked{product_sizes<int64_t>(row.name, row.product, a, b),
                    result_dtype(row.name, row.product, a, b, &input)};
   check_expands<int64_t>(row.name, input, checked.sizes);
-  check_factor(row.name, "beta", checked.type, row.product, beta);
-  check_factor(row.name, "alpha", checked.type, row.product, alpha);
+  if (row.product == Product::outer) {  // addr is an elementwise op at heart
+    check_factor(row.name, "beta", checked.type, beta);
+    check_factor(row.name, "alpha", checked.type, alpha);
+  }
   return checked;
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "ops/elementwise.h"
+#include "ops/scalar_type.h"
 
 namespace tensorops {
 
@@ -34,9 +35,7 @@ inline void check_operands(const ElementwiseRow& row, c10::ScalarType common, co
                     kInvert);
       [[fallthrough]];
     case Elementwise::add:
-      TORCH_CHECK(boolean || !scalars.values[0].isBoolean(), "Boolean alpha only supported for Boolean results.");
-      TORCH_CHECK(!c10::isIntegralType(common, true) || scalars.values[0].isIntegral(true),
-                  "For integral input tensors, argument alpha must not be a floating point number.");
+      check_factor(row.name, "alpha", common, scalars.values[0]);
       break;
     case Elementwise::neg:
       TORCH_CHECK(!boolean, "Negation, the `-` operator, on a bool tensor is not supported.", kInvert);

@@ -184,14 +184,6 @@ inline void check_out_dtype(const char* name, Product product, c10::ScalarType t
   TORCH_CHECK(casts || out == type, name, ": Expected out tensor to have dtype ", type, ", but got ", out, " instead");
 }
 
-inline void check_factor(const char* name, const char* argument, c10::ScalarType type, Product product,
-                         const c10::Scalar& factor) {
-  TORCH_CHECK(product != Product::outer || !factor.isBoolean() || type == c10::kBool, name, ": Boolean ", argument,
-              " only supported for Boolean results.");
-  TORCH_CHECK(product != Product::outer || !c10::isIntegralType(type, /*includeBool=*/true) || !factor.isFloatingPoint(),
-              name, ": For integral input tensors, argument ", argument, " must not be a floating point number.");
-}
-
 // A sum's result: row-major; addr, an elementwise op at heart, keeps its input's order of dimensions.
 template <class Int>
 Dims<Int> sum_strides(Product product, const at::Tensor& input, const at::Tensor& a, const at::Tensor& b,

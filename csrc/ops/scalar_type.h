@@ -1,14 +1,18 @@
 // From torch's dtypes to the kernels'.
 #pragma once
 
+#include <c10/core/Scalar.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
+
+#include <optional>
 
 #include "ops/dtype.h"
 
 namespace tensorops {
 
-inline DType dtype_of(c10::ScalarType type) {
+// None for what no kernel covers: complex, quantized, float8, the wider unsigned integers.
+inline std::optional<DType> covered_dtype(c10::ScalarType type) {
   switch (type) {
     case c10::ScalarType::Byte: return DType::u8;
     case c10::ScalarType::Char: return DType::i8;
@@ -20,8 +24,21 @@ inline DType dtype_of(c10::ScalarType type) {
     case c10::ScalarType::Double: return DType::f64;
     case c10::ScalarType::Bool: return DType::boolean;
     case c10::ScalarType::BFloat16: return DType::bf16;
-    default: TORCH_CHECK_NOT_IMPLEMENTED(false, "tensorops has no kernel for dtype ", type);
+    default: return std::nullopt;
   }
+}
+
+inline DType dtype_of(c10::ScalarType type) {
+  const auto dtype = covered_dtype(type);
+  TORCH_CHECK_NOT_IMPLEMENTED(dtype, "tensorops has no kernel for dtype ", type);
+  return *dtype;
+}
+
+// alpha and beta of an elementwise op are of the kind of its result.
+inline void check_factor(const char* op, const char* argument, c10::ScalarType result, const c10::Scalar& factor) {
+  TORCH_CHECK(!factor.isBoolean() || result == c10::kBool, op, ": Boolean ", argument, " only supported for Boolean results.");
+  TORCH_CHECK(!c10::isIntegralType(result, /*includeBool=*/true) || !factor.isFloatingPoint(), op,
+              ": For integral input tensors, argument ", argument, " must not be a floating point number.");
 }
 
 }  // namespace tensorops

@@ -23,6 +23,7 @@
 
 #include "ops/elementwise.h"
 #include "ops/handle.h"
+#include "ops/scalar_type.h"
 
 namespace tensorops::python {
 
@@ -45,19 +46,11 @@ struct Overload {
 void bind(PyObject* module, const char* name, std::vector<Overload> overloads, std::string torch_path = "",
           std::string structseq = "");
 
-inline bool is_covered(c10::ScalarType dtype) {
-  switch (dtype) {
-    case c10::kByte: case c10::kChar: case c10::kShort: case c10::kInt: case c10::kLong: case c10::kBool:
-    case c10::kHalf: case c10::kBFloat16: case c10::kFloat: case c10::kDouble: return true;
-    default: return false;  // complex, quantized, float8, the wider unsigned integers
-  }
-}
-
 // Refuses what our kernels do not cover.
 inline void require_covered(const at::Tensor& t) {
   if (!t.defined()) return;
   const auto device = t.device().type();
-  const bool covered = t.layout() == c10::kStrided && is_covered(t.scalar_type()) &&
+  const bool covered = t.layout() == c10::kStrided && covered_dtype(t.scalar_type()) &&
                        !t.is_nested() && !t.is_conj() && !t.is_neg() &&
                        (device == c10::kCPU || device == c10::kCUDA || device == c10::kMeta);
   if (!covered) throw NotCovered();
@@ -66,7 +59,7 @@ inline void require_covered(const std::optional<at::Tensor>& t) {
   if (t) require_covered(*t);
 }
 inline void require_covered(std::optional<c10::ScalarType> dtype) {
-  if (dtype && !is_covered(*dtype)) throw NotCovered();
+  if (dtype && !covered_dtype(*dtype)) throw NotCovered();
 }
 inline void require_covered(const c10::Scalar& s) {
   if (s.isComplex()) throw NotCovered();
