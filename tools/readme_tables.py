@@ -1,4 +1,4 @@
-"""Writes the README's generated tables: the coverage from the built package, the benchmarks from a stored JSON.
+"""Writes the README's generated tables: the coverage from the built package, the benchmarks from the stored JSONs.
 
 usage: python tools/readme_tables.py [--check]        (--check: say whether the README is up to date, change nothing)
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
+RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
 
@@ -29,10 +29,12 @@ def coverage() -> str:
 
 
 def benchmarks() -> str:
-    """The stored rows, losses in bold."""
+    """The stored rows of each CPU, the latest first, losses in bold."""
     from benchmarks import report
 
-    return report.markdown(json.loads(RESULTS.read_text())).strip()
+    documents = [json.loads(path.read_text()) for path in RESULTS.glob("cpu*.json")]
+    documents.sort(key=lambda document: document["machine"]["date"], reverse=True)
+    return "\n\n".join(report.markdown(document).strip() for document in documents)
 
 
 def main() -> None:
