@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -140,6 +141,15 @@ class Build(BuildExtension):
         fast = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
         kernel_flags = [*plain, *fast, "-Wno-psabi", "-Wno-maybe-uninitialized", *SANITIZE_CXX]
         include_dirs = [*self.compiler.include_dirs, *extension.include_dirs]
+        # On one core, while the kernels take all: their last files leave cores idle.
+        with ThreadPoolExecutor() as pool:
+            prefix = pool.submit(self.precompile, ROOT / "csrc/prefix.h", generated, list(plain), include_dirs)
+            self.compile_kernels(extension, sources, kernel_flags, include_dirs)
+        plain += prefix.result()
+        super().build_extension(extension)
+
+    def compile_kernels(self, extension, sources: list[str], kernel_flags: list[str], include_dirs: list[str]) -> None:
+        """Compiles the inner kernels once per instruction set."""
         for name, flags in INSTRUCTION_SETS.items():
             if SANITIZERS and name != fastest_instruction_set():
                 flags = [*flags, "-fno-sanitize=all"]
@@ -150,8 +160,6 @@ class Build(BuildExtension):
                 extra_postargs=self.per_compiler([*kernel_flags, *flags, f"-DTENSOROPS_ISA={name}"], extension),
                 depends=[],
             )
-        plain += self.precompile(ROOT / "csrc/prefix.h", generated, plain, include_dirs)
-        super().build_extension(extension)
 
     def precompile(self, header: Path, folder: Path, flags: list[str], include_dirs: list[str]) -> list[str]:
         """Compiles a header once for all files; returns the flags that make them use it. GCC's way; others parse it anew."""

@@ -1,11 +1,41 @@
 #include "python/bind.h"
 
+// python_arg_parser.h formats messages with fmt, whose compiled half torch keeps to itself.
+#ifndef FMT_HEADER_ONLY
+#define FMT_HEADER_ONLY 1
+#endif
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/utils/wrap_outputs.h>
+#include <torch/csrc/utils/python_arg_parser.h>
 
 #include "python/fallback.h"
 
 namespace tensorops::python {
+
+#define TENSOROPS_READ(type, held, expression) \
+  held Read<type>::from(torch::PythonArgs& r, int i) { return r.expression; }
+TENSOROPS_READERS(TENSOROPS_READ)
+#undef TENSOROPS_READ
+
+PyObject* wrap_result(const at::Tensor& result) { return torch::autograd::utils::wrap(result); }
+PyObject* wrap_result(const std::tuple<at::Tensor, at::Tensor>& results) { return torch::autograd::utils::wrap(results); }
+
+Overload either(Overload plain, Overload with_out) {
+  plain.call = [a = std::move(plain.call), b = std::move(with_out.call)](torch::PythonArgs& r) {
+    const int last = static_cast<int>(r.signature.params.size()) - 1;
+    return r.isNone(last) ? a(r) : b(r);
+  };
+  return plain;
+}
+
+void set_dict(PyObject* module, const char* name, const std::vector<std::pair<const char*, const char*>>& items) {
+  pybind11::dict dict;
+  for (const auto& [key, value] : items) dict[key] = value;
+  pybind11::reinterpret_borrow<pybind11::module_>(module).attr(name) = dict;
+}
+
 namespace {
 
 constexpr int kMaxArguments = 24;

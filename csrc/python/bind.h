@@ -7,23 +7,26 @@
 // (complex, sparse, quantized, another device) sends the call to the torch function at `torch_path`; it is counted.
 #pragma once
 
-// python_arg_parser.h formats messages with fmt, whose compiled half torch keeps to itself.
-#ifndef FMT_HEADER_ONLY
-#define FMT_HEADER_ONLY 1
-#endif
-#include <torch/csrc/autograd/python_variable.h>
-#include <torch/csrc/autograd/utils/wrap_outputs.h>
-#include <torch/csrc/utils/python_arg_parser.h>
+// Torch's parser and pybind11 are bind.cpp's alone: a family's file that includes them takes twice as long to compile.
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <torch/csrc/python_headers.h>
 
 #include <array>
 #include <functional>
 #include <memory>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "ops/elementwise.h"
 #include "ops/handle.h"
 #include "ops/scalar_type.h"
+
+namespace torch {
+struct PythonArgs;
+}
 
 namespace tensorops::python {
 
@@ -45,6 +48,9 @@ struct Overload {
 // structseq: name in torch.return_types of the result's type, or empty.
 void bind(PyObject* module, const char* name, std::vector<Overload> overloads, std::string torch_path = "",
           std::string structseq = "");
+
+// module.name = {key: value, …}
+void set_dict(PyObject* module, const char* name, const std::vector<std::pair<const char*, const char*>>& items);
 
 // Refuses what our kernels do not cover.
 inline void require_covered(const at::Tensor& t) {
@@ -76,51 +82,62 @@ inline void require_covered(const Number& n) { require_covered(n.tensor); }
 // Read<T>::from reads parameter i as a T, or as something that converts to T and owns what T borrows.
 template <class T>
 struct Read;
-#define TENSOROPS_READ(type, expression)                                       \
-  template <>                                                                  \
-  struct Read<type> {                                                          \
-    static auto from(torch::PythonArgs& r, int i) { return r.expression; }     \
+// The C++ parameter, what is held while the op runs, how torch's parser reads it. The parser's readers are long inline functions:
+// they are compiled once, in bind.cpp.
+#define TENSOROPS_READERS(_)                                                                       \
+  _(at::Tensor, at::Tensor, tensor(i))                                                             \
+  _(std::optional<at::Tensor>, std::optional<at::Tensor>, optionalTensor(i))                       \
+  _(c10::Scalar, c10::Scalar, scalar(i))                                                           \
+  _(std::optional<c10::Scalar>, std::optional<c10::Scalar>, scalarOptional(i))                     \
+  _(int64_t, int64_t, toInt64(i))                                                                  \
+  _(c10::SymInt, c10::SymInt, toSymInt(i))                                                         \
+  _(std::optional<int64_t>, std::optional<int64_t>, toInt64Optional(i))                            \
+  _(double, double, toDouble(i))                                                                   \
+  _(std::optional<double>, std::optional<double>, toDoubleOptional(i))                             \
+  _(bool, bool, toBool(i))                                                                         \
+  _(c10::IntArrayRef, std::vector<int64_t>, intlist(i))                                            \
+  _(c10::SymIntArrayRef, std::vector<c10::SymInt>, symintlist(i))                                  \
+  _(at::OptionalIntArrayRef, c10::OptionalArray<int64_t>, intlistOptional(i))                      \
+  _(std::optional<c10::ScalarType>, std::optional<c10::ScalarType>, scalartypeOptional(i))         \
+  _(std::string_view, std::string_view, stringView(i))                                             \
+  _(std::optional<std::string_view>, std::optional<std::string_view>, stringViewOptional(i))       \
+  _(TensorPair, TensorPair, tensorlist_n<2>(i))
+// Two output tensors: `TensorList[2] out`.
+using TensorPair = std::array<at::Tensor, 2>;
+#define TENSOROPS_READ(type, held, expression)        \
+  template <>                                         \
+  struct Read<type> {                                 \
+    static held from(torch::PythonArgs& r, int i);    \
   };
-TENSOROPS_READ(at::Tensor, tensor(i))
-TENSOROPS_READ(std::optional<at::Tensor>, optionalTensor(i))
-TENSOROPS_READ(c10::Scalar, scalar(i))
+TENSOROPS_READERS(TENSOROPS_READ)
+#undef TENSOROPS_READ
 template <>
 struct Read<Number> {
-  static Number from(torch::PythonArgs& r, int i) { return {wrapped_number(r.scalar(i))}; }
-};
-TENSOROPS_READ(std::optional<c10::Scalar>, scalarOptional(i))
-TENSOROPS_READ(int64_t, toInt64(i))
-TENSOROPS_READ(c10::SymInt, toSymInt(i))
-TENSOROPS_READ(std::optional<int64_t>, toInt64Optional(i))
-TENSOROPS_READ(double, toDouble(i))
-TENSOROPS_READ(std::optional<double>, toDoubleOptional(i))
-TENSOROPS_READ(bool, toBool(i))
-TENSOROPS_READ(c10::IntArrayRef, intlist(i))
-TENSOROPS_READ(c10::SymIntArrayRef, symintlist(i))
-TENSOROPS_READ(at::OptionalIntArrayRef, intlistOptional(i))
-TENSOROPS_READ(std::optional<c10::ScalarType>, scalartypeOptional(i))
-TENSOROPS_READ(std::string_view, stringView(i))
-TENSOROPS_READ(std::optional<std::string_view>, stringViewOptional(i))
-#undef TENSOROPS_READ
-// Two output tensors: `TensorList[2] out`.
-template <>
-struct Read<std::array<at::Tensor, 2>> {
-  static auto from(torch::PythonArgs& r, int i) { return r.tensorlist_n<2>(i); }
+  static Number from(torch::PythonArgs& r, int i) { return {wrapped_number(Read<c10::Scalar>::from(r, i))}; }
 };
 
 template <class T>
 using Bare = std::remove_cv_t<std::remove_reference_t<T>>;
 
+// What follows its construction runs without the interpreter's lock.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  ~WithoutGil() { PyEval_RestoreThread(state_); }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
 template <class F>
 auto without_gil(F f) {
-  pybind11::gil_scoped_release release;
+  const WithoutGil released;
   return f();
 }
 
-template <class R>
-PyObject* wrap_result(R&& result) {
-  return torch::autograd::utils::wrap(std::forward<R>(result));
-}
+PyObject* wrap_result(const at::Tensor& result);
+PyObject* wrap_result(const std::tuple<at::Tensor, at::Tensor>& results);
 
 template <class R, class... A, class F, size_t... I>
 PyObject* call_parsed(torch::PythonArgs& r, const F& f, std::index_sequence<I...>) {
@@ -165,13 +182,7 @@ Overload overload(std::string signature, R (*f)(A...)) {
 }
 
 // One signature that ends in `Tensor out=None`: `plain` without it, `with_out` with it as the last argument.
-inline Overload either(Overload plain, Overload with_out) {
-  plain.call = [a = std::move(plain.call), b = std::move(with_out.call)](torch::PythonArgs& r) {
-    const int last = static_cast<int>(r.signature.params.size()) - 1;
-    return r.isNone(last) ? a(r) : b(r);
-  };
-  return plain;
-}
+Overload either(Overload plain, Overload with_out);
 template <class Functional, class Out>
 Overload overload(const std::string& signature, const Functional& functional, const Out& out) {
   return either(overload(signature, functional), overload(signature, out));

@@ -179,10 +179,10 @@ Tensor& gelu_out(const Tensor& a, std::string_view approximate, Tensor& out) {
 void bind_elementwise(PyObject* module) {
   // Name and domain of each row, for vmap rules and docstrings.
   constexpr const char* kDomains[] = {"FLOATING", "REAL", "ACTIVATION", "PREDICATE"};
-  pybind11::dict ops;
+  std::vector<std::pair<const char*, const char*>> domains;
   for (const ElementwiseRow& row : elementwise_rows())
-    if (!row.backward || row.saved != Saved::none) ops[row.name] = kDomains[static_cast<int>(row.domain)];
-  pybind11::reinterpret_borrow<pybind11::module_>(module).attr("elementwise_ops") = ops;
+    if (!row.backward || row.saved != Saved::none) domains.emplace_back(row.name, kDomains[static_cast<int>(row.domain)]);
+  set_dict(module, "elementwise_ops", domains);
 
   for (const ElementwiseRow& row : elementwise_rows())
     if (!row.backward && row.name[0] != '_') bind_row(module, row);

@@ -19,7 +19,6 @@ using at::Tensor;
 using ops::Dims;
 using ops::Dtype;
 using Optional = std::optional<int64_t>;
-using Pair = std::array<Tensor, 2>;
 
 template <const auto& op>
 Tensor of_all(const Tensor& input) { return op(input, {}, false); }
@@ -62,12 +61,12 @@ Tensor& of_two_out(const Tensor& input, const Tensor& other, Tensor& out) {
 }
 
 template <const auto& op>
-ops::TwoTensors along_out(const Tensor& input, int64_t dim, bool keepdim, const Pair& out) {
+ops::TwoTensors along_out(const Tensor& input, int64_t dim, bool keepdim, const TensorPair& out) {
   Tensor values = out[0], indices = out[1];
   op(input, dim, keepdim, values, indices);
   return {values, indices};
 }
-ops::TwoTensors aminmax_out(const Tensor& input, Optional dim, bool keepdim, const Pair& out) {
+ops::TwoTensors aminmax_out(const Tensor& input, Optional dim, bool keepdim, const TensorPair& out) {
   Tensor min = out[0], max = out[1];
   ops::aminmax_out(input, dim, keepdim, min, max);
   return {min, max};
