@@ -27,12 +27,15 @@ wheel.unlink()
 PYTHON
 fi
 
-flags=(-std=c++20 -fsyntax-only -fopenmp -Wall -Wno-unused-parameter -DTORCH_EXTENSION_NAME=_C
+flags=(-std=c++20 -fopenmp -Wall -Wno-unused-parameter -DTORCH_EXTENSION_NAME=_C
   -DTORCH_API_INCLUDE_EXTENSION_H -Icsrc -I"$(dirname "$facts")" -isystem "$folder/include"
   -isystem "$folder/include/torch/csrc/api/include"
   -isystem "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')")
 [ "$(uname -m)" = x86_64 ] && flags+=(-march=x86-64-v2)
+# As in setup.py, torch's headers are parsed once; a compiler that does not know GCC's form of that parses them anew.
+printf '#include "%s/csrc/prefix.h"\n' "$PWD" >"$folder/prefix.h"
+"${CXX:-g++}" "${flags[@]}" -x c++-header "$folder/prefix.h" -o "$folder/prefix.h.gch"
 mapfile -t sources < <(find csrc -name '*.cpp' -not -path 'csrc/cpu/kernels/*' -not -path 'csrc/cuda/*' | sort)
 printf '%s\0' "${sources[@]}" |
-  xargs -0 -n 1 -P "${MAX_JOBS:-$(nproc)}" "${CXX:-g++}" "${flags[@]}"
+  xargs -0 -n 1 -P "${MAX_JOBS:-$(nproc)}" "${CXX:-g++}" "${flags[@]}" -fsyntax-only -include "$folder/prefix.h"
 echo "check_headers: ${#sources[@]} files compile against torch $version"
