@@ -40,6 +40,9 @@ SymInt reduced_count(const ReductionPlan& plan, const Tensor& input) {
   return n;
 }
 
+// Tensor::to, without a call of it where there is nothing to do.
+Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
+
 // A count as a factor: a plain number unless it is symbolic.
 Expr number(const SymInt& n) { return static_cast<double>(n.guard_int(__FILE__, __LINE__)); }
 
@@ -135,19 +138,21 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
   const Tensor &input = b.saved(0), &first = b.saved(1), &second = b.saved(2);
   // Tensors of the result's shape, ready to broadcast.
   const auto wide = [&](const Tensor& t) { return restore(t, plan, ndim); };
-  const Tensor g = wide(b.gradient());
+  // A gradient of no dimensions expands to any shape as it is.
+  const bool expands = (plan.op == Reduction::sum || plan.op == Reduction::mean) && b.gradient().dim() == 0;
+  const Tensor g = expands ? b.gradient() : wide(b.gradient());
   const bool two = plan.count == 2 && plan.op != Reduction::max && plan.op != Reduction::min;
   const Tensor g2 = two ? wide(b.gradient(1)) : Tensor();
   const auto plus = [](const Tensor& a, const Tensor& c) { return !a.defined() ? c : !c.defined() ? a : ops::add(a, c); };
   switch (plan.op) {
-    case Reduction::sum: return g.expand_symint(sizes).to(type);
+    case Reduction::sum: return as(g.expand_symint(sizes), type);
     case Reduction::mean: {
       SymInt n = 1;
       for (int64_t dim : dims) n = n * sizes[dim];
-      return mean_gradient(g, n, sizes).to(type);
+      return as(mean_gradient(g, n, sizes), type);
     }
-    case Reduction::prod: return prod_gradient(g, input.to(g.scalar_type()), dims).to(type);
-    case Reduction::norm: return norm_gradient(g, input.to(g.scalar_type()), wide(first), plan.p, dims).to(type);
+    case Reduction::prod: return as(prod_gradient(g, as(input, g.scalar_type()), dims), type);
+    case Reduction::norm: return as(norm_gradient(g, as(input, g.scalar_type()), wide(first), plan.p, dims), type);
     case Reduction::logsumexp: {
       // Where the result is -inf all inputs are, and x - result would be NaN.
       const Tensor y = wide(first);
@@ -175,10 +180,11 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
 }
 
 ops::TwoTensors functional(Reduction op, const Tensor& input, const ReductionArguments& arguments) {
+  if (!is_differentiable(op)) return Graph::forward([&] { return ops::reduce(op, input, arguments); });
   Graph graph("ReductionBackward", {&input});
   ops::TwoTensors results = graph.forward([&] { return ops::reduce(op, input, arguments); });
   const Tensor &first = std::get<0>(results), &second = std::get<1>(results);
-  if (!graph.recording() || !is_differentiable(op) || !first.is_floating_point()) return results;
+  if (!graph.recording() || !first.is_floating_point()) return results;
   const ReductionPlan plan = plan_reduction(op, input, arguments);
   const Tensor nothing;
   const int saved = reads(op);
