@@ -46,14 +46,13 @@ Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == typ
 // A count as a factor: a plain number unless it is symbolic.
 Expr number(const SymInt& n) { return static_cast<double>(n.guard_int(__FILE__, __LINE__)); }
 
-// A gradient goes in equal parts to all elements equal to the result; where that is NaN, to the NaNs.
+// A gradient goes in equal parts to all elements equal to the result; where that is NaN, to the NaNs: there are none where
+// it is not.
 Tensor to_extrema(const Tensor& grad, const Tensor& input, const Tensor& result, c10::IntArrayRef dims) {
-  const Condition both_nan{ops::elementwise(Elementwise::logical_and, ops::elementwise(Elementwise::isnan, input),
-                                            ops::elementwise(Elementwise::isnan, result)),
-                           std::nullopt};
-  const Condition equal = (Expr(input) == Expr(result)) | both_nan;
-  const Tensor count = dims.empty() ? ops::sum(equal.tensor, {}, true) : ops::sum(equal.tensor, dims, true);
-  return select(equal, Expr(grad) / Expr(count.to(grad.scalar_type())), Expr(0)).tensor();
+  const Condition equal = (Expr(input) == Expr(result)) | Condition{ops::elementwise(Elementwise::isnan, input), std::nullopt};
+  const Tensor count = dims.empty() ? ops::sum(equal.tensor, {}, true, grad.scalar_type())
+                                    : ops::sum(equal.tensor, dims, true, grad.scalar_type());
+  return select(equal, Expr(grad) / Expr(count), Expr(0)).tensor();
 }
 
 // prod: the gradient of element k is g times the product of the others, P_{k-1} * S_k, where P is the cumulative product and
@@ -61,17 +60,22 @@ Tensor to_extrema(const Tensor& grad, const Tensor& input, const Tensor& result,
 Tensor prod_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef dims) {
   const int64_t count = static_cast<int64_t>(dims.size());
   if (input.dim() == 0 || count == 0) return grad.expand_symint(input.sym_sizes());
-  std::vector<int64_t> last(count);
+  c10::SmallVector<int64_t, 6> last(count);
   for (int64_t i = 0; i < count; ++i) last[i] = input.dim() - count + i;
-  const Tensor moved = input.movedim(dims, last);
-  const auto sizes = moved.sym_sizes().vec();
-  const Tensor lines = moved.flatten(-count, -1);
+  // The reduced dimensions as one line, the last.
+  const bool in_place = dims == c10::IntArrayRef(last);
+  const auto as_lines = [&](const Tensor& t) {
+    const Tensor moved = in_place ? t : t.movedim(dims, last);
+    return count == 1 ? moved : moved.flatten(-count, -1);
+  };
+  const Tensor lines = as_lines(input);
   const SymInt n = lines.sym_size(-1);
   if (n == 0) return at::zeros_like(input);
-  const Tensor g = grad.movedim(dims, last).flatten(-count, -1);
-  const Tensor right = ops::linear_scan(ops::pad_last(g, n - 1), lines, -1, /*reverse=*/true);
+  const Tensor right = ops::linear_scan(ops::pad_last(as_lines(grad), n - 1), lines, -1, /*reverse=*/true);
   const Tensor left = ops::shift(ops::cumprod(lines, -1, std::nullopt), -1, 1);
-  return ops::mul(right, left).view_symint(sizes).movedim(last, dims);
+  const Tensor gradients = ops::mul(right, left);
+  if (in_place) return count == 1 ? gradients : gradients.view_symint(input.sym_sizes());
+  return gradients.view_symint(input.movedim(dims, last).sym_sizes()).movedim(last, dims);
 }
 
 Tensor var_gradient(const Tensor& grad, const Tensor& input, const ReductionPlan& plan, c10::IntArrayRef dims) {

@@ -250,6 +250,8 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
 
 // Contiguous memory, rows of few outputs: one window at a time. `prepare(run, i, oh, ow)` is called for the i-th output.
 constexpr int64_t kNarrow = 3;
+constexpr int64_t kScattered = 16;     // positions of a window beyond which a gradient is scattered rather than gathered
+constexpr int64_t kChannelBlock = 64;  // channels of a pixel that are scattered together
 
 template <class Kernel, class Prepare>
 void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel,
@@ -293,23 +295,39 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
   });
 }
 
-// The way back into contiguous memory plane by plane: add(image, sums) adds to the zeroed plane of an image. Sums of the
-// compute type are the result itself where it has that type.
+// What scatters need to know of windows of planes.
+PoolScatter scatter_of(const Tensor& grad, const Planes& out, const Planes& in, const PoolWindow& window) {
+  PoolScatter s{};
+  s.gradient = grad.const_data_ptr();
+  s.planes = s.channels = 1;
+  s.pitch = in.channels;
+  s.out_height = out.height;
+  s.out_width = out.width;
+  s.height = in.height;
+  s.width = in.width;
+  s.top = window.h.origin(0);
+  s.left = window.w.origin(0);
+  s.row_step = window.h.stride;
+  s.column_step = window.w.stride;
+  s.span_height = window.h.span();
+  s.span_width = window.w.span();
+  return s;
+}
+
+// The way back into contiguous memory: add(image, planes, sums) makes the sums of planes from an image on. They are the
+// result itself where it has the compute type, else go there by way of scratch.
 template <class C, class Add>
 void backward_planes(const Tensor& result, int64_t cost, const Add& add) {
   const Planes in(result, c10::MemoryFormat::Contiguous);
-  const int dtype = static_cast<int>(dtype_of(result.scalar_type()));
+  const auto unstage = TENSOROPS_KERNELS(pooling_kernels).unstage[static_cast<int>(dtype_of(result.scalar_type()))];
   const int64_t size = result.element_size(), area = in.area();
-  const bool native = size == sizeof(C);
   parallel(in.images, area + cost, [&](int64_t begin, int64_t end) {
-    const Scratch scratch(native ? 0 : (area + kPoolSlack) * sizeof(C));
-    for (int64_t image = begin; image < end; ++image) {
-      char* plane = mutable_bytes(result) + image * area * size;
-      C* sums = native ? reinterpret_cast<C*>(plane) : scratch.data<C>();
-      std::memset(sums, 0, area * sizeof(C));
-      add(image, sums);
-      if (!native)
-        TENSOROPS_KERNELS(pooling_kernels).unstage[dtype]({sums, 0, 1, area, area, area, plane});
+    char* planes = mutable_bytes(result) + begin * area * size;
+    if (size == sizeof(C)) return add(begin, end - begin, reinterpret_cast<C*>(planes));
+    const Scratch sums((area + kPoolSlack) * sizeof(C));
+    for (int64_t image = begin; image < end; ++image, planes += area * size) {
+      add(image, 1, sums.data<C>());
+      unstage({sums.data(), 0, 1, area, area, area, planes});
     }
   });
 }
@@ -547,32 +565,53 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
   const Tensor result = empty(plane_sizes("max_pool2d", position, C10_AS_INTARRAYREF_SLOW(input_size)), grad.scalar_type(), format);
   const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
   const int kind = static_cast<int>(position_kind(position));
-  if (format == c10::MemoryFormat::ChannelsLast) {
+  const Planes out(grad, format), in(result, format);
+  const int64_t count = window.positions(), size = grad.element_size(), position_size = position.element_size();
+  // A gather looks at all windows of an element, a scatter at one element of a window: where windows are large that is less.
+  // Beside each other channels can only be scattered into sums that are the result.
+  const bool last = format == c10::MemoryFormat::ChannelsLast;
+  if (last && (count <= kScattered || compute_size(grad.scalar_type()) != size)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.max_backward[kind], grad.scalar_type());
     backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return true; },
                                         [](int64_t, int64_t) { return 1.0; });
     return result;
   }
-  if (tiles_plane(window, grad, result)) {
+  if (!last && tiles_plane(window, grad, result)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.tiles_backward[kind], grad.scalar_type());
     backward_tiles(grad, position, result, window, 1, kernel);
     return result;
   }
   const auto scatter = kernel_for("max_pool2d_backward", kernels.max_scatter[kind], grad.scalar_type());
-  const Planes out(grad, format), in(result, format);
-  const int64_t count = window.positions(), size = grad.element_size();
   c10::SmallVector<int64_t, 64> row(count), column(count), offset(count);
   for (int64_t k = 0; k < count; ++k) {
     row[k] = k / window.w.kernel * window.h.dilation;
     column[k] = k % window.w.kernel * window.w.dilation;
-    offset[k] = row[k] * in.width + column[k];
+    offset[k] = (row[k] * in.width + column[k]) * in.channels;
+  }
+  const auto task_of = [&](int64_t first_gradient, void* sums) {
+    MaxPoolScatter task{scatter_of(grad, out, in, window), bytes(position) + first_gradient * position_size, count,
+                        row.data(), column.data(), offset.data()};
+    task.gradient = bytes(grad) + first_gradient * size;
+    task.sums = sums;
+    return task;
+  };
+  if (last) {
+    const int64_t blocks = ceil_div(in.channels, kChannelBlock);
+    parallel(in.images * blocks, (in.area() + 4 * out.area()) * kChannelBlock, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i / blocks, channel = i % blocks * kChannelBlock;
+        MaxPoolScatter task = task_of(out.row(image, 0) + channel, mutable_bytes(result) + (in.row(image, 0) + channel) * size);
+        task.channels = std::min(kChannelBlock, in.channels - channel);
+        scatter(task);
+      }
+    });
+    return result;
   }
   by_compute_type(grad.scalar_type(), [&]<class C>(C) {
-    backward_planes<C>(result, 4 * out.area(), [&](int64_t image, C* sums) {
-      const int64_t at = image * out.area();
-      scatter({bytes(grad) + at * size, bytes(position) + at * position.element_size(), out.height, out.width, in.height,
-               in.width, window.h.origin(0), window.w.origin(0), window.h.stride, window.w.stride, window.h.span(),
-               window.w.span(), count, row.data(), column.data(), offset.data(), sums});
+    backward_planes<C>(result, 4 * out.area(), [&](int64_t image, int64_t planes, C* sums) {
+      MaxPoolScatter task = task_of(out.row(image, 0), sums);
+      task.planes = planes;
+      scatter(task);
     });
   });
   return result;
@@ -821,21 +860,16 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
     const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
     const Planes out(grad, format), in(result, format);
     if (out.width <= kNarrow) {
-      const int64_t area = out.area(), size = grad.element_size();
-      backward_planes<T>(result, area * window.positions(), [&](int64_t image, T* sums) {
-        const Scratch gradients((area + kPoolSlack) * sizeof(T));
-        const int64_t first = image * area;
-        kernels.stage[static_cast<int>(dtype_of(grad.scalar_type()))]({bytes(grad) + first * size, area,
-                                                                       out.elements() - first, 0, 1, 1, area,
-                                                                       area + kPoolSlack, false, gradients.data()});
-        for (int64_t oh = 0, i = 0; oh < out.height; ++oh)
-          for (int64_t ow = 0; ow < out.width; ++ow, ++i) {
-            const T share = gradients.data<T>()[i] / values[start[oh] + ow];
-            const int64_t top = window.h.origin(oh), bottom = std::min(top + window.h.kernel, in.height),
-                          left = window.w.origin(ow), right = std::min(left + window.w.kernel, in.width);
-            for (int64_t y = std::max<int64_t>(top, 0); y < bottom; ++y)
-              for (int64_t x = std::max<int64_t>(left, 0); x < right; ++x) sums[y * in.width + x] += share;
-          }
+      const auto scatter = kernel_for("avg_pool2d_backward", kernels.mean_scatter, grad.scalar_type());
+      c10::SmallVector<T, 64> by;
+      for (int64_t oh = 0; oh < out.height; ++oh)
+        for (int64_t ow = 0; ow < out.width; ++ow) by.push_back(values[start[oh] + ow]);
+      backward_planes<T>(result, out.area() * window.positions(), [&](int64_t image, int64_t planes, T* sums) {
+        MeanPoolScatter task{scatter_of(grad, out, in, window), by.data()};
+        task.gradient = bytes(grad) + out.row(image, 0) * grad.element_size();
+        task.sums = sums;
+        task.planes = planes;
+        scatter(task);
       });
       return;
     }

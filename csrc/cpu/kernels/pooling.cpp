@@ -155,6 +155,7 @@ void mean_run(const MeanPoolRun& run) {
 }
 
 TENSOROPS_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+TENSOROPS_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class S, class C, class Position>
 void max_window(const PoolWindowRun& run) {
@@ -254,38 +255,85 @@ void mean_backward_run(const MeanPoolBackwardRun& run) {
   });
 }
 
+template <class C>
+TENSOROPS_INLINE void fill_zeros(C* p, int64_t n) {
+  int64_t i = 0;
+  for (; i + Vec<C>::size <= n; i += Vec<C>::size) Vec<C>(C(0)).store(p + i);
+  if (i < n) store_part(Vec<C>(C(0)), p + i, n - i);
+}
+
 template <class S, class C, class Position>
 void max_scatter(const MaxPoolScatter& s) {
   const auto positions = static_cast<uint32_t>(s.positions);
   const S* g = static_cast<const S*>(s.gradient);
-  const Position* position = static_cast<const Position*>(s.position);
+  const auto* position = static_cast<const Position*>(s.position);
   C* sums = static_cast<C*>(s.sums);
+  const int64_t area = s.height * s.width, row_size = s.out_width * s.pitch;
   // Windows [begin, end) of a row of them lie between the plane's left and right edge.
   int64_t begin = 0, end = s.out_width;
   while (begin < end && s.left + begin * s.column_step < 0) ++begin;
   while (end > begin && s.left + (end - 1) * s.column_step + s.span_width > s.width) --end;
-  for (int64_t oh = 0; oh < s.out_height; ++oh, g += s.out_width, position += s.out_width) {
-    const int64_t top = s.top + oh * s.row_step;
-    const bool inside = top >= 0 && top + s.span_height <= s.height;
-    const auto at_edge = [&](int64_t from, int64_t to) {
-      for (int64_t ow = from; ow < to; ++ow) {
-        const auto k = static_cast<uint32_t>(position[ow]);
-        if (k >= positions) continue;
-        const int64_t y = top + s.row[k], x = s.left + ow * s.column_step + s.column[k];
-        if (y >= 0 && y < s.height && x >= 0 && x < s.width) sums[y * s.width + x] += load_as<C>(g[ow]);
+  const auto add = [&](int64_t top, int64_t ow, bool check_row, bool check_column) TENSOROPS_LAMBDA_INLINE {
+    const int64_t left = s.left + ow * s.column_step, window = (top * s.width + left) * s.pitch;
+    for (int64_t c = 0, i = ow * s.pitch; c < s.channels; ++c, ++i) {
+      const auto k = static_cast<uint32_t>(position[i]);
+      if (k >= positions) continue;
+      if (check_row && static_cast<uint64_t>(top + s.row[k]) >= static_cast<uint64_t>(s.height)) continue;
+      if (check_column && static_cast<uint64_t>(left + s.column[k]) >= static_cast<uint64_t>(s.width)) continue;
+      sums[window + s.offset[k] + c] += load_as<C>(g[i]);
+    }
+  };
+  for (int64_t plane = 0; plane < s.planes; ++plane, sums += area * s.pitch) {
+    if (s.channels == s.pitch) fill_zeros(sums, area * s.pitch);
+    else
+      for (int64_t i = 0; i < area; ++i) fill_zeros(sums + i * s.pitch, s.channels);
+    for (int64_t oh = 0; oh < s.out_height; ++oh, g += row_size, position += row_size) {
+      const int64_t top = s.top + oh * s.row_step;
+      if (top < 0 || top + s.span_height > s.height) {
+        for (int64_t ow = 0; ow < s.out_width; ++ow) add(top, ow, true, true);
+        continue;
       }
-    };
-    if (!inside) {
-      at_edge(0, s.out_width);
-      continue;
+      for (int64_t ow = 0; ow < begin; ++ow) add(top, ow, false, true);
+      if (s.pitch == 1) {
+        C* window = sums + top * s.width + s.left + begin * s.column_step;
+#pragma GCC unroll 4
+        for (int64_t ow = begin; ow < end; ++ow, window += s.column_step) {
+          const auto k = static_cast<uint32_t>(position[ow]);
+          if (k < positions) window[s.offset[k]] += load_as<C>(g[ow]);
+        }
+      } else {
+        for (int64_t ow = begin; ow < end; ++ow) add(top, ow, false, false);
+      }
+      for (int64_t ow = end; ow < s.out_width; ++ow) add(top, ow, false, true);
     }
-    at_edge(0, begin);
-    C* window = sums + top * s.width + s.left + begin * s.column_step;
-    for (int64_t ow = begin; ow < end; ++ow, window += s.column_step) {
-      const auto k = static_cast<uint32_t>(position[ow]);
-      if (k < positions) window[s.offset[k]] += load_as<C>(g[ow]);
+  }
+}
+
+template <class S, class C>
+void mean_scatter(const MeanPoolScatter& s) {
+  const S* g = static_cast<const S*>(s.gradient);
+  const C* divisor = static_cast<const C*>(s.divisor);
+  C* sums = static_cast<C*>(s.sums);
+  const int64_t area = s.height * s.width;
+  const auto add = [&](C* p, int64_t n, C share) TENSOROPS_LAMBDA_INLINE {
+    int64_t i = 0;
+    for (; i + Vec<C>::size <= n; i += Vec<C>::size) (Vec<C>::load(p + i) + Vec<C>(share)).store(p + i);
+    if (i < n) store_part(load_part<C>(p + i, n - i) + Vec<C>(share), p + i, n - i);
+  };
+  for (int64_t plane = 0; plane < s.planes; ++plane, sums += area) {
+    fill_zeros(sums, area);
+    for (int64_t oh = 0, i = 0; oh < s.out_height; ++oh) {
+      const int64_t origin = s.top + oh * s.row_step, top = max(origin, 0), rows = min(origin + s.span_height, s.height) - top;
+      for (int64_t ow = 0; ow < s.out_width; ++ow, ++i, ++g) {
+        const C share = load_as<C>(*g) / divisor[i];
+        const int64_t begin = s.left + ow * s.column_step, left = max(begin, 0), n = min(begin + s.span_width, s.width) - left;
+        if (n <= 0) continue;
+        C* window = sums + top * s.width + left;
+        if (n == s.width && rows > 0) add(window, rows * n, share);
+        else
+          for (int64_t y = 0; y < rows; ++y) add(window + y * s.width, n, share);
+      }
     }
-    at_edge(end, s.out_width);
   }
 }
 
@@ -433,6 +481,7 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MAX_BACKWARD_I32(S, C) max_backward_run<S, C, int32_t>
 #define MAX_SCATTER_U8(S, C) max_scatter<S, C, uint8_t>
 #define MAX_SCATTER_I32(S, C) max_scatter<S, C, int32_t>
+#define MEAN_SCATTER(S, C) mean_scatter<S, C>
 #define TILES_BACKWARD(S, C) tiles_backward<S, C, NoPosition>
 #define TILES_BACKWARD_U8(S, C) tiles_backward<S, C, uint8_t>
 #define TILES_BACKWARD_I32(S, C) tiles_backward<S, C, int32_t>
@@ -453,6 +502,7 @@ const PoolingKernels pooling_kernels = {
     FLOATS_AND_INT64(MEAN_WINDOW),
     {FLOATS(NONE), FLOATS(MAX_BACKWARD_U8), FLOATS(MAX_BACKWARD_I32)},
     {FLOATS(NONE), FLOATS(MAX_SCATTER_U8), FLOATS(MAX_SCATTER_I32)},
+    FLOATS(MEAN_SCATTER),
     {FLOATS(TILES_BACKWARD), FLOATS(TILES_BACKWARD_U8), FLOATS(TILES_BACKWARD_I32)},
     {FLOATS(MEAN_BACKWARD_STAGED), FLOATS(MEAN_BACKWARD_DIRECT)},
     NUMBERS(STAGE),

@@ -43,18 +43,27 @@ struct MaxPoolBackwardRun : PoolRun {
   const void* const* positions;
   const int32_t* ids;
 };
-// The way back of one plane's maxima: gradient i is added to what its position names. Positions that no window has, or
-// that lie outside the plane, name nothing.
-struct MaxPoolScatter {
-  const void *gradient, *position;
+// The way back of windows, each added to a plane: `planes` of them one after another, zeroed first. Of the `pitch` channels
+// that a pixel has, `channels` are looked at; contiguous planes have one.
+struct PoolScatter {
+  const void* gradient;
+  void* sums;  // of the compute type
+  int64_t planes, channels, pitch;
   int64_t out_height, out_width, height, width;
   int64_t top, left, row_step, column_step;  // where the first window begins, and from window to window
   int64_t span_height, span_width;           // of a window
-  int64_t positions;                         // in a window; where position k is in it: [row, column] and offset in the plane
-  const int64_t *row, *column, *offset;
-  void* sums;  // of the compute type
 };
-// The same, and that of averages, for windows of two columns that tile the plane: each element has one window.
+// Gradient i is added to what its position names. Positions that no window has, or that lie outside the plane, name nothing.
+struct MaxPoolScatter : PoolScatter {
+  const void* position;
+  int64_t positions;  // in a window; where position k is in it, and how far in the plane from its first
+  const int64_t *row, *column, *offset;
+};
+// Gradient i divided by divisor i, of the compute type, is added to all of its window that lies inside the plane.
+struct MeanPoolScatter : PoolScatter {
+  const void* divisor;
+};
+// The way back for windows of two columns that tile the plane: each element has one window.
 struct PoolTiles {
   const void *gradient, *position;
   int64_t rows;  // of a window
@@ -104,6 +113,7 @@ struct PoolingKernels {
   void (*mean_window[kDTypes])(const PoolWindowRun&);
   void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
   void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
+  void (*mean_scatter[kDTypes])(const MeanPoolScatter&);
   // With no position, averages.
   void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
   // Results of staged taps are of the compute type, for unstage.
