@@ -7,6 +7,7 @@ import tensorops
 import torch
 
 MAX_ULP = {"exp": 1.0, "tanh": 1.5, "erf": 1.5}
+MAX_ULP_OF_GELU = 2.0  # of positive numbers; where gelu is close to zero, torch too is good to an absolute error only
 
 
 def sweep() -> torch.Tensor:
@@ -40,3 +41,11 @@ def test_special_values(name: str) -> None:
     ours, theirs = getattr(tensorops, name)(x), getattr(torch, name)(x)
     assert torch.equal(ours.nan_to_num(7.0), theirs.nan_to_num(7.0))
     assert torch.equal(ours.signbit()[1:], theirs.signbit()[1:])
+
+
+def test_gelu() -> None:
+    x = sweep()
+    x = x[x.abs() < 1e30]
+    ours, reference = tensorops.nn.functional.gelu(x), torch.nn.functional.gelu(x.double())
+    assert ulp_error(ours, reference)[x > 0].max().item() <= MAX_ULP_OF_GELU
+    assert (ours.double() - reference)[x < 0].abs().max().item() < 2.0**-21

@@ -153,6 +153,42 @@ def test_version_mismatch_names_both_and_the_command():
     assert "pip install --no-build-isolation" in printed
 
 
+def conv_and_linear(F, image, weight, rows, matrix):
+    """A program whose products FlopCounterMode counts."""
+    maps = F.conv2d(image, weight, padding=1, groups=2)
+    return F.linear(rows, matrix).sum() + maps.sum()
+
+
+FLOPS = {
+    "mm": lambda root, d: root.mm(d(5, 7), d(7, 3)),
+    "addmm": lambda root, d: root.addmm(d(3), d(5, 7), d(7, 3)),
+    "bmm": lambda root, d: root.bmm(d(2, 5, 7), d(2, 7, 3)),
+    "baddbmm": lambda root, d: root.baddbmm(d(5, 3), d(2, 5, 7), d(2, 7, 3)),
+    "matmul": lambda root, d: root.matmul(d(2, 4, 5, 7), d(7, 3)),
+    "mv": lambda root, d: root.mv(d(5, 7), d(7)),
+    "backward": lambda root, d: conv_and_linear(
+        root.nn.functional, d(3, 4, 9, 8), d(6, 2, 3, 3), d(2, 5, 7), d(3, 7)
+    ).backward(),
+}
+
+
+@pytest.mark.parametrize("name", FLOPS)
+def test_flops_are_counted_as_torchs(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(root) -> int:
+        with FlopCounterMode(display=False) as counter:
+            FLOPS[name](root, lambda *shape: torch.randn(shape, requires_grad=True))
+        return counter.get_total_flops()
+
+    assert count(tensorops) == count(torch)
+
+
+def test_import_does_not_load_the_flop_counter():
+    code = "import sys, tensorops; assert 'torch.utils.flop_counter' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_does_not_load_dynamo():
     code = "import sys, tensorops; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

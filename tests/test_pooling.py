@@ -1,6 +1,7 @@
 """The pooling family: what is asked of every case, over its table."""
 
 import pytest
+import tensorops
 import torch
 
 from tests.faults import assert_same_refusal
@@ -81,3 +82,29 @@ def test_avg_pool2d_refuses_out(out: tuple[str, torch.Tensor]) -> None:
 )
 def test_max_unpool2d_refuses(arguments: tuple[str, tuple]) -> None:
     assert_same_refusal(lambda root: root.nn.functional.max_unpool2d(*arguments[1]))
+
+
+def test_max_unpool2d_compiles_with_dynamic_shapes() -> None:
+    def program(x: torch.Tensor, size: torch.Size | None) -> torch.Tensor:
+        unpool = tensorops.nn.functional.max_unpool2d
+        return unpool(*tensorops.nn.functional.max_pool2d(x, 2, return_indices=True), 2, output_size=size)
+
+    compiled = torch.compile(program, dynamic=True, fullgraph=True, backend="aot_eager")
+    for height in (8, 9, 11):
+        x = torch.randn(2, 3, height, height + 2)
+        assert torch.equal(compiled(x, x.shape), program(x, x.shape))
+        assert torch.equal(compiled(x[..., :8, :6], None), program(x[..., :8, :6], None))
+
+
+def test_positions_outside_are_dropped() -> None:
+    """A position that no window has, or that lies in the padding, must not be written to."""
+    ops = torch.ops.tensorops
+    grad = torch.ones(1, 1, 4, 4)
+    for format in (torch.contiguous_format, torch.channels_last):
+        for kernel, stride, padding in ((2, 2, 0), (3, 2, 1), (5, 2, 2)):
+            position = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8).contiguous(memory_format=format)
+            result = ops._max_pool2d_backward(grad, position, [8, 8], [kernel], [stride], [padding], [1])
+            assert result.count_nonzero() == 0
+            position.zero_()  # the upper left corners, of which those in the padding are dropped
+            result = ops._max_pool2d_backward(grad, position, [8, 8], [kernel], [stride], [padding], [1])
+            assert result.sum() == (9 if padding else 16)

@@ -37,6 +37,10 @@ def main() -> None:
     """Prints one line per polynomial."""
     half_ln2 = float(mp.log(2) / 2) * 1.01
     root = mp.sqrt
+
+    def normal(u: mp.mpf) -> mp.mpf:
+        return root((u + 1) * (5.5**2 / 2))
+
     fits = {
         # exp(r) = 1 + r + r^2 q(r)
         "exp q(r)": fit(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 4),
@@ -46,6 +50,14 @@ def main() -> None:
         "erf p(s)": fit(lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 0.8649, 6),
         # erf(t) = 1 - exp(q(t))
         "erf q(t)": fit(lambda t: mp.log(mp.erfc(t)), mp.erfc, 0.92, 4.0, 6),
+        # the normal distribution's cdf(x) = 1/2 + x p(u), u = x^2 / (5.5^2 / 2) - 1; weighted for x cdf(x)
+        "cdf p(u)": fit(
+            lambda u: mp.erf(normal(u) * root(0.5)) / (2 * normal(u)),
+            lambda u: normal(u) * max(normal(u), 1),
+            -1.0,
+            1.0,
+            16,
+        ),
     }
     for name, (coefficients, error) in fits.items():
         print(f"{name}, error {error:.1e}: " + ", ".join(f"{np.float32(c):.9e}f" for c in coefficients))

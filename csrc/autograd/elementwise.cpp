@@ -146,9 +146,9 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
   } else {
     const Rule& rule = rule_of(op);
     int reads = 0;
-    std::array<c10::SymDimVector, 3> sizes;
+    std::array<std::optional<std::vector<c10::SymInt>>, 3> sizes;  // of the inputs that were broadcast
     for (int i = 0; i < inputs.count; ++i) {
-      sizes[i] = c10::SymDimVector(inputs[i].sym_sizes());
+      if (inputs[i].sym_sizes() != out.sym_sizes()) sizes[i] = inputs[i].sym_sizes().vec();
       if (inputs[i].requires_grad()) reads |= rule.reads[i];
     }
     const at::Tensor nothing;
@@ -157,7 +157,8 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
       // In the dtype of the result: the logarithm of a bf16 base would otherwise be one of bf16, and bools cannot be subtracted.
       const auto operand = [&](int i) -> Expr {
         const at::Tensor& t = b.saved(i);
-        const bool as_it_is = !t.defined() || op == Elementwise::where || t.unsafeGetTensorImpl()->is_wrapped_number();
+        const bool as_it_is = !t.defined() || op == Elementwise::where || t.unsafeGetTensorImpl()->is_wrapped_number() ||
+                              t.scalar_type() == b.gradient().scalar_type();
         return as_it_is ? t : t.to(b.gradient().scalar_type());
       };
       const Expr in[3] = {operand(0), operand(1), operand(2)};
@@ -165,7 +166,9 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
       for (int i = 0; i < count; ++i) {
         if (!b.needs(i)) continue;
         const auto gradient = rule_of(op).gradient[i](b.gradient(), in, p.values);
-        if (gradient) b.result(i, sum_to_size(shaped_like(b.gradient(), *gradient), sizes[i]));
+        if (!gradient) continue;
+        const at::Tensor shaped = shaped_like(b.gradient(), *gradient);
+        b.result(i, sizes[i] ? sum_to_size(shaped, *sizes[i]) : shaped);
       }
     });
   }
@@ -188,13 +191,13 @@ const char* node_name(Elementwise op) {
   return names[static_cast<size_t>(op)].c_str();
 }
 
-bool differentiable(const ElementwiseRow& row) { return row.domain != Domain::PREDICATE; }
+// Predicates have no derivative, and a call of one no business here.
+bool is_predicate(const ElementwiseRow& row) { return row.domain == Domain::PREDICATE; }
 
 at::Tensor functional(Elementwise op, const Inputs& inputs, const Scalars& scalars) {
-  const ElementwiseRow& row = row_of(op);
   Graph graph(node_name(op), inputs.tensors, inputs.count);
   at::Tensor out = Graph::forward([&] { return ops::elementwise(op, inputs, scalars); });
-  if (graph.recording() && differentiable(row)) record(graph, op, inputs, scalars, out, /*inplace=*/false);
+  if (graph.recording()) record(graph, op, inputs, scalars, out, /*inplace=*/false);
   return out;
 }
 
@@ -232,6 +235,8 @@ void out_variant(Elementwise op, const Inputs& inputs, const Scalars& scalars, a
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tensorops, Autograd, library) { impl_elementwise(library, functional, inplace, out_variant); }
+TORCH_LIBRARY_IMPL(tensorops, Autograd, library) {
+  impl_elementwise(library, functional, inplace, out_variant, is_predicate);
+}
 
 }  // namespace tensorops::autograd

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/util/SmallVector.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -54,7 +55,10 @@ class Backward {
   // The gradient of output i; undefined when nothing downstream used that output.
   const at::Tensor& gradient(size_t i = 0) const { return gradients_[i]; }
   // Tensor i of record()'s saved list.
-  const at::Tensor& saved(size_t i) const { return saved_[i]; }
+  const at::Tensor& saved(size_t i) const {
+    static const at::Tensor undefined;
+    return i < saved_.size() ? saved_[i] : undefined;
+  }
   // Whether input i of the Graph wants a gradient.
   bool needs(size_t i) const { return node_->task_should_compute_output(i); }
   void result(size_t i, at::Tensor value) { results_[i] = std::move(value); }
@@ -73,7 +77,10 @@ class FunctionNode final : public torch::autograd::Node {
 
   std::string name() const override { return name_; }
 
-  void save(const at::Tensor& tensor, bool is_output) { saved_.emplace_back(tensor, is_output); }
+  void save(const at::Tensor& tensor, bool is_output) {
+    if (tensor.defined()) saved_.emplace_back(tensor, is_output);
+    else saved_.emplace_back();
+  }
 
   void release_variables() override {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -98,7 +105,7 @@ class FunctionNode final : public torch::autograd::Node {
  private:
   const char* name_;
   Function function_;
-  std::vector<torch::autograd::SavedVariable> saved_;
+  c10::SmallVector<torch::autograd::SavedVariable, 2> saved_;  // with the node: most ops save no more
 };
 
 class Graph {
@@ -168,7 +175,11 @@ class Graph {
 
   template <class Node>
   static void keep(Node* node, Tensors outputs, Tensors saved) {
-    for (const at::Tensor* tensor : saved) {
+    // Backward::saved knows that what lies behind the last defined one is undefined.
+    size_t count = saved.size();
+    while (count > 0 && !saved.begin()[count - 1]->defined()) --count;
+    for (size_t i = 0; i < count; ++i) {
+      const at::Tensor* tensor = saved.begin()[i];
       bool is_output = false;
       for (const at::Tensor* output : outputs) is_output |= tensor == output;
       node->save(*tensor, is_output);

@@ -40,17 +40,19 @@ SymInt reduced_count(const ReductionPlan& plan, const Tensor& input) {
   return n;
 }
 
+// Tensor::to, without a call of it where there is nothing to do.
+Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
+
 // A count as a factor: a plain number unless it is symbolic.
 Expr number(const SymInt& n) { return static_cast<double>(n.guard_int(__FILE__, __LINE__)); }
 
-// A gradient goes in equal parts to all elements equal to the result; where that is NaN, to the NaNs.
+// A gradient goes in equal parts to all elements equal to the result; where that is NaN, to the NaNs: there are none where
+// it is not.
 Tensor to_extrema(const Tensor& grad, const Tensor& input, const Tensor& result, c10::IntArrayRef dims) {
-  const Condition both_nan{ops::elementwise(Elementwise::logical_and, ops::elementwise(Elementwise::isnan, input),
-                                            ops::elementwise(Elementwise::isnan, result)),
-                           std::nullopt};
-  const Condition equal = (Expr(input) == Expr(result)) | both_nan;
-  const Tensor count = dims.empty() ? ops::sum(equal.tensor, {}, true) : ops::sum(equal.tensor, dims, true);
-  return select(equal, Expr(grad) / Expr(count.to(grad.scalar_type())), Expr(0)).tensor();
+  const Condition equal = (Expr(input) == Expr(result)) | Condition{ops::elementwise(Elementwise::isnan, input), std::nullopt};
+  const Tensor count = dims.empty() ? ops::sum(equal.tensor, {}, true, grad.scalar_type())
+                                    : ops::sum(equal.tensor, dims, true, grad.scalar_type());
+  return select(equal, Expr(grad) / Expr(count), Expr(0)).tensor();
 }
 
 // prod: the gradient of element k is g times the product of the others, P_{k-1} * S_k, where P is the cumulative product and
@@ -58,17 +60,22 @@ Tensor to_extrema(const Tensor& grad, const Tensor& input, const Tensor& result,
 Tensor prod_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef dims) {
   const int64_t count = static_cast<int64_t>(dims.size());
   if (input.dim() == 0 || count == 0) return grad.expand_symint(input.sym_sizes());
-  std::vector<int64_t> last(count);
+  c10::SmallVector<int64_t, 6> last(count);
   for (int64_t i = 0; i < count; ++i) last[i] = input.dim() - count + i;
-  const Tensor moved = input.movedim(dims, last);
-  const auto sizes = moved.sym_sizes().vec();
-  const Tensor lines = moved.flatten(-count, -1);
+  // The reduced dimensions as one line, the last.
+  const bool in_place = dims == c10::IntArrayRef(last);
+  const auto as_lines = [&](const Tensor& t) {
+    const Tensor moved = in_place ? t : t.movedim(dims, last);
+    return count == 1 ? moved : moved.flatten(-count, -1);
+  };
+  const Tensor lines = as_lines(input);
   const SymInt n = lines.sym_size(-1);
   if (n == 0) return at::zeros_like(input);
-  const Tensor g = grad.movedim(dims, last).flatten(-count, -1);
-  const Tensor right = ops::linear_scan(ops::pad_last(g, n - 1), lines, -1, /*reverse=*/true);
+  const Tensor right = ops::linear_scan(ops::pad_last(as_lines(grad), n - 1), lines, -1, /*reverse=*/true);
   const Tensor left = ops::shift(ops::cumprod(lines, -1, std::nullopt), -1, 1);
-  return ops::mul(right, left).view_symint(sizes).movedim(last, dims);
+  const Tensor gradients = ops::mul(right, left);
+  if (in_place) return count == 1 ? gradients : gradients.view_symint(input.sym_sizes());
+  return gradients.view_symint(input.movedim(dims, last).sym_sizes()).movedim(last, dims);
 }
 
 Tensor var_gradient(const Tensor& grad, const Tensor& input, const ReductionPlan& plan, c10::IntArrayRef dims) {
@@ -135,19 +142,21 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
   const Tensor &input = b.saved(0), &first = b.saved(1), &second = b.saved(2);
   // Tensors of the result's shape, ready to broadcast.
   const auto wide = [&](const Tensor& t) { return restore(t, plan, ndim); };
-  const Tensor g = wide(b.gradient());
+  // A gradient of no dimensions expands to any shape as it is.
+  const bool expands = (plan.op == Reduction::sum || plan.op == Reduction::mean) && b.gradient().dim() == 0;
+  const Tensor g = expands ? b.gradient() : wide(b.gradient());
   const bool two = plan.count == 2 && plan.op != Reduction::max && plan.op != Reduction::min;
   const Tensor g2 = two ? wide(b.gradient(1)) : Tensor();
   const auto plus = [](const Tensor& a, const Tensor& c) { return !a.defined() ? c : !c.defined() ? a : ops::add(a, c); };
   switch (plan.op) {
-    case Reduction::sum: return g.expand_symint(sizes).to(type);
+    case Reduction::sum: return as(g.expand_symint(sizes), type);
     case Reduction::mean: {
       SymInt n = 1;
       for (int64_t dim : dims) n = n * sizes[dim];
-      return mean_gradient(g, n, sizes).to(type);
+      return as(mean_gradient(g, n, sizes), type);
     }
-    case Reduction::prod: return prod_gradient(g, input.to(g.scalar_type()), dims).to(type);
-    case Reduction::norm: return norm_gradient(g, input.to(g.scalar_type()), wide(first), plan.p, dims).to(type);
+    case Reduction::prod: return as(prod_gradient(g, as(input, g.scalar_type()), dims), type);
+    case Reduction::norm: return as(norm_gradient(g, as(input, g.scalar_type()), wide(first), plan.p, dims), type);
     case Reduction::logsumexp: {
       // Where the result is -inf all inputs are, and x - result would be NaN.
       const Tensor y = wide(first);
@@ -175,10 +184,11 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
 }
 
 ops::TwoTensors functional(Reduction op, const Tensor& input, const ReductionArguments& arguments) {
+  if (!is_differentiable(op)) return Graph::forward([&] { return ops::reduce(op, input, arguments); });
   Graph graph("ReductionBackward", {&input});
   ops::TwoTensors results = graph.forward([&] { return ops::reduce(op, input, arguments); });
   const Tensor &first = std::get<0>(results), &second = std::get<1>(results);
-  if (!graph.recording() || !is_differentiable(op) || !first.is_floating_point()) return results;
+  if (!graph.recording() || !first.is_floating_point()) return results;
   const ReductionPlan plan = plan_reduction(op, input, arguments);
   const Tensor nothing;
   const int saved = reads(op);

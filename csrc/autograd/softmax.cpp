@@ -20,7 +20,8 @@ Tensor forward(const Tensor& input, int64_t dim, Dtype dtype) {
   Tensor result = graph.forward([&] { return op(input, dim, dtype); });
   if (graph.recording())
     graph.record({&result}, {&result}, [dim, type = input.scalar_type()](Backward& b) {
-      b.result(0, backward(b.gradient(), b.saved(0), dim).to(type));
+      const Tensor slope = backward(b.gradient(), b.saved(0), dim);
+      b.result(0, slope.scalar_type() == type ? slope : slope.to(type));
     });
   return result;
 }

@@ -64,6 +64,7 @@ class Walker {
     }
     bool staged = false;
     for (int i = 0; i < loop_.count; ++i) staged |= !direct(i);
+    const char* repeated[kMaxOperands] = {};  // the element that fills a buffer
     // A short innermost dimension is staged across rows; a long one is cut at its end.
     const int64_t row = loop_.sizes[0];
     const bool across_rows = row < kBlock / 4 && loop_.sizes.size() > 1;
@@ -73,8 +74,21 @@ class Walker {
       if (!across_rows) n = std::min(n, row - index[0]);
       if (staged || across_rows) n = std::min(n, kBlock);
       const void* in[kMaxOperands - 1] = {};
-      for (int i = 1; i < loop_.count; ++i)
-        in[i - 1] = !across_rows && direct(i) ? address(i, index) : gather(i, index, n, buffers[i]);
+      for (int i = 1; i < loop_.count; ++i) {
+        if (across_rows) {
+          in[i - 1] = gather(i, index, n, buffers[i]);
+        } else if (direct(i)) {
+          in[i - 1] = address(i, index);
+        } else if (loop_.operands[i].strides[0] == 0) {
+          // One element all along the row: a buffer full of it serves every block.
+          const char* element = address(i, index);
+          if (repeated[i] != element) gather(i, index, std::min(kBlock, row), buffers[i], /*repeats=*/true);
+          repeated[i] = element;
+          in[i - 1] = buffers[i];
+        } else {
+          in[i - 1] = gather(i, index, n, buffers[i]);
+        }
+      }
       if (checks_divisor_) ok &= !has_zero(in[1], compute_, n);
       const bool writes_in_place = !across_rows && direct(0);
       void* out = writes_in_place ? address(0, index) : buffers[0];
@@ -120,11 +134,13 @@ class Walker {
       n -= m;
     }
   }
-  const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
+  // `repeats`: n times the first element.
+  const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer, bool repeats = false) const {
     const Operand& o = loop_.operands[i];
     const LoadKernel load = kernels_.load[static_cast<int>(o.dtype)][static_cast<int>(compute_)];
     char* to = buffer;
-    for_rows(i, index, n, [&](const char* from, int64_t m) {
+    if (repeats) load(address(i, index), 0, to, n);
+    else for_rows(i, index, n, [&](const char* from, int64_t m) {
       load(from, o.strides[0], to, m);
       to += m * width_;
     });

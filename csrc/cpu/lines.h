@@ -3,11 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <algorithm>
-
 #include "cpu/axes.h"
 #include "cpu/dtype.h"
 #include "cpu/kernels/elementwise.h"
+#include "ops/stable_sort.h"
 
 namespace tensorops::cpu {
 
@@ -38,7 +37,7 @@ struct Lines {
       for (int k = 0; k < N; ++k) axis.stride[k] = tensors[k]->stride(i) * static_cast<int64_t>(tensors[k]->element_size());
       axes.push_back(axis);
     }
-    std::stable_sort(axes.begin(), axes.end(), [](const Axis<N>& a, const Axis<N>& b) { return a.stride[N - 1] < b.stride[N - 1]; });
+    stable_sort(axes.begin(), axes.end(), [](const Axis<N>& a, const Axis<N>& b) { return a.stride[N - 1] < b.stride[N - 1]; });
     coalesce(axes);
     count = cpu::count(axes);
   }

@@ -2,6 +2,7 @@
 // made of partial sums over blocks of fixed size, in f64, so that they do not depend on the number of threads.
 #include "ops/loss.h"
 
+#include <ATen/core/DimVector.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -41,6 +42,7 @@ void by_compute_type(const Tensor& t, F f) {
 // The sum of f(begin, end) over blocks of [0, n).
 template <class F>
 double sum_of_blocks(int64_t n, int64_t cost, const F& f) {
+  if (n <= kBlock) return n > 0 ? 0.0 + f(0, n) : 0.0;
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   std::vector<double> partial(blocks);
   parallel(blocks, kBlock * cost, [&](int64_t begin, int64_t end) {
@@ -155,7 +157,7 @@ std::vector<C> position_gradients(const Tensor& grad, const Tensor& total, int64
   std::vector<C> gradients = as_compute<C>(grad);
   if (reduction != at::Reduction::None) {
     C shared = gradients.at(0);
-    if (reduction == at::Reduction::Mean) shared /= total.item<C>();
+    if (reduction == at::Reduction::Mean) shared /= *total.const_data_ptr<C>();
     gradients.assign(n, shared);
   }
   for (int64_t i = 0; labels != nullptr && i < n; ++i)
@@ -193,7 +195,7 @@ Tensor nll_loss_backward(const Tensor& grad, const Tensor& target_, const Option
                          c10::SymInt classes_, int64_t reduction, c10::SymInt ignore_index) {
   const Tensor target = target_.contiguous();
   const int64_t classes = classes_.guard_int(__FILE__, __LINE__), ignored = ignore_index.guard_int(__FILE__, __LINE__);
-  auto sizes = target.sizes().vec();
+  at::DimVector sizes(target.sizes());
   sizes.insert(sizes.begin() + (sizes.empty() ? 0 : 1), classes);
   const Tensor result = empty(sizes, grad.scalar_type());
   const int64_t bytes = static_cast<int64_t>(result.nbytes());
@@ -249,9 +251,9 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
                                                  int64_t reduction, c10::SymInt ignore_index, double smoothing) {
   const int64_t ignored = ignore_index.guard_int(__FILE__, __LINE__), count = positions_of(input);
   const auto kept = loss_compute_dtype(input);
-  auto sizes = input.sizes().vec();
-  sizes.erase(sizes.begin() + class_dim(input));
-  const auto position_sizes = sizes;
+  at::DimVector position_sizes(input.sizes());
+  position_sizes.erase(position_sizes.begin() + class_dim(input));
+  at::DimVector sizes(position_sizes);
   sizes.insert(sizes.begin(), 2);
   const Tensor normalizer = empty(sizes, kept), total = scalar(kept);
   Tensor loss;

@@ -14,7 +14,9 @@ constexpr int64_t kGrain = 32768;
 template <class F>
 void parallel(int64_t n, int64_t cost, const F& f) {
   if (n <= 0) return;
-  at::parallel_for(0, n, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost)), f);
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost));
+  if (n <= grain) return f(0, n);  // what parallel_for comes to, without a look at the pool
+  at::parallel_for(0, n, grain, f);
 }
 
 }  // namespace tensorops::cpu

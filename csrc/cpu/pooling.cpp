@@ -3,8 +3,10 @@
 // out among threads.
 #include "ops/pooling.h"
 
+#include <c10/util/SmallVector.h>
 #include <torch/library.h>
 
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include "cpu/kernels/pooling.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -71,11 +74,14 @@ class RowRing {
  public:
   // `needed` rows at most are under the windows at a time, of `height` in an image.
   RowRing(int64_t height, int64_t needed, int64_t row_bytes, Stage stage)
-      : stage_(std::move(stage)), height_(height), row_bytes_(ceil_div(row_bytes, 64) * 64), held_(std::min(height, needed), -1),
-        data_(held_.size() * row_bytes_) {}
+      : stage_(std::move(stage)),
+        height_(height),
+        row_bytes_(ceil_div(row_bytes, 64) * 64),
+        held_(std::bit_ceil(static_cast<uint64_t>(std::min(height, needed))), -1),
+        data_(static_cast<int64_t>(held_.size()) * row_bytes_) {}
 
   const char* row(int64_t image, int64_t y) {
-    const int64_t key = image * height_ + y, slot = y % static_cast<int64_t>(held_.size());
+    const int64_t key = image * height_ + y, slot = y & (static_cast<int64_t>(held_.size()) - 1);
     char* data = data_.data() + slot * row_bytes_;
     if (held_[slot] != key) {
       stage_(image, y, data);
@@ -87,8 +93,8 @@ class RowRing {
  private:
   Stage stage_;
   int64_t height_, row_bytes_;
-  std::vector<int64_t> held_;
-  std::vector<char> data_;
+  std::vector<int64_t> held_;  // a power of two of them
+  Scratch data_;
 };
 
 // The taps of one run.
@@ -117,9 +123,9 @@ class Taps {
   }
 
  private:
-  std::vector<const void*> data_, positions_;
-  std::vector<int32_t> ids_;
-  std::vector<double> scales_;
+  c10::SmallVector<const void*, 16> data_, positions_;
+  c10::SmallVector<int32_t, 16> ids_;
+  c10::SmallVector<double, 16> scales_;
   int64_t count_ = 0;
 };
 
@@ -163,7 +169,7 @@ void forward_rows(const Tensor& input, const Tensor& output, const PoolWindow& w
   const int64_t size = input.element_size(), staged_size = compute_size(input.scalar_type());
   const int64_t phases = std::min(window.w.stride, window.w.span());
   const int64_t columns = out.width + (window.w.span() - 1) / window.w.stride, pitch = columns + kPoolSlack;
-  std::vector<int64_t> column(window.w.kernel);  // where in a staged row a window column's tap begins
+  c10::SmallVector<int64_t, 8> column(window.w.kernel);  // where in a staged row a window column's tap begins
   for (int64_t kw = 0; kw < window.w.kernel; ++kw) {
     const int64_t x = kw * window.w.dilation;
     column[kw] = (x % window.w.stride * pitch + x / window.w.stride) * staged_size;
@@ -193,35 +199,59 @@ void forward_rows(const Tensor& input, const Tensor& output, const PoolWindow& w
   });
 }
 
-// channels_last memory, forwards: a run is the channels of an output pixel, and its taps are pixels of the input.
-template <class Run, class Kernel, class Prepare>
-void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel,
+// channels_last memory, forwards: a run is the channels of neighbouring output pixels of a row that see their windows
+// through the same positions, and its taps are pixels of the input. `alike(a, b)` says whether neighbouring columns of
+// outputs may share a run beside that; `prepare` is as above.
+template <class Run, class Kernel, class Alike, class Prepare>
+void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel, const Alike& alike,
                     const Prepare& prepare) {
   const Planes in(input, c10::MemoryFormat::ChannelsLast), out(output, c10::MemoryFormat::ChannelsLast);
   const int64_t size = input.element_size();
-  parallel(out.images * out.area(), out.channels * window.positions(), [&](int64_t begin, int64_t end) {
+  struct Segment {
+    int64_t begin, count;                 // columns of outputs
+    int64_t position, element, positions; // the first inside the input, and how many there are
+  };
+  c10::SmallVector<Segment, 8> segments;
+  for (int64_t ow = 0; ow < out.width; ++ow) {
+    Segment s{ow, 1, 0, 0, 0};
+    for_inside(window.w, ow, in.width, [&](int64_t kw, int64_t x) {
+      if (s.positions++ == 0) {
+        s.position = kw;
+        s.element = x;
+      }
+    });
+    if (ow > 0 && s.position == segments.back().position && s.positions == segments.back().positions && alike(ow - 1, ow))
+      ++segments.back().count;
+    else segments.push_back(s);
+  }
+  parallel(out.images * out.height, out.width * out.channels * window.positions(), [&](int64_t begin, int64_t end) {
     Taps taps(window);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / out.area(), oh = i / out.width % out.height, ow = i % out.width;
-      taps.clear();
-      for_inside(window.h, oh, in.height, [&](int64_t kh, int64_t y) {
-        const char* row = bytes(input) + in.row(image, y) * size;
-        for_inside(window.w, ow, in.width, [&](int64_t kw, int64_t x) {
-          taps.add(row + x * in.channels * size, kh * window.w.kernel + kw);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t image = row / out.height, oh = row % out.height;
+      for (const Segment& s : segments) {
+        taps.clear();
+        for_inside(window.h, oh, in.height, [&](int64_t kh, int64_t y) {
+          const char* pixel = bytes(input) + (in.row(image, y) + s.element * in.channels) * size;
+          for (int64_t k = 0; k < s.positions; ++k, pixel += window.w.dilation * in.channels * size)
+            taps.add(pixel, kh * window.w.kernel + s.position + k);
         });
-      });
-      Run run{};
-      taps.set(run);
-      run.out = mutable_bytes(output) + i * out.channels * size;
-      run.n = run.room = out.channels;
-      prepare(run, i, oh, ow);
-      kernel(run);
+        Run run{};
+        taps.set(run);
+        run.out = mutable_bytes(output) + (row * out.width + s.begin) * out.channels * size;
+        run.n = run.room = run.out_step = out.channels;
+        run.rows = s.count;
+        run.tap_step = window.w.stride * in.channels;
+        prepare(run, row * out.width + s.begin, oh, s.begin);
+        kernel(run);
+      }
     }
   });
 }
 
 // Contiguous memory, rows of few outputs: one window at a time. `prepare(run, i, oh, ow)` is called for the i-th output.
 constexpr int64_t kNarrow = 3;
+constexpr int64_t kScattered = 16;     // positions of a window beyond which a gradient is scattered rather than gathered
+constexpr int64_t kChannelBlock = 64;  // channels of a pixel that are scattered together
 
 template <class Kernel, class Prepare>
 void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel,
@@ -234,7 +264,7 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
     int64_t position, element, count;  // the first inside the input, and how many there are
   };
   const auto insides = [](const PoolAxis& axis, int64_t in_size, int64_t count) {
-    std::vector<Inside> result(count);
+    c10::SmallVector<Inside, 8> result(count);
     for (int64_t o = 0; o < count; ++o) {
       const int64_t first = axis.first_inside(o), begin = axis.origin(o) + first * axis.dilation;
       const int64_t fitting = begin < in_size ? (in_size - begin - 1) / axis.dilation + 1 : 0;
@@ -265,80 +295,119 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
   });
 }
 
-// The way back: add(sums, gradient, output's offset, oh, ow) for each output of a plane, whose sums then become the result.
+// What scatters need to know of windows of planes.
+PoolScatter scatter_of(const Tensor& grad, const Planes& out, const Planes& in, const PoolWindow& window) {
+  PoolScatter s{};
+  s.gradient = grad.const_data_ptr();
+  s.planes = s.channels = 1;
+  s.pitch = in.channels;
+  s.out_height = out.height;
+  s.out_width = out.width;
+  s.height = in.height;
+  s.width = in.width;
+  s.top = window.h.origin(0);
+  s.left = window.w.origin(0);
+  s.row_step = window.h.stride;
+  s.column_step = window.w.stride;
+  s.span_height = window.h.span();
+  s.span_width = window.w.span();
+  return s;
+}
+
+// The way back into contiguous memory: add(image, planes, sums) makes the sums of planes from an image on. They are the
+// result itself where it has the compute type, else go there by way of scratch.
 template <class C, class Add>
-void backward_windows(const Tensor& grad, const Tensor& result, const Add& add) {
-  const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
-  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
-  const int dtype = static_cast<int>(dtype_of(grad.scalar_type()));
-  const int64_t size = grad.element_size(), area = out.area();
-  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
-    std::vector<C> sums(in.area() + kPoolSlack), gradients(area + kPoolSlack);
-    for (int64_t image = begin; image < end; ++image) {
-      std::fill(sums.begin(), sums.end(), C(0));
-      kernels.stage[dtype]({bytes(grad) + image * area * size, area, (out.images - image) * area, 0, 1, 1, area,
-                            area + kPoolSlack, /*lowest=*/false, gradients.data()});
-      for (int64_t i = 0; i < area; ++i) add(sums.data(), gradients[i], image * area + i, i / out.width, i % out.width);
-      kernels.unstage[dtype]({sums.data(), 0, 1, in.area(), in.area(), in.area(),
-                              mutable_bytes(result) + image * in.area() * size});
+void backward_planes(const Tensor& result, int64_t cost, const Add& add) {
+  const Planes in(result, c10::MemoryFormat::Contiguous);
+  const auto unstage = TENSOROPS_KERNELS(pooling_kernels).unstage[static_cast<int>(dtype_of(result.scalar_type()))];
+  const int64_t size = result.element_size(), area = in.area();
+  parallel(in.images, area + cost, [&](int64_t begin, int64_t end) {
+    char* planes = mutable_bytes(result) + begin * area * size;
+    if (size == sizeof(C)) return add(begin, end - begin, reinterpret_cast<C*>(planes));
+    const Scratch sums((area + kPoolSlack) * sizeof(C));
+    for (int64_t image = begin; image < end; ++image, planes += area * size) {
+      add(image, 1, sums.data<C>());
+      unstage({sums.data(), 0, 1, area, area, area, planes});
     }
   });
 }
 
-// Contiguous memory, backwards: a run is one column phase of a row of the input's gradient: every element of a phase is
+// Windows of two columns that tile a contiguous plane, whole windows all of them.
+bool tiles_plane(const PoolWindow& window, const Tensor& grad, const Tensor& result) {
+  const auto tiles = [](const PoolAxis& axis, int64_t in, int64_t out) {
+    return axis.kernel == axis.stride && axis.padding == 0 && axis.dilation == 1 && out * axis.stride <= in;
+  };
+  return window.w.kernel == 2 && tiles(window.w, result.size(-1), grad.size(-1)) && tiles(window.h, result.size(-2), grad.size(-2));
+}
+
+// `position` is undefined for averages, which are divided by `divisor`.
+template <class Kernel>
+void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window, double divisor,
+                    Kernel kernel) {
+  const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
+  const int64_t size = grad.element_size();
+  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
+    for (int64_t image = begin; image < end; ++image) {
+      const int64_t at = image * out.area();
+      kernel({bytes(grad) + at * size, position.defined() ? bytes(position) + at * position.element_size() : nullptr,
+              window.h.kernel, out.height, out.width, in.height, in.width, out.elements() - at, (end - image) * in.area(),
+              divisor, mutable_bytes(result) + image * in.area() * size});
+    }
+  });
+}
+
+// Averages into contiguous memory: a run is one column phase of a row of the input's gradient: every element of a phase is
 // seen by the same positions of the windows. Its taps lie in staged rows of the output's gradient, with zeros around.
-// `stage_more(image, oh, row, staged)` works on a freshly staged row, and `position` may be undefined.
-template <class Run, class Kernel, class StageMore>
-void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window,
-                   Kernel kernel, const StageMore& stage_more) {
+// What the rows of windows add comes first, then what their columns add.
+// `divide(oh, staged)` works on a freshly staged row.
+template <class Kernel, class Divide>
+void backward_rows(const Tensor& grad, const Tensor& result, const PoolWindow& window, Kernel kernel, const Divide& divide) {
   const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
   const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
   const int dtype = static_cast<int>(dtype_of(grad.scalar_type()));
   const int64_t size = grad.element_size(), staged_size = compute_size(grad.scalar_type());
-  const int64_t position_size = position.defined() ? position.element_size() : 0;
   const int64_t margin = (window.w.span() - 1) / window.w.stride;  // windows before a row's first that its taps may name
   const int64_t run_length = ceil_div(in.width + window.w.padding, window.w.stride);
   const int64_t columns = margin + std::max(run_length, out.width), pitch = columns + kPoolSlack;
   const Windows rows(window.h, in.height, out.height);
-  struct Column {
-    int64_t position, offset;  // a window column, and where in a staged row its tap begins
-  };
-  std::vector<std::vector<Column>> columns_of(window.w.stride);  // by phase
-  for (int64_t kw = window.w.kernel - 1; kw >= 0; --kw) {
-    const int64_t x = kw * window.w.dilation;
-    columns_of[x % window.w.stride].push_back({kw, margin - x / window.w.stride});
-  }
-  const int64_t cost = in.width * ceil_div(window.positions(), window.h.stride * window.w.stride);
+  std::vector<c10::SmallVector<int64_t, 8>> columns_of(window.w.stride);  // by phase: where in a staged row a tap begins
+  for (int64_t x = window.w.kernel - 1; x >= 0; --x)
+    columns_of[x % window.w.stride].push_back(margin - x / window.w.stride);
+  const int64_t cost = in.width * (ceil_div(window.h.kernel, window.h.stride) + ceil_div(window.w.kernel, window.w.stride));
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     const int64_t slots = std::min(out.height, (window.h.span() - 1) / window.h.stride + 1);
-    RowRing ring(out.height, slots, pitch * (staged_size + position_size), [&](int64_t image, int64_t oh, char* staged) {
+    RowRing ring(out.height, slots, pitch * staged_size, [&](int64_t image, int64_t oh, char* staged) {
       const int64_t at = out.row(image, oh);
       kernels.stage[dtype]({bytes(grad) + at * size, out.width, out.elements() - at, margin, 1, 1, columns, pitch,
                             /*lowest=*/false, staged});
-      stage_more(oh, staged + margin * staged_size);
-      if (position_size != 0)
-        std::memcpy(staged + pitch * staged_size + margin * position_size, bytes(position) + at * position_size,
-                    out.width * position_size);
+      divide(oh, staged + margin * staged_size);
     });
     const int64_t phase_pitch = run_length + 2 * kPoolSlack;
-    std::vector<char> phases(window.w.stride * phase_pitch * staged_size);
+    const Scratch phases(window.w.stride * phase_pitch * staged_size), summed(pitch * staged_size);
     Taps taps(window);
+    const auto add_up = [&](char* to, int64_t n) {
+      MeanPoolBackwardRun run{};
+      taps.set(run);
+      run.out = to;
+      run.n = n;
+      run.room = n + kPoolSlack;
+      kernel(run);
+    };
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / in.height, y = i % in.height;
+      const auto windows = rows.of(y);
+      const char* row = summed.data();
+      if (windows.size() == 1) {
+        row = ring.row(image, windows[0].window);
+      } else {
+        taps.clear();
+        for (const auto [oh, kh] : windows) taps.add(ring.row(image, oh), nullptr, kh, 1.0);
+        add_up(summed.data(), columns);
+      }
       for (int64_t phase = 0; phase < window.w.stride; ++phase) {
         taps.clear();
-        for (const auto [oh, kh] : rows.of(y)) {
-          const char* row = ring.row(image, oh);
-          for (const auto [kw, offset] : columns_of[phase])
-            taps.add(row + offset * staged_size, row + pitch * staged_size + offset * position_size,
-                     kh * window.w.kernel + kw, 1.0);
-        }
-        Run run{};
-        taps.set(run);
-        run.out = phases.data() + phase * phase_pitch * staged_size;
-        run.n = run_length;
-        run.room = run_length + kPoolSlack;
-        kernel(run);
+        for (const int64_t offset : columns_of[phase]) taps.add(row + offset * staged_size, nullptr, 0, 1.0);
+        add_up(phases.data() + phase * phase_pitch * staged_size, run_length);
       }
       kernels.unstage[dtype]({phases.data(), window.w.padding, window.w.stride, phase_pitch, in.width,
                               (end - i) * in.width, mutable_bytes(result) + i * in.width * size});
@@ -346,31 +415,52 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
   });
 }
 
-// channels_last memory, backwards: a run is the channels of one pixel of the input's gradient.
-template <class Run, class Kernel, class Scale>
+// channels_last memory, backwards: a run is the channels of pixels of a row of the input's gradient, a stride apart, that are
+// seen by the same positions of the windows. `alike(a, b)` is as for forward_pixels, `scale(oh, ow)` that of a window.
+template <class Run, class Kernel, class Alike, class Scale>
 void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window,
-                     Kernel kernel, const Scale& scale) {
+                     Kernel kernel, const Alike& alike, const Scale& scale) {
   const Planes out(grad, c10::MemoryFormat::ChannelsLast), in(result, c10::MemoryFormat::ChannelsLast);
   const int64_t size = grad.element_size(), position_size = position.defined() ? position.element_size() : 0;
   const char *from = bytes(grad), *positions = position.defined() ? bytes(position) : nullptr;
   const Windows rows(window.h, in.height, out.height), columns(window.w, in.width, out.width);
-  const int64_t cost = in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
-  parallel(in.images * in.area(), cost, [&](int64_t begin, int64_t end) {
+  const auto follows = [&](int64_t x) {
+    const auto a = columns.of(x - window.w.stride), b = columns.of(x);
+    if (a.size() != b.size()) return false;
+    for (size_t i = 0; i < a.size(); ++i)
+      if (a[i].position != b[i].position || !alike(a[i].window, b[i].window)) return false;
+    return true;
+  };
+  struct Segment {
+    int64_t begin, count;  // pixels
+  };
+  c10::SmallVector<Segment, 8> segments;
+  for (int64_t phase = 0; phase < std::min(window.w.stride, in.width); ++phase)
+    for (int64_t x = phase; x < in.width; x += window.w.stride) {
+      if (x > phase && follows(x)) ++segments.back().count;
+      else segments.push_back({x, 1});
+    }
+  const int64_t cost = in.width * in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
+  parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     Taps taps(window);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / in.area(), y = i / in.width % in.height, x = i % in.width;
-      taps.clear();
-      for (const auto [oh, kh] : rows.of(y)) {
-        for (const auto [ow, kw] : columns.of(x)) {
-          const int64_t at = out.row(image, oh) + ow * out.channels;
-          taps.add(from + at * size, positions + at * position_size, kh * window.w.kernel + kw, scale(oh, ow));
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t image = row / in.height, y = row % in.height;
+      for (const Segment& s : segments) {
+        taps.clear();
+        for (const auto [oh, kh] : rows.of(y)) {
+          for (const auto [ow, kw] : columns.of(s.begin)) {
+            const int64_t at = out.row(image, oh) + ow * out.channels;
+            taps.add(from + at * size, positions + at * position_size, kh * window.w.kernel + kw, scale(oh, ow));
+          }
         }
+        Run run{};
+        taps.set(run);
+        run.out = mutable_bytes(result) + (row * in.width + s.begin) * in.channels * size;
+        run.n = run.room = run.tap_step = in.channels;
+        run.rows = s.count;
+        run.out_step = window.w.stride * in.channels;
+        kernel(run);
       }
-      Run run{};
-      taps.set(run);
-      run.out = mutable_bytes(result) + i * in.channels * size;
-      run.n = run.room = in.channels;
-      kernel(run);
     }
   });
 }
@@ -396,7 +486,7 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
   }
   // The first position inside the image by window row's first, then by column.
   const int64_t out_width = output.size(-1), pitch = out_width + kPoolSlack;
-  std::vector<int32_t> first((window.h.first_inside(0) + 1) * pitch);
+  c10::SmallVector<int32_t, 64> first((window.h.first_inside(0) + 1) * pitch);
   for (size_t i = 0; i < first.size(); ++i) {
     const int64_t kh = i / pitch, ow = std::min<int64_t>(i % pitch, out_width - 1);
     first[i] = static_cast<int32_t>(kh * window.w.kernel + window.w.first_inside(ow));
@@ -407,7 +497,8 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
     run.shared_first = direct;
     run.position = positions + i * run_length * position_size;
   };
-  if (direct) forward_pixels<MaxPoolRun>(input, output, window, kernel, prepare);
+  const auto alike = [](int64_t, int64_t) { return true; };
+  if (direct) forward_pixels<MaxPoolRun>(input, output, window, kernel, alike, prepare);
   else forward_rows<MaxPoolRun>(input, output, window, /*lowest=*/true, kernel, prepare);
 }
 
@@ -472,29 +563,57 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
   const auto format = pool_format(position_);
   const Tensor grad = grad_.contiguous(format), position = position_.contiguous(format);
   const Tensor result = empty(plane_sizes("max_pool2d", position, C10_AS_INTARRAYREF_SLOW(input_size)), grad.scalar_type(), format);
-  const bool direct = format == c10::MemoryFormat::ChannelsLast;
-  const auto kernel = kernel_for("max_pool2d_backward",
-                                 TENSOROPS_KERNELS(pooling_kernels)
-                                     .max_backward[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)]
-                                                  [static_cast<int>(position_kind(position))],
-                                 grad.scalar_type());
-  if (!direct && grad.size(-1) <= kNarrow) {
-    by_compute_type(grad.scalar_type(), [&]<class T>(T) {
-      const bool one_byte = position_kind(position) == PoolPosition::u8;
-      const void* positions = position.const_data_ptr();
-      const int64_t height = result.size(-2), width = result.size(-1);
-      const auto kernel_width = static_cast<uint32_t>(window.w.kernel);
-      backward_windows<T>(grad, result, [&](T* sums, T gradient, int64_t i, int64_t oh, int64_t ow) {
-        const uint32_t k = one_byte ? static_cast<const uint8_t*>(positions)[i] : static_cast<const uint32_t*>(positions)[i];
-        const int64_t y = window.h.origin(oh) + k / kernel_width * window.h.dilation,
-                      x = window.w.origin(ow) + k % kernel_width * window.w.dilation;
-        if (y >= 0 && y < height && x >= 0 && x < width) sums[y * width + x] += gradient;
-      });
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const int kind = static_cast<int>(position_kind(position));
+  const Planes out(grad, format), in(result, format);
+  const int64_t count = window.positions(), size = grad.element_size(), position_size = position.element_size();
+  // A gather looks at all windows of an element, a scatter at one element of a window: where windows are large that is less.
+  // Beside each other channels can only be scattered into sums that are the result.
+  const bool last = format == c10::MemoryFormat::ChannelsLast;
+  if (last && (count <= kScattered || compute_size(grad.scalar_type()) != size)) {
+    const auto kernel = kernel_for("max_pool2d_backward", kernels.max_backward[kind], grad.scalar_type());
+    backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return true; },
+                                        [](int64_t, int64_t) { return 1.0; });
+    return result;
+  }
+  if (!last && tiles_plane(window, grad, result)) {
+    const auto kernel = kernel_for("max_pool2d_backward", kernels.tiles_backward[kind], grad.scalar_type());
+    backward_tiles(grad, position, result, window, 1, kernel);
+    return result;
+  }
+  const auto scatter = kernel_for("max_pool2d_backward", kernels.max_scatter[kind], grad.scalar_type());
+  c10::SmallVector<int64_t, 64> row(count), column(count), offset(count);
+  for (int64_t k = 0; k < count; ++k) {
+    row[k] = k / window.w.kernel * window.h.dilation;
+    column[k] = k % window.w.kernel * window.w.dilation;
+    offset[k] = (row[k] * in.width + column[k]) * in.channels;
+  }
+  const auto task_of = [&](int64_t first_gradient, void* sums) {
+    MaxPoolScatter task{scatter_of(grad, out, in, window), bytes(position) + first_gradient * position_size, count,
+                        row.data(), column.data(), offset.data()};
+    task.gradient = bytes(grad) + first_gradient * size;
+    task.sums = sums;
+    return task;
+  };
+  if (last) {
+    const int64_t blocks = ceil_div(in.channels, kChannelBlock);
+    parallel(in.images * blocks, (in.area() + 4 * out.area()) * kChannelBlock, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t image = i / blocks, channel = i % blocks * kChannelBlock;
+        MaxPoolScatter task = task_of(out.row(image, 0) + channel, mutable_bytes(result) + (in.row(image, 0) + channel) * size);
+        task.channels = std::min(kChannelBlock, in.channels - channel);
+        scatter(task);
+      }
     });
     return result;
   }
-  if (direct) backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return 1.0; });
-  else backward_rows<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, char*) {});
+  by_compute_type(grad.scalar_type(), [&]<class C>(C) {
+    backward_planes<C>(result, 4 * out.area(), [&](int64_t image, int64_t planes, C* sums) {
+      MaxPoolScatter task = task_of(out.row(image, 0), sums);
+      task.planes = planes;
+      scatter(task);
+    });
+  });
   return result;
 }
 
@@ -621,7 +740,7 @@ class Divisors {
            bool count_include_pad, std::optional<int64_t> divisor_override)
       : override_(divisor_override) {
     const auto counts = [&](const PoolAxis& axis, int64_t in, int64_t out) {
-      std::vector<int64_t> count(out);
+      c10::SmallVector<int64_t, 16> count(out);
       for (int64_t o = 0; o < out; ++o) {
         const int64_t begin = axis.origin(o), end = std::min(begin + axis.kernel, in + axis.padding);
         count[o] = count_include_pad ? end - begin : std::min(end, in) - std::max<int64_t>(begin, 0);
@@ -631,13 +750,14 @@ class Divisors {
     rows_ = counts(window.h, in_height, out_height);
     columns_ = counts(window.w, in_width, out_width);
   }
+  int64_t of_column(int64_t ow) const { return columns_[ow]; }
   int64_t at(int64_t oh, int64_t ow) const { return override_ ? *override_ : rows_[oh] * columns_[ow]; }
 
   // table[index(oh)] has the divisors of window row oh, in the compute type T; equal neighbours share a row.
   template <class T, class F>
   auto table(F f) const {
-    std::vector<T> values;
-    std::vector<int64_t> start(rows_.size());
+    c10::SmallVector<T, 64> values;
+    c10::SmallVector<int64_t, 16> start(rows_.size());
     for (size_t oh = 0; oh < rows_.size(); ++oh) {
       if (oh > 0 && rows_[oh] == rows_[oh - 1]) {
         start[oh] = start[oh - 1];
@@ -652,7 +772,7 @@ class Divisors {
 
  private:
   std::optional<int64_t> override_;
-  std::vector<int64_t> rows_, columns_;
+  c10::SmallVector<int64_t, 16> rows_, columns_;
 };
 
 // `output` is contiguous in the input's format.
@@ -680,7 +800,10 @@ void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_
     if (!direct && output.size(-1) <= kNarrow) {
       const auto& table = TENSOROPS_KERNELS(pooling_kernels).mean_window;
       forward_windows(input, output, window, kernel_for("avg_pool2d", table, input.scalar_type()), prepare);
-    } else if (direct) forward_pixels<MeanPoolRun>(input, output, window, kernel, prepare);
+    } else if (direct) {
+      const auto alike = [&](int64_t a, int64_t b) { return divisors.of_column(a) == divisors.of_column(b); };
+      forward_pixels<MeanPoolRun>(input, output, window, kernel, alike, prepare);
+    }
     else forward_rows<MeanPoolRun>(input, output, window, /*lowest=*/false, kernel, prepare);
   });
 }
@@ -714,32 +837,46 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
   const auto format = pool_format(channels_last);
   const Tensor grad = grad_.contiguous(format);
   const Tensor result = empty(plane_sizes("avg_pool2d", grad, C10_AS_INTARRAYREF_SLOW(input_size)), grad.scalar_type(), format);
-  const auto kernel = kernel_for("avg_pool2d_backward",
-                                 TENSOROPS_KERNELS(pooling_kernels)
-                                     .mean_backward[static_cast<int>(channels_last ? PoolTaps::direct : PoolTaps::staged)],
-                                 grad.scalar_type());
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const auto kernel = kernel_for(
+      "avg_pool2d_backward",
+      kernels.mean_backward[static_cast<int>(channels_last ? PoolTaps::direct : PoolTaps::staged)], grad.scalar_type());
+  if (!channels_last && tiles_plane(window, grad, result)) {
+    const auto tiles = kernel_for("avg_pool2d_backward", kernels.tiles_backward[static_cast<int>(PoolPosition::none)],
+                                  grad.scalar_type());
+    backward_tiles(grad, {}, result, window, static_cast<double>(divisor_override.value_or(window.positions())), tiles);
+    return result;
+  }
   const Divisors divisors(window, result.size(-2), result.size(-1), grad.size(-2), grad.size(-1), count_include_pad,
                           divisor_override);
   if (channels_last) {
-    backward_pixels<MeanPoolBackwardRun>(grad, {}, result, window, kernel,
-                                         [&](int64_t oh, int64_t ow) { return 1.0 / divisors.at(oh, ow); });
+    backward_pixels<MeanPoolBackwardRun>(
+        grad, {}, result, window, kernel,
+        [&](int64_t a, int64_t b) { return divisors.of_column(a) == divisors.of_column(b); },
+        [&](int64_t oh, int64_t ow) { return 1.0 / divisors.at(oh, ow); });
     return result;
   }
   by_compute_type(grad.scalar_type(), [&]<class T>(T) {
     const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
-    if (grad.size(-1) <= kNarrow)
-      return backward_windows<T>(grad, result, [&, height = result.size(-2), width = result.size(-1)](
-                                                   T* sums, T gradient, int64_t, int64_t oh, int64_t ow) {
-        const T share = gradient / values[start[oh] + ow];
-        const int64_t top = window.h.origin(oh), bottom = std::min(top + window.h.kernel, height),
-                      left = window.w.origin(ow), right = std::min(left + window.w.kernel, width);
-        for (int64_t y = std::max<int64_t>(top, 0); y < bottom; ++y)
-          for (int64_t x = std::max<int64_t>(left, 0); x < right; ++x) sums[y * width + x] += share;
+    const Planes out(grad, format), in(result, format);
+    if (out.width <= kNarrow) {
+      const auto scatter = kernel_for("avg_pool2d_backward", kernels.mean_scatter, grad.scalar_type());
+      c10::SmallVector<T, 64> by;
+      for (int64_t oh = 0; oh < out.height; ++oh)
+        for (int64_t ow = 0; ow < out.width; ++ow) by.push_back(values[start[oh] + ow]);
+      backward_planes<T>(result, out.area() * window.positions(), [&](int64_t image, int64_t planes, T* sums) {
+        MeanPoolScatter task{scatter_of(grad, out, in, window), by.data()};
+        task.gradient = bytes(grad) + out.row(image, 0) * grad.element_size();
+        task.sums = sums;
+        task.planes = planes;
+        scatter(task);
       });
-    backward_rows<MeanPoolBackwardRun>(grad, {}, result, window, kernel, [&](int64_t oh, char* row) {
+      return;
+    }
+    backward_rows(grad, result, window, kernel, [&](int64_t oh, char* row) {
       T* staged = reinterpret_cast<T*>(row);
       const T* by = values.data() + start[oh];
-      for (int64_t ow = 0; ow < grad.size(-1); ++ow) staged[ow] /= by[ow];
+      for (int64_t ow = 0; ow < out.width; ++ow) staged[ow] /= by[ow];
     });
   });
   return result;

@@ -3,6 +3,7 @@
 #include "ops/reduction.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <ATen/core/DimVector.h>
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
 
@@ -16,6 +17,7 @@
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "ops/reduction_forms.h"
+#include "ops/stable_sort.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -66,10 +68,10 @@ class Reduce {
       step *= n;
     }
     const auto by_stride = [](const Axis<2>& a, const Axis<2>& b) { return a.stride[0] < b.stride[0]; };
-    std::stable_sort(kept_.begin(), kept_.end(), by_stride);
+    stable_sort(kept_.begin(), kept_.end(), by_stride);
     const bool keeps_order = reducer == Reducer::argmax || reducer == Reducer::argmin;
     if (!keeps_order) {
-      std::stable_sort(reduced_.begin(), reduced_.end(), by_stride);
+      stable_sort(reduced_.begin(), reduced_.end(), by_stride);
       int64_t step = 1;
       for (Axis<2>& axis : reduced_) {
         axis.stride[1] = step;
@@ -442,11 +444,12 @@ at::Tensor select_backward(const at::Tensor& grad, const at::Tensor& indices, in
   if (grad.dim() == 0) return grad.clone();
   dim = at::maybe_wrap_dim(dim, grad.dim());
   check_selection("_select_backward", grad, indices, dim);
-  auto sizes = grad.sizes().vec();
+  at::DimVector sizes(grad.sizes());
   sizes[dim] = size;
   const at::Tensor result = empty(sizes, grad.scalar_type());
-  result.zero_();
   if (result.numel() == 0) return result;
+  char* zeros = static_cast<char*>(result.data_ptr());
+  parallel(static_cast<int64_t>(result.nbytes()), 1, [&](int64_t begin, int64_t end) { std::memset(zeros + begin, 0, end - begin); });
   const int64_t step = result.stride(dim), bytes = static_cast<int64_t>(grad.element_size());
   for_selected(result, grad, indices, dim, [&](char* to, const char* from, int64_t index) {
     TORCH_CHECK_INDEX(index >= 0 && index < size, "_select_backward: index ", index, " is out of bounds for size ", size);

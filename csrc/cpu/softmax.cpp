@@ -13,6 +13,7 @@
 #include "cpu/lines.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -85,12 +86,10 @@ class Lineup {
     const int64_t limit = std::clamp<int64_t>(std::min(kTile / n, run / 4) / 16 * 16, 16, kMaxColumns);
     const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
     parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
-      std::vector<double> scratch(3 * width);
-      std::vector<char> tiles[2];
-      if (!direct) {
-        tiles[0].resize(n * width * width_);
-        if (backward_) tiles[1].resize(n * width * width_);
-      }
+      const int64_t sums = 3 * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
+      const Scratch memory(sums + 2 * tile);
+      double* const scratch = memory.data<double>();
+      char* const tiles[2] = {memory.data() + sums, memory.data() + sums + tile};
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t first = panel / per_run * run + panel % per_run * width;
         const int64_t m = std::min(width, run - panel % per_run * width);
@@ -98,7 +97,7 @@ class Lineup {
           for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t) {
             columns_(lines_.operands[0].data + offset[0], lines_.operands[0].step / width_, lines_.operands[1].data + offset[1],
                      lines_.operands[1].step / width_, lines_.operands[2].data + offset[2], lines_.operands[2].step / width_, n, m,
-                     scratch.data());
+                     scratch);
           });
           continue;
         }
@@ -112,9 +111,9 @@ class Lineup {
           }
         };
         for (int k = 0; k < (backward_ ? 2 : 1); ++k)
-          each(k, tiles[k].data(), [&](const char* from, int64_t stride, char* to, int64_t count) { load_[k](from, stride, to, count); });
-        columns_(tiles[0].data(), m, tiles[1].data(), m, tiles[0].data(), m, n, m, scratch.data());
-        each(2, tiles[0].data(), [&](char* to, int64_t stride, char* from, int64_t count) { store_(from, to, stride, count); });
+          each(k, tiles[k], [&](const char* from, int64_t stride, char* to, int64_t count) { load_[k](from, stride, to, count); });
+        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch);
+        each(2, tiles[0], [&](char* to, int64_t stride, char* from, int64_t count) { store_(from, to, stride, count); });
       }
     });
   }

@@ -69,15 +69,17 @@ inline bool has_inplace(const ElementwiseRow& row) {
   return !row.backward && !test && row.op != Elementwise::where;
 }
 
-// Registers the three forms of every row under the library's dispatch key. A null F leaves a form out.
+// Registers the three forms of every row under the library's dispatch key; the functional form of the rows for which
+// `passes` holds has nothing to do there.
 template <class F, class I, class O>
-void impl_elementwise(torch::Library& library, F functional, I inplace, O out) {
+void impl_elementwise(torch::Library& library, F functional, I inplace, O out, bool (*passes)(const ElementwiseRow&) = nullptr) {
   for (const ElementwiseRow& row : elementwise_rows()) {
     if (!is_registered(row)) continue;
     for_arity(row, [&](auto tensors, auto scalars) {
       using Signature = ElementwiseSignature<decltype(tensors), decltype(scalars)>;
       const std::string name = row.name;
-      library.impl(name.c_str(), Signature::functional(row.op, functional));
+      if (passes != nullptr && passes(row)) library.impl(name.c_str(), torch::CppFunction::makeFallthrough());
+      else library.impl(name.c_str(), Signature::functional(row.op, functional));
       if (has_inplace(row)) library.impl((name + "_").c_str(), Signature::inplace(row.op, inplace));
       library.impl((name + ".out").c_str(), Signature::out(row.op, out));
     });

@@ -8,7 +8,7 @@
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
 
-#include <mutex>
+#include <atomic>
 #include <optional>
 
 #include "ops/arity.h"
@@ -66,17 +66,21 @@ std::string with_out(const std::string& scalars) {
   return scalars + (scalars.find('*') == std::string::npos ? ", *" : "") + ", Tensor(a!) out";
 }
 
-// One operator handle per row and form, looked up on first use.
+// One operator handle per row and form, looked up on first use and kept for good.
 enum Form { kFunctional, kInplace, kOut };
+std::atomic<const c10::OperatorHandle*> handles[kElementwiseCount][3];
+const c10::OperatorHandle& find_handle(Elementwise op, Form form) {
+  const std::string name = std::string("tensorops::") + row_of(op).name + (form == kInplace ? "_" : "");
+  const auto* found =
+      new c10::OperatorHandle(c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), form == kOut ? "out" : ""));
+  const c10::OperatorHandle* first = nullptr;
+  if (handles[static_cast<size_t>(op)][form].compare_exchange_strong(first, found)) return *found;
+  delete found;
+  return *first;
+}
 const c10::OperatorHandle& untyped_handle(Elementwise op, Form form) {
-  static std::array<std::array<std::optional<c10::OperatorHandle>, 3>, kElementwiseCount> handles;
-  static std::array<std::array<std::once_flag, 3>, kElementwiseCount> flags;
-  const size_t i = static_cast<size_t>(op);
-  std::call_once(flags[i][form], [&] {
-    const std::string name = std::string("tensorops::") + row_of(op).name + (form == kInplace ? "_" : "");
-    handles[i][form] = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), form == kOut ? "out" : "");
-  });
-  return *handles[i][form];
+  const c10::OperatorHandle* handle = handles[static_cast<size_t>(op)][form].load(std::memory_order_acquire);
+  return handle != nullptr ? *handle : find_handle(op, form);
 }
 
 template <class Signature, class... A>
@@ -112,12 +116,12 @@ void meta_inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, 
 class Unwrapped {
  public:
   explicit Unwrapped(const Inputs& in) : inputs_(in) {
-    bool wrapped = false, python = c10::impl::TorchDispatchModeTLS::any_modes_set();
-    for (int i = 0; i < in.count; ++i) {
-      wrapped |= in[i].unsafeGetTensorImpl()->is_wrapped_number();
-      python |= in[i].key_set().has(c10::DispatchKey::Python);
-    }
-    if (wrapped && python) unwrap();
+    bool wrapped = false;
+    for (int i = 0; i < in.count; ++i) wrapped |= in[i].unsafeGetTensorImpl()->is_wrapped_number();
+    if (!wrapped) return;
+    bool python = c10::impl::TorchDispatchModeTLS::any_modes_set();
+    for (int i = 0; i < in.count; ++i) python |= in[i].key_set().has(c10::DispatchKey::Python);
+    if (python) unwrap();
   }
   const Inputs& inputs() const { return inputs_; }
 

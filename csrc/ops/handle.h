@@ -4,6 +4,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <atomic>
 #include <mutex>
 #include <optional>
 
@@ -22,17 +23,23 @@ class Op<R(A...)> {
   const char* name() const { return name_; }
 
  private:
+  // std::call_once costs thread-local writes in every call: a flag of our own spares them once the handle is there.
   const c10::TypedOperatorHandle<R(A...)>& handle() const {
+    if (!found_.load(std::memory_order_acquire)) find();
+    return *handle_;
+  }
+  void find() const {
     std::call_once(once_, [this] {
       handle_.emplace(c10::Dispatcher::singleton()
                           .findSchemaOrThrow((std::string("tensorops::") + name_).c_str(), overload_)
                           .template typed<R(A...)>());
     });
-    return *handle_;
+    found_.store(true, std::memory_order_release);
   }
 
   const char* name_;
   const char* overload_;
+  mutable std::atomic<bool> found_{false};
   mutable std::once_flag once_;
   mutable std::optional<c10::TypedOperatorHandle<R(A...)>> handle_;
 };

@@ -5,10 +5,9 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/SmallVector.h>
 
-#include <algorithm>
-
 #include "ops/elementwise.h"
 #include "ops/scalar_type.h"
+#include "ops/stable_sort.h"
 
 namespace tensorops {
 
@@ -68,7 +67,7 @@ inline void coalesce(Loop& loop) {
 inline c10::SmallVector<int, 6> order_of(const at::Tensor& out) {
   c10::SmallVector<int, 6> order(out.dim());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(order.size() - 1 - i);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return out.stride(a) < out.stride(b); });
+  stable_sort(order.begin(), order.end(), [&](int a, int b) { return out.stride(a) < out.stride(b); });
   return order;
 }
 

@@ -24,6 +24,14 @@ c10::SmallVector<c10::SymInt, 6> position_sizes(const Tensor& input) {
   return result;
 }
 
+bool has_position_sizes(const Tensor& input, const Tensor& target) {
+  if (target.dim() != std::max<int64_t>(input.dim() - 1, 0)) return false;
+  const auto from = input.sym_sizes(), to = target.sym_sizes();
+  for (size_t i = 0; i < to.size(); ++i)
+    if (to[i] != from[i == 0 ? 0 : i + 1]) return false;
+  return true;
+}
+
 void check_floating(const char* op, const Tensor& input) {
   TORCH_CHECK_NOT_IMPLEMENTED(input.is_floating_point(), "\"", op, "\" not implemented for '", input.scalar_type(), "'");
 }
@@ -58,10 +66,9 @@ Tensor labels_for(const char* op, const Tensor& input, const Tensor& target) {
   const auto type = target.scalar_type();
   TORCH_CHECK(type == c10::kLong || (type == c10::kByte && input.dim() <= 2), op, ": expected target dtype to be Long",
               input.dim() <= 2 ? " or Byte" : "", ", but got ", type);
-  const auto expected = position_sizes(input);
   const bool single = input.dim() == 1 && target.dim() == 1 && target.sym_size(0) == 1;
-  TORCH_CHECK(single || target.sym_sizes() == c10::SymIntArrayRef(expected), op, ": Expected target size ",
-              c10::SymIntArrayRef(expected), " for input size ", input.sym_sizes(), ", got ", target.sym_sizes());
+  TORCH_CHECK(single || has_position_sizes(input, target), op, ": Expected target size ",
+              c10::SymIntArrayRef(position_sizes(input)), " for input size ", input.sym_sizes(), ", got ", target.sym_sizes());
   const Tensor labels = type == c10::kLong ? target : target.to(c10::kLong);
   return single ? labels.squeeze(0) : labels;
 }
@@ -198,7 +205,23 @@ Tensor binary_cross_entropy_backward(const Tensor& grad, const Tensor& input, co
 }  // namespace meta
 }  // namespace
 
-bool has_class_rows(const Tensor& input) { return input.movedim(class_dim(input), -1).is_contiguous(); }
+bool has_class_rows(const Tensor& input) {
+  if (input.unsafeGetTensorImpl()->has_symbolic_sizes_strides())
+    return input.movedim(class_dim(input), -1).is_contiguous();
+  // The same of plain numbers, without a view.
+  if (input.numel() == 0) return true;
+  int64_t expected = 1;
+  const auto follows = [&](int64_t dim) {
+    if (input.size(dim) == 1) return true;
+    if (input.stride(dim) != expected) return false;
+    expected *= input.size(dim);
+    return true;
+  };
+  if (!follows(class_dim(input))) return false;
+  for (int64_t dim = input.dim() - 1; dim >= 0; --dim)
+    if (dim != class_dim(input) && !follows(dim)) return false;
+  return true;
+}
 
 TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   const std::string arguments = "Tensor input, Tensor target, Tensor? weight=None, int reduction=1";

@@ -49,6 +49,7 @@ struct Entry {
   std::unique_ptr<torch::PythonArgParser> parser;
   PyMethodDef method;
   PyObject* function = nullptr;
+  PyObject* result_type = nullptr;  // of that name, once it was needed
 };
 
 // The __self__ of a bound function: it carries the Entry to the one C entry point, and makes the function picklable.
@@ -81,10 +82,12 @@ PyType_Slot entry_slots[] = {{Py_tp_getattro, reinterpret_cast<void*>(entry_geta
 PyType_Spec entry_spec = {"tensorops._C.Entry", sizeof(EntryObject), 0, Py_TPFLAGS_DEFAULT, entry_slots};
 
 // The values of a plain tuple in the named type that torch returns.
-PyObject* as_structseq(PyObject* tuple, const std::string& name) {
+PyObject* as_structseq(PyObject* tuple, Entry& entry) {
   pybind11::object owned = pybind11::reinterpret_steal<pybind11::object>(tuple);
-  pybind11::object type = pybind11::module_::import("torch.return_types").attr(name.c_str());
-  return type(owned).release().ptr();
+  if (entry.result_type == nullptr)
+    entry.result_type =
+        pybind11::object(pybind11::module_::import("torch.return_types").attr(entry.structseq.c_str())).release().ptr();
+  return PyObject_CallOneArg(entry.result_type, tuple);
 }
 
 PyObject* parse_and_call(Entry& entry, PyObject* args, PyObject* kwargs) {
@@ -124,7 +127,7 @@ PyObject* call(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject
       result = parse_and_call(entry, packed.ptr(), keywords.ptr());
     }
     if (result != nullptr && !entry.structseq.empty() && PyTuple_CheckExact(result))
-      return as_structseq(result, entry.structseq);
+      return as_structseq(result, entry);
     return result;
   } catch (const NotCovered&) {
     if (!packed || packed.size() == 0) {

@@ -13,7 +13,7 @@ from . import _version_check
 
 _version_check.before_import(torch.__version__, torch.version.cuda)
 
-from . import _C, _compile, _docs, _vmap, nn  # noqa: E402
+from . import _C, _compile, _docs, _flops, _vmap, nn  # noqa: E402
 from ._C import empty_cache, memory_stats  # noqa: E402
 from ._fallback import fallbacks, strict  # noqa: E402
 from ._version_check import __version__  # noqa: E402
@@ -42,6 +42,7 @@ __all__ = [
 _docs.attach()
 _vmap.register()
 _compile.register_when_dynamo_loads()
+_flops.register_when_flop_counter_loads()
 
 
 def __getattr__(name: str) -> object:

@@ -7,20 +7,13 @@ it is first imported, by torch.compile or torch.export.
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import sys
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from . import _C, _fallback
-
-_DYNAMO = "torch._dynamo"
-
+from ._lazy import when_imported
 
 # What torch's argument parser takes in the place of its own names.
 NUMPY_NAMES = (
@@ -124,40 +117,6 @@ def register() -> None:
             torch.compiler.substitute_in_graph(getattr(_C, name), skip_signature_check=True)(traced)
 
 
-class _Loader(importlib.abc.Loader):
-    """Loads Dynamo as its own loader does, then registers."""
-
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        assert module.__spec__ is not None
-        module.__loader__ = module.__spec__.loader = self.loader
-        self.loader.exec_module(module)
-        register()
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds torch._dynamo once, to be told when it is imported."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != _DYNAMO:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
-
-
 def register_when_dynamo_loads() -> None:
     """Registers now if Dynamo is loaded, else as soon as it is."""
-    if _DYNAMO in sys.modules:
-        register()
-    else:
-        sys.meta_path.insert(0, _Finder())
+    when_imported("torch._dynamo", register)

@@ -23,25 +23,94 @@ constexpr C lowest() {
   else return -C((uint64_t(1) << (8 * sizeof(S) - 1)) - 1) - 1;
 }
 
-// Calls f(load, load_lane, store) for vectors that cover [0, n). The last one may run over the end where there is room, or step
-// back over outputs that are done; only a run shorter than a vector is loaded and stored by parts.
+// Positions as lanes, and back. GCC makes scalar code of these conversions but for AVX-512.
+template <class L, class Position>
+TENSOROPS_INLINE Vec<L> load_positions(const Position* p) {
+#if defined(__SSE4_1__)
+  if constexpr (sizeof(L) == 4 && sizeof(Position) == 1) {
+    using V = typename Native<L>::type;
+#if defined(__AVX512F__)
+    return Vec<L>((V)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+    return Vec<L>((V)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+    return Vec<L>((V)_mm_cvtepu8_epi32(_mm_loadu_si32(p)));
+#endif
+  }
+#endif
+  return load_vector<L>(p);
+}
+template <class Position, class L>
+TENSOROPS_INLINE void store_positions(Vec<L> x, Position* p) {
+#if defined(__SSE4_1__) && !defined(__AVX512F__)
+  if constexpr (sizeof(L) == 4 && sizeof(Position) == 1) {
+#if defined(__AVX2__)
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)x.v), _mm256_extracti128_si256((__m256i)x.v, 1));
+    return _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+#else
+    const __m128i words = _mm_packus_epi32((__m128i)x.v, (__m128i)x.v);
+    return _mm_storeu_si32(p, _mm_packus_epi16(words, words));
+#endif
+  }
+#endif
+  store_vector(x, p);
+}
+
+// One vector of a run: where its outputs are in their row, in the taps and in the results.
+template <class C>
+struct Whole {
+  int64_t column, in_taps, in_results;
+
+  template <class S>
+  TENSOROPS_INLINE Vec<C> tap(const void* p) const { return load_vector<C>(static_cast<const S*>(p) + in_taps); }
+  template <class Position>
+  TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p) const {
+    return load_positions<Lane<C>>(static_cast<const Position*>(p) + in_taps);
+  }
+  TENSOROPS_INLINE Vec<C> divisor(const C* p) const { return load_vector<C>(p + column); }
+  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p) const { return load_vector<Lane<C>>(p + column); }
+  template <class S>
+  TENSOROPS_INLINE void store(Vec<C> x, void* p) const { store_vector(x, static_cast<S*>(p) + in_results); }
+  template <class Position>
+  TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p) const {
+    store_positions(x, static_cast<Position*>(p) + in_results);
+  }
+};
+// The same for n < Vec<C>::size outputs.
+template <class C>
+struct Part {
+  int64_t n, in_taps, in_results;
+
+  template <class S>
+  TENSOROPS_INLINE Vec<C> tap(const void* p) const { return load_lanes<C>(static_cast<const S*>(p) + in_taps, n); }
+  template <class Position>
+  TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p) const {
+    return load_lanes<Lane<C>>(static_cast<const Position*>(p) + in_taps, n);
+  }
+  TENSOROPS_INLINE Vec<C> divisor(const C* p) const { return load_lanes<C>(p, n); }
+  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p) const { return load_lanes<Lane<C>>(p, n); }
+  template <class S>
+  TENSOROPS_INLINE void store(Vec<C> x, void* p) const { store_lanes(x, static_cast<S*>(p) + in_results, n); }
+  template <class Position>
+  TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p) const {
+    store_lanes(x, static_cast<Position*>(p) + in_results, n);
+  }
+};
+
+// Calls f(vector) for vectors that cover a run. A row's last one may run over the end where there is room, or step back
+// over outputs that are done; only a row shorter than a vector is loaded and stored by parts.
 template <class C, class F>
 TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
   constexpr int64_t size = Vec<C>::size;
-  const auto whole = [&](int64_t i) TENSOROPS_LAMBDA_INLINE {
-    f([&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vector<C>(p + i); },
-      [&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_vector<Lane<C>>(p + i); },
-      [&](auto x, auto* p) TENSOROPS_LAMBDA_INLINE { store_vector(x, p + i); });
-  };
-  int64_t i = 0;
-  for (; i + size <= run.n; i += size) whole(i);
-  if (i == run.n) return;
-  if (i + size <= run.room) return whole(i);
-  if (run.n >= size) return whole(run.n - size);
-  const int64_t n = run.n;
-  f([&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_lanes<C>(p, n); },
-    [&](const auto* p) TENSOROPS_LAMBDA_INLINE { return load_lanes<Lane<C>>(p, n); },
-    [&](auto x, auto* p) TENSOROPS_LAMBDA_INLINE { store_lanes(x, p, n); });
+  for (int64_t row = 0; row < run.rows; ++row) {
+    const int64_t in_taps = row * run.tap_step, in_results = row * run.out_step;
+    int64_t i = 0;
+    for (; i + size <= run.n; i += size) f(Whole<C>{i, in_taps + i, in_results + i});
+    if (i == run.n) continue;
+    if (i + size <= run.room) f(Whole<C>{i, in_taps + i, in_results + i});
+    else if (run.n >= size) f(Whole<C>{run.n - size, in_taps + run.n - size, in_results + run.n - size});
+    else f(Part<C>{run.n, in_taps, in_results});
+  }
 }
 
 struct NoPosition {};
@@ -50,48 +119,88 @@ template <class In, class Out, class C, class Position>
 void max_run(const MaxPoolRun& run) {
   using V = Vec<C>;
   using L = Vec<Lane<C>>;
-  const auto* taps = reinterpret_cast<const In* const*>(run.taps);
-  for_vectors<C>(run, [&](auto load, auto load_lane, auto store) TENSOROPS_LAMBDA_INLINE {
+  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
     V best(lowest<Out, C>());
     if constexpr (__is_same(Position, NoPosition)) {
       for (int64_t t = 0; t < run.count; ++t) {
-        const V x = load(taps[t]);
+        const V x = at.template tap<In>(run.taps[t]);
         best = select((x > best) | (x != x), x, best);
       }
-      store(best, static_cast<Out*>(run.out));
     } else {
-      L position = run.shared_first ? L(Lane<C>(*run.first)) : load_lane(run.first);
+      L position = run.shared_first ? L(Lane<C>(*run.first)) : at.first(run.first);
       for (int64_t t = 0; t < run.count; ++t) {
-        const V x = load(taps[t]);
+        const V x = at.template tap<In>(run.taps[t]);
         const Mask<C> better = (x > best) | (x != x);
         best = select(better, x, best);
         position = select_lane<C>(better, L(Lane<C>(run.ids[t])), position);
       }
-      store(best, static_cast<Out*>(run.out));
-      store(position, static_cast<Position*>(run.position));
+      at.template store_position<Position>(position, run.position);
     }
+    at.template store<Out>(best, run.out);
   });
 }
 
 template <class In, class Out, class C>
 void mean_run(const MeanPoolRun& run) {
-  const auto* taps = reinterpret_cast<const In* const*>(run.taps);
   const auto* divisor = static_cast<const C*>(run.divisor);
-  for_vectors<C>(run, [&](auto load, auto, auto store) TENSOROPS_LAMBDA_INLINE {
+  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
     Vec<C> sum(C(0));
-    for (int64_t t = 0; t < run.count; ++t) sum = sum + load(taps[t]);
-    const Vec<C> by = run.shared_divisor ? Vec<C>(*divisor) : load(divisor);
+    for (int64_t t = 0; t < run.count; ++t) sum = sum + at.template tap<In>(run.taps[t]);
+    const Vec<C> by = run.shared_divisor ? Vec<C>(*divisor) : at.divisor(divisor);
     // The lanes behind a partial run hold zeros, which integers must not divide by.
     if constexpr (is_floating<C>) sum = sum / by;
     else sum = map_lanes(sum, by, [](C a, C b) { return b == 0 ? C(0) : b == -1 ? C(0 - uint64_t(a)) : C(a / b); });
-    store(sum, static_cast<Out*>(run.out));
+    at.template store<Out>(sum, run.out);
   });
 }
+
+TENSOROPS_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+TENSOROPS_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class S, class C, class Position>
 void max_window(const PoolWindowRun& run) {
   C best = lowest<S, C>();
   int32_t position = run.first_id;
+  constexpr int64_t size = Vec<C>::size;
+  const int64_t count = run.rows * run.columns;
+  const bool dense = run.column_stride == 1 && (run.rows == 1 || (run.row_stride == run.columns && run.id_pitch == run.columns));
+  if (dense && count >= 2 * size) {
+    // Lane by lane; of the lanes' maxima the first of equals, and the last NaN.
+    const S* x = static_cast<const S*>(run.first);
+    Vec<C> top(best);
+    Vec<Lane<C>> where(Lane<C>(0));
+    const auto take = [&](int64_t i) TENSOROPS_LAMBDA_INLINE {
+      const Vec<C> v = load_vector<C>(x + i);
+      const Mask<C> better = (v > top) | (v != v);
+      top = select(better, v, top);
+      where = select_lane<C>(better, Vec<Lane<C>>(Lane<C>(i)), where);
+    };
+    int64_t i = 0;
+    for (; i + size <= count; i += size) take(i);
+    C tops[size];
+    Lane<C> wheres[size];
+    top.store(tops);
+    where.store(wheres);
+    int64_t at = 0;
+    for (int64_t lane = 0; lane < size; ++lane) {
+      const int64_t index = wheres[lane] + lane;
+      const C v = tops[lane];
+      const bool wins = v != v ? best == best || index > at : v > best || (v == best && index < at);
+      if (lane > 0 && !wins) continue;
+      best = v;
+      at = index;
+    }
+    for (; i < count; ++i) {
+      const C v = load_as<C>(x[i]);
+      if (!(v > best) && v == v) continue;
+      best = v;
+      at = i;
+    }
+    *static_cast<S*>(run.out) = StoreAs<S, C>::from(best);
+    if constexpr (!__is_same(Position, NoPosition))
+      *static_cast<Position*>(run.position) = static_cast<Position>(run.first_id + at);
+    return;
+  }
   for (int64_t r = 0; r < run.rows; ++r) {
     const S* row = static_cast<const S*>(run.first) + r * run.row_stride;
     for (int64_t c = 0; c < run.columns; ++c) {
@@ -125,28 +234,107 @@ void mean_window(const PoolWindowRun& run) {
   *static_cast<S*>(run.out) = StoreAs<S, C>::from(sum / *static_cast<const C*>(run.divisor));
 }
 
-template <class In, class Out, class C, class Position>
+template <class S, class C, class Position>
 void max_backward_run(const MaxPoolBackwardRun& run) {
-  const auto* taps = reinterpret_cast<const In* const*>(run.taps);
-  const auto* positions = reinterpret_cast<const Position* const*>(run.positions);
-  for_vectors<C>(run, [&](auto load, auto load_lane, auto store) TENSOROPS_LAMBDA_INLINE {
+  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
     Vec<C> sum(C(0));
     for (int64_t t = 0; t < run.count; ++t) {
-      const auto mine = load_lane(positions[t]) == Vec<Lane<C>>(Lane<C>(run.ids[t]));
-      sum = sum + select(Mask<C>{mine.bits}, load(taps[t]), Vec<C>(C(0)));
+      const auto mine = at.template tap_position<Position>(run.positions[t]) == Vec<Lane<C>>(Lane<C>(run.ids[t]));
+      sum = sum + select(Mask<C>{mine.bits}, at.template tap<S>(run.taps[t]), Vec<C>(C(0)));
     }
-    store(sum, static_cast<Out*>(run.out));
+    at.template store<S>(sum, run.out);
   });
 }
 
 template <class In, class Out, class C>
 void mean_backward_run(const MeanPoolBackwardRun& run) {
-  const auto* taps = reinterpret_cast<const In* const*>(run.taps);
-  for_vectors<C>(run, [&](auto load, auto, auto store) TENSOROPS_LAMBDA_INLINE {
+  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
     Vec<C> sum(C(0));
-    for (int64_t t = 0; t < run.count; ++t) sum = fma(load(taps[t]), Vec<C>(C(run.scales[t])), sum);
-    store(sum, static_cast<Out*>(run.out));
+    for (int64_t t = 0; t < run.count; ++t) sum = fma(at.template tap<In>(run.taps[t]), Vec<C>(C(run.scales[t])), sum);
+    at.template store<Out>(sum, run.out);
   });
+}
+
+template <class C>
+TENSOROPS_INLINE void fill_zeros(C* p, int64_t n) {
+  int64_t i = 0;
+  for (; i + Vec<C>::size <= n; i += Vec<C>::size) Vec<C>(C(0)).store(p + i);
+  if (i < n) store_part(Vec<C>(C(0)), p + i, n - i);
+}
+
+template <class S, class C, class Position>
+void max_scatter(const MaxPoolScatter& s) {
+  const auto positions = static_cast<uint32_t>(s.positions);
+  const S* g = static_cast<const S*>(s.gradient);
+  const auto* position = static_cast<const Position*>(s.position);
+  C* sums = static_cast<C*>(s.sums);
+  const int64_t area = s.height * s.width, row_size = s.out_width * s.pitch;
+  // Windows [begin, end) of a row of them lie between the plane's left and right edge.
+  int64_t begin = 0, end = s.out_width;
+  while (begin < end && s.left + begin * s.column_step < 0) ++begin;
+  while (end > begin && s.left + (end - 1) * s.column_step + s.span_width > s.width) --end;
+  const auto add = [&](int64_t top, int64_t ow, bool check_row, bool check_column) TENSOROPS_LAMBDA_INLINE {
+    const int64_t left = s.left + ow * s.column_step, window = (top * s.width + left) * s.pitch;
+    for (int64_t c = 0, i = ow * s.pitch; c < s.channels; ++c, ++i) {
+      const auto k = static_cast<uint32_t>(position[i]);
+      if (k >= positions) continue;
+      if (check_row && static_cast<uint64_t>(top + s.row[k]) >= static_cast<uint64_t>(s.height)) continue;
+      if (check_column && static_cast<uint64_t>(left + s.column[k]) >= static_cast<uint64_t>(s.width)) continue;
+      sums[window + s.offset[k] + c] += load_as<C>(g[i]);
+    }
+  };
+  for (int64_t plane = 0; plane < s.planes; ++plane, sums += area * s.pitch) {
+    if (s.channels == s.pitch) fill_zeros(sums, area * s.pitch);
+    else
+      for (int64_t i = 0; i < area; ++i) fill_zeros(sums + i * s.pitch, s.channels);
+    for (int64_t oh = 0; oh < s.out_height; ++oh, g += row_size, position += row_size) {
+      const int64_t top = s.top + oh * s.row_step;
+      if (top < 0 || top + s.span_height > s.height) {
+        for (int64_t ow = 0; ow < s.out_width; ++ow) add(top, ow, true, true);
+        continue;
+      }
+      for (int64_t ow = 0; ow < begin; ++ow) add(top, ow, false, true);
+      if (s.pitch == 1) {
+        C* window = sums + top * s.width + s.left + begin * s.column_step;
+#pragma GCC unroll 4
+        for (int64_t ow = begin; ow < end; ++ow, window += s.column_step) {
+          const auto k = static_cast<uint32_t>(position[ow]);
+          if (k < positions) window[s.offset[k]] += load_as<C>(g[ow]);
+        }
+      } else {
+        for (int64_t ow = begin; ow < end; ++ow) add(top, ow, false, false);
+      }
+      for (int64_t ow = end; ow < s.out_width; ++ow) add(top, ow, false, true);
+    }
+  }
+}
+
+template <class S, class C>
+void mean_scatter(const MeanPoolScatter& s) {
+  const S* g = static_cast<const S*>(s.gradient);
+  const C* divisor = static_cast<const C*>(s.divisor);
+  C* sums = static_cast<C*>(s.sums);
+  const int64_t area = s.height * s.width;
+  const auto add = [&](C* p, int64_t n, C share) TENSOROPS_LAMBDA_INLINE {
+    int64_t i = 0;
+    for (; i + Vec<C>::size <= n; i += Vec<C>::size) (Vec<C>::load(p + i) + Vec<C>(share)).store(p + i);
+    if (i < n) store_part(load_part<C>(p + i, n - i) + Vec<C>(share), p + i, n - i);
+  };
+  for (int64_t plane = 0; plane < s.planes; ++plane, sums += area) {
+    fill_zeros(sums, area);
+    for (int64_t oh = 0, i = 0; oh < s.out_height; ++oh) {
+      const int64_t origin = s.top + oh * s.row_step, top = max(origin, 0), rows = min(origin + s.span_height, s.height) - top;
+      for (int64_t ow = 0; ow < s.out_width; ++ow, ++i, ++g) {
+        const C share = load_as<C>(*g) / divisor[i];
+        const int64_t begin = s.left + ow * s.column_step, left = max(begin, 0), n = min(begin + s.span_width, s.width) - left;
+        if (n <= 0) continue;
+        C* window = sums + top * s.width + left;
+        if (n == s.width && rows > 0) add(window, rows * n, share);
+        else
+          for (int64_t y = 0; y < rows; ++y) add(window + y * s.width, n, share);
+      }
+    }
+  }
 }
 
 // The even lanes of a and b, and the two halves of a and b interleaved.
@@ -164,8 +352,50 @@ TENSOROPS_INLINE Vec<C> interleaved(Vec<C> a, Vec<C> b, int half) {
   return Vec<C>(__builtin_shuffle(a.v, b.v, from));
 }
 
-TENSOROPS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
-TENSOROPS_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+template <class S, class C, class Position>
+void tiles_backward(const PoolTiles& t) {
+  constexpr int64_t size = Vec<C>::size;
+  constexpr bool averages = __is_same(Position, NoPosition);
+  const S* g = static_cast<const S*>(t.gradient);
+  S* out = static_cast<S*>(t.out);
+  const Vec<C> by(C(t.divisor));
+  for (int64_t row = 0; row < t.out_height * t.rows; ++row) {
+    const int64_t first = row / t.rows * t.out_width, k = row % t.rows * 2;
+    const int64_t whole = min(t.readable - first, (t.room - row * t.width) / 2) - size;
+    S* to = out + row * t.width;
+    int64_t j = 0;
+    // The last vector may run over the end of the row: what it leaves there is written over.
+    for (; j < t.out_width && j <= whole; j += size) {
+      Vec<C> a = load_vector<C>(g + first + j), b = a;
+      if constexpr (averages) {
+        a = b = a / by;
+      } else {
+        const auto at = load_positions<Lane<C>>(static_cast<const Position*>(t.position) + first + j);
+        a = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(k))).bits}, a, Vec<C>(C(0)));
+        b = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(k + 1))).bits}, b, Vec<C>(C(0)));
+      }
+      store_vector(interleaved(a, b, 0), to + 2 * j);
+      store_vector(interleaved(a, b, 1), to + 2 * j + size);
+    }
+    for (; j < t.out_width; ++j) {
+      const C x = load_as<C>(g[first + j]);
+      if constexpr (averages) {
+        to[2 * j] = to[2 * j + 1] = StoreAs<S, C>::from(x / C(t.divisor));
+      } else {
+        const auto at = static_cast<int64_t>(static_cast<const Position*>(t.position)[first + j]);
+        to[2 * j] = StoreAs<S, C>::from(at == k ? x : C(0));
+        to[2 * j + 1] = StoreAs<S, C>::from(at == k + 1 ? x : C(0));
+      }
+    }
+    for (int64_t x = 2 * t.out_width; x < t.width; ++x) to[x] = StoreAs<S, C>::from(C(0));
+  }
+  for (int64_t i = t.out_height * t.rows * t.width; i < t.height * t.width; ++i) out[i] = StoreAs<S, C>::from(C(0));
+}
+
+// A division of what is not below zero by the strides that there are as a rule is a shift.
+TENSOROPS_INLINE int64_t ceil_div(int64_t a, int64_t b) {
+  return a <= 0 ? 0 : b == 1 ? a : b == 2 ? (a + 1) >> 1 : (a + b - 1) / b;
+}
 
 template <class S, class C>
 void stage(const PoolStage& s) {
@@ -204,11 +434,12 @@ void unstage(const PoolUnstage& u) {
     const C* evens = staged + odd * u.pitch + u.padding / 2;
     const C* odds = staged + (1 - odd) * u.pitch + (u.padding + 1) / 2;
     for (; x < u.width && x + 2 * size <= u.room; x += 2 * size) {
-      const Vec<C> a = Vec<C>::load(evens + x / 2), b = Vec<C>::load(odds + x / 2);
+      const Vec<C> a = Vec<C>::load(evens + (x >> 1)), b = Vec<C>::load(odds + (x >> 1));
       store_vector(interleaved(a, b, 0), out + x);
       store_vector(interleaved(a, b, 1), out + x + size);
     }
   }
+  if (x == u.width) return;
   for (int64_t j = (x + u.padding) / u.stride, r = (x + u.padding) % u.stride; x < u.width; ++x) {
     out[x] = StoreAs<S, C>::from(staged[r * u.pitch + j]);
     if (++r == u.stride) r = 0, ++j;
@@ -246,10 +477,14 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MAX_WINDOW_U8(S, C) max_window<S, C, uint8_t>
 #define MAX_WINDOW_I32(S, C) max_window<S, C, int32_t>
 #define MEAN_WINDOW(S, C) mean_window<S, C>
-#define MAX_BACKWARD_STAGED_U8(S, C) max_backward_run<C, C, C, uint8_t>
-#define MAX_BACKWARD_STAGED_I32(S, C) max_backward_run<C, C, C, int32_t>
-#define MAX_BACKWARD_DIRECT_U8(S, C) max_backward_run<S, S, C, uint8_t>
-#define MAX_BACKWARD_DIRECT_I32(S, C) max_backward_run<S, S, C, int32_t>
+#define MAX_BACKWARD_U8(S, C) max_backward_run<S, C, uint8_t>
+#define MAX_BACKWARD_I32(S, C) max_backward_run<S, C, int32_t>
+#define MAX_SCATTER_U8(S, C) max_scatter<S, C, uint8_t>
+#define MAX_SCATTER_I32(S, C) max_scatter<S, C, int32_t>
+#define MEAN_SCATTER(S, C) mean_scatter<S, C>
+#define TILES_BACKWARD(S, C) tiles_backward<S, C, NoPosition>
+#define TILES_BACKWARD_U8(S, C) tiles_backward<S, C, uint8_t>
+#define TILES_BACKWARD_I32(S, C) tiles_backward<S, C, int32_t>
 #define MEAN_BACKWARD_STAGED(S, C) mean_backward_run<C, C, C>
 #define MEAN_BACKWARD_DIRECT(S, C) mean_backward_run<S, S, C>
 #define STAGE(S, C) stage<S, C>
@@ -265,8 +500,10 @@ const PoolingKernels pooling_kernels = {
     {FLOATS_AND_INT64(MEAN_STAGED), FLOATS_AND_INT64(MEAN_DIRECT)},
     {NUMBERS(MAX_WINDOW), NUMBERS(MAX_WINDOW_U8), NUMBERS(MAX_WINDOW_I32)},
     FLOATS_AND_INT64(MEAN_WINDOW),
-    {{FLOATS(NONE), FLOATS(MAX_BACKWARD_STAGED_U8), FLOATS(MAX_BACKWARD_STAGED_I32)},
-     {FLOATS(NONE), FLOATS(MAX_BACKWARD_DIRECT_U8), FLOATS(MAX_BACKWARD_DIRECT_I32)}},
+    {FLOATS(NONE), FLOATS(MAX_BACKWARD_U8), FLOATS(MAX_BACKWARD_I32)},
+    {FLOATS(NONE), FLOATS(MAX_SCATTER_U8), FLOATS(MAX_SCATTER_I32)},
+    FLOATS(MEAN_SCATTER),
+    {FLOATS(TILES_BACKWARD), FLOATS(TILES_BACKWARD_U8), FLOATS(TILES_BACKWARD_I32)},
     {FLOATS(MEAN_BACKWARD_STAGED), FLOATS(MEAN_BACKWARD_DIRECT)},
     NUMBERS(STAGE),
     FLOATS(UNSTAGE),

@@ -14,13 +14,16 @@ namespace tensorops::cpu {
 // Elements that a kernel may touch behind the end of a staged row: a vector of the smallest compute type.
 constexpr int64_t kPoolSlack = 16;
 
-// What all runs have. Elements [0, room) of the results may be overwritten, n <= room: what lies behind n is written
-// later. Staged taps may be read up to kPoolSlack beyond n, the others up to n.
+// What all runs have: `rows` of n outputs, tap_step elements apart in the taps and out_step in the results. What else
+// belongs to an output of a row (its first position, its divisor) is the same in all rows. Elements [0, room) of a row's
+// results may be overwritten, n <= room: what lies behind n is written later. Staged taps may be read up to kPoolSlack
+// beyond n, the others up to n.
 struct PoolRun {
   const void* const* taps;
   int64_t count;
   void* out;
   int64_t n, room;
+  int64_t rows = 1, tap_step = 0, out_step = 0;
 };
 
 // The maximum and its position in the window; the first of equals, and the last NaN, as in torch.
@@ -39,6 +42,35 @@ struct MeanPoolRun : PoolRun {
 struct MaxPoolBackwardRun : PoolRun {
   const void* const* positions;
   const int32_t* ids;
+};
+// The way back of windows, each added to a plane: `planes` of them one after another, zeroed first. Of the `pitch` channels
+// that a pixel has, `channels` are looked at; contiguous planes have one.
+struct PoolScatter {
+  const void* gradient;
+  void* sums;  // of the compute type
+  int64_t planes, channels, pitch;
+  int64_t out_height, out_width, height, width;
+  int64_t top, left, row_step, column_step;  // where the first window begins, and from window to window
+  int64_t span_height, span_width;           // of a window
+};
+// Gradient i is added to what its position names. Positions that no window has, or that lie outside the plane, name nothing.
+struct MaxPoolScatter : PoolScatter {
+  const void* position;
+  int64_t positions;  // in a window; where position k is in it, and how far in the plane from its first
+  const int64_t *row, *column, *offset;
+};
+// Gradient i divided by divisor i, of the compute type, is added to all of its window that lies inside the plane.
+struct MeanPoolScatter : PoolScatter {
+  const void* divisor;
+};
+// The way back for windows of two columns that tile the plane: each element has one window.
+struct PoolTiles {
+  const void *gradient, *position;
+  int64_t rows;  // of a window
+  int64_t out_height, out_width, height, width;
+  int64_t readable, room;  // elements of the gradient without a fault, and of the result that are this caller's to write
+  double divisor;          // of averages
+  void* out;
 };
 // The sum of taps times their scales.
 struct MeanPoolBackwardRun : PoolRun {
@@ -79,8 +111,12 @@ struct PoolingKernels {
   void (*mean[kTaps][kDTypes])(const MeanPoolRun&);
   void (*max_window[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolWindowRun&);
   void (*mean_window[kDTypes])(const PoolWindowRun&);
+  void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
+  void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
+  void (*mean_scatter[kDTypes])(const MeanPoolScatter&);
+  // With no position, averages.
+  void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
   // Results of staged taps are of the compute type, for unstage.
-  void (*max_backward[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);
   void (*mean_backward[kTaps][kDTypes])(const MeanPoolBackwardRun&);
   void (*stage[kDTypes])(const PoolStage&);
   void (*unstage[kDTypes])(const PoolUnstage&);

@@ -91,5 +91,30 @@ TENSOROPS_INLINE Vec<float> erf(Vec<float> x) {
   return Vec<float>((Native<float>::type)((FloatBits)result.v | ((FloatBits)x.v & sign_bit)));
 }
 
+// The normal distribution's, for gelu: 1/2 + x P(u) within 5.5, u = x^2 / (5.5^2 / 2) - 1, where P is well conditioned, and 0 or 1
+// beyond; x cdf(x) is good to 2 ulp where x is positive. Next to erf it spares an exponential.
+TENSOROPS_INLINE Vec<float> normal_cdf(Vec<float> x) {
+  const Vec<float> u = fma(x * x, Vec<float>(6.611569971e-02f), Vec<float>(-1.0f));
+  Vec<float> p = 8.364994574e-05f;
+  p = fma(p, u, Vec<float>(-2.643855405e-04f));
+  p = fma(p, u, Vec<float>(3.095909778e-04f));
+  p = fma(p, u, Vec<float>(-4.301267618e-04f));
+  p = fma(p, u, Vec<float>(1.222432475e-03f));
+  p = fma(p, u, Vec<float>(-2.558257198e-03f));
+  p = fma(p, u, Vec<float>(4.214746878e-03f));
+  p = fma(p, u, Vec<float>(-6.720153149e-03f));
+  p = fma(p, u, Vec<float>(1.040998753e-02f));
+  p = fma(p, u, Vec<float>(-1.503702346e-02f));
+  p = fma(p, u, Vec<float>(2.032045461e-02f));
+  p = fma(p, u, Vec<float>(-2.604090609e-02f));
+  p = fma(p, u, Vec<float>(3.207548335e-02f));
+  p = fma(p, u, Vec<float>(-3.879340738e-02f));
+  p = fma(p, u, Vec<float>(4.773739353e-02f));
+  p = fma(p, u, Vec<float>(-6.417232007e-02f));
+  p = fma(p, u, Vec<float>(1.285519302e-01f));
+  const Vec<float> inside = fma(x, p, Vec<float>(0.5f));
+  return select(x > 5.5f, Vec<float>(1.0f), select(x < -5.5f, Vec<float>(0.0f), inside));
+}
+
 }  // namespace
 }  // namespace tensorops::cpu::TENSOROPS_ISA

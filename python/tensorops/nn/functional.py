@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import _reduction as _Reduction
 from torch.nn.functional import *  # noqa: F403
-from torch.nn.functional import _get_softmax_dim, _unpool_output_size  # type: ignore[attr-defined]
+from torch.nn.functional import _get_softmax_dim  # type: ignore[attr-defined]
 from torch.nn.modules.utils import _pair
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 from torch.types import _dtype as DType
@@ -174,8 +174,41 @@ def max_unpool2d(
         )
     kernel_size = _pair(kernel_size)
     stride = _pair(stride) if stride is not None else kernel_size
-    size = _unpool_output_size(input, kernel_size, stride, _pair(padding), output_size)
+    size = _unpooled_size(input, kernel_size, stride, _pair(padding), output_size)
     return _C.max_unpool2d(input, indices, size)
+
+
+def _unpooled_size(
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_size: Sequence[int] | None,
+) -> list[int]:
+    """Height and width of what was pooled: torch's _unpool_output_size, whose messages Dynamo cannot trace."""
+    default = [(input.shape[d - 2] - 1) * stride[d] + kernel_size[d] - 2 * padding[d] for d in range(2)]
+    if output_size is None:
+        size = default
+    else:
+        if len(output_size) == 4:
+            output_size = output_size[2:]
+        if len(output_size) != 2:
+            raise ValueError(
+                "output_size should be a sequence containing "
+                f"2 or 4 elements, but it has a length of '{len(output_size)}'"
+            )
+        size = list(output_size)
+        for d in range(2):
+            low, high = default[d] - stride[d], default[d] + stride[d]
+            if not low < size[d] < high:
+                raise ValueError(f'invalid output_size "{output_size}" (dim {d} must be between {low} and {high})')
+    for d in range(2):
+        if size[d] < 0:
+            raise ValueError(
+                "max_unpooling: output_size must contain non-negative spatial dimensions, but got "
+                f"output_size[{d}]={size[d]}"
+            )
+    return size
 
 
 def _reduction_number(size_average: bool | None, reduce: bool | None, reduction: str) -> int:
