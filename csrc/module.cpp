@@ -7,6 +7,7 @@
 
 #include "build_facts.h"
 #include "autocast/policies.h"
+#include "autograd/versions.h"
 #include "cpu/allocator.h"
 #include "cpu/capability.h"
 #include "functionalize/inplace.h"
@@ -42,6 +43,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("signatures", &python::signatures, "The overloads of each bound function, in the notation of torch's argument parser.");
   autocast::register_policies();
   functionalize::register_inplace();
+  autograd::register_versions();
   python::bind_elementwise(module.ptr());
   python::bind_matmul(module.ptr());
   python::bind_convolution(module.ptr());

@@ -16,3 +16,17 @@ def assert_same_refusal(call: Callable[[Any], Any]) -> None:
         call(torch)
     with pytest.raises(refused.type):
         call(tensorops)
+
+
+def assert_same_deprecation(call: Callable[[Any], Any]) -> None:
+    """`call(root)` warns under torch and under tensorops, and both give the same."""
+    results = []
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        for root in (tensorops, torch):
+            with pytest.warns(UserWarning, match="This overload of .* is deprecated"):
+                results.append(call(root))
+    finally:
+        torch.set_warn_always(always)
+    torch.testing.assert_close(*results)

@@ -382,7 +382,9 @@ def test_opcheck(op_cases: list[Case]) -> None:
             continue
         opchecked.add(op)
         differentiable = (
-            torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Autograd") and not op._schema.is_mutable
+            any(case.gradient for case in op_cases)
+            and torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "Autograd")
+            and not op._schema.is_mutable
         )
         args, kwargs = map_tensors(
             lambda t: t.requires_grad_(t.is_floating_point() and differentiable),  # noqa: B023
@@ -428,6 +430,59 @@ def test_meta(op_cases: list[Case]) -> None:
             *map_tensors(lambda t: t.to("meta"), args), **map_tensors(lambda t: t.to("meta"), kwargs)
         )
         assert_same_kind(result, expected)
+
+
+def test_inference_mode(op_cases: list[Case]) -> None:
+    """What the in-place twin and out= write to: an inference tensor is refused outside inference mode, whatever the other
+    arguments are, and the version of another tensor counts inside it."""
+    function, _ = inplace_twins(op_cases[0].op)
+    # The arguments, the call, of them and of the tensors to write to, and those tensors.
+    writers: list[tuple[tuple, dict, Callable[[tuple, dict, list[Tensor]], Any], list[Tensor]]] = []
+    with torch.no_grad():
+        fitting = next((case for case in op_cases if writes_in_place(case)), None)
+        if fitting is not None and function is not None:
+            args, kwargs = draw(fitting, representative(fitting))
+            in_place = lambda args, kwargs, targets: function(targets[0], *args[1:], **kwargs)  # noqa: E731
+            writers.append((args, kwargs, in_place, [args[0]]))
+        case = op_cases[0]
+        args, kwargs = draw(case, representative(case))
+        result = theirs(case.op)(*args, **kwargs)
+        if accepts_out(theirs(case.op), args, kwargs, result):
+
+            def write_out(args: tuple, kwargs: dict, targets: list[Tensor]) -> Any:
+                return ours(case.op)(*args, **kwargs, out=targets[0] if isinstance(result, Tensor) else tuple(targets))
+
+            writers.append((args, kwargs, write_out, tensors_of(result)))
+        for args, kwargs, write, like in writers:
+            with torch.inference_mode():
+                targets, inference = [same_layout(t) for t in like], map_tensors(same_layout, (args, kwargs))
+            for given in ((args, kwargs), inference):
+                with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
+                    write(*given, targets)
+            targets = [same_layout(t) for t in like]
+            with torch.inference_mode():
+                write(*inference, targets)
+            assert all(t._version > 0 for t in targets), "the version counter was not moved in inference mode"
+
+
+def writes_in_place(case: Case) -> bool:
+    """Whether torch has the in-place twin for the case's arguments."""
+    _, torchs = inplace_twins(case.op)
+    args, kwargs = draw(case, representative(case))
+    try:
+        return torchs is not None and torchs(same_layout(args[0]), *args[1:], **kwargs) is not None
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def accepts_out(function: Callable[..., Any], args: tuple, kwargs: dict, result: Any) -> bool:
+    """Whether torch's function has out=."""
+    made = map_tensors(torch.empty_like, result)
+    try:
+        function(*args, **kwargs, out=made if isinstance(made, Tensor) else tuple(made))
+    except TypeError:
+        return False
+    return True
 
 
 # --- the table itself ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Every family once more under each instruction set below the best one: results and gradients, f32 and bf16.
+"""Every family once more under each instruction set below the best one: results and gradients, f32 and bf16; and the ulps of
+our own polynomials.
 
 ATEN_CPU_CAPABILITY is read once per process and lowers torch's kernels too, so the errors compared are of the same level.
 oneDNN and MKL, which torch takes for convolutions and products, have switches of their own.
@@ -23,9 +24,10 @@ LIBRARIES = {
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
 }
 ORDER = ("baseline", "avx2", "avx512")
+TESTS = dict.fromkeys(FAMILIES, "test_forward or test_gradient") | {"math_ulp": "test"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TESTS)
 @pytest.mark.parametrize("wish", LEVELS)
 def test_instruction_set(wish: str, family: str) -> None:
     mine = tensorops._C.cpu_capability()
@@ -39,6 +41,6 @@ def test_instruction_set(wish: str, family: str) -> None:
     used = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert used.stdout.strip() == LEVELS[wish]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=short", "--no-header"]
-    command += [str(Path(__file__).parent / f"test_{family}.py"), "-k", "test_forward or test_gradient"]
+    command += [str(Path(__file__).parent / f"test_{family}.py"), "-k", TESTS[family]]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert run.returncode == 0, f"under {wish}, torch {torch.__version__}:\n{run.stdout[-6000:]}{run.stderr[-2000:]}"

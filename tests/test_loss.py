@@ -56,6 +56,7 @@ def test_ignored_label_out_of_range(op: str, ignored: int) -> None:
         "integers": (zeros(4, 5), zeros(4)),
         "weight size": (logits(4, 5), zeros(4), torch.ones(4)),
         "weight shape": (logits(4, 5), zeros(4), torch.ones(5, 1)),
+        "weight shape and size": (logits(4, 5, 2), zeros(4, 2), torch.ones(6, 1)),
         "weight dtype": (logits(4, 5), zeros(4), torch.ones(5, dtype=torch.float64)),
         "weight gradient": (logits(4, 5), zeros(4), torch.ones(5, requires_grad=True)),
         "device": (logits(4, 5), zeros(4).to("meta")),
@@ -120,6 +121,45 @@ def test_legacy_reduction(op: str, size_average: bool | None, reduce: bool | Non
     kwargs = {"size_average": size_average, "reduce": reduce}
     mine = getattr(tensorops.nn.functional, op)(input, target, **kwargs)
     torch.testing.assert_close(mine, getattr(torch.nn.functional, op)(input, target, **kwargs))
+
+
+@pytest.mark.parametrize("op", CLASS_LOSSES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 5, 3, 4), (2, 5, 3, 2, 2)], ids=str)
+@pytest.mark.parametrize("weight", [(5, 1), (1, 5), (5, 1, 1)], ids=str)
+def test_weight_of_another_shape(op: str, reduction: str, shape: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    """Of more than two dimensions, torch takes the weights in any shape."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(5, (shape[0], *shape[2:]), generator=generator)
+    weights = torch.rand(weight, generator=generator)
+    results = []
+    for root in (tensorops, torch):
+        leaf = logits(*shape).requires_grad_()
+        value = getattr(root.nn.functional, op)(leaf, target, weights, reduction=reduction)
+        results.append((value.detach(), *torch.autograd.grad(value.sum(), leaf)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("smoothing", [float("nan"), -0.1, -float("inf")])
+def test_no_smoothing(smoothing: float) -> None:
+    """What is not above zero does not smooth."""
+    mine = tensorops.nn.functional.cross_entropy(logits(4, 5), zeros(4), label_smoothing=smoothing)
+    torch.testing.assert_close(
+        mine, torch.nn.functional.cross_entropy(logits(4, 5), zeros(4), label_smoothing=smoothing)
+    )
+
+
+@pytest.mark.parametrize("op", CLASS_LOSSES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(4, 0), (0, 0), (2, 0, 3, 3), (2, 0, 0, 3)], ids=str)
+def test_no_classes(op: str, reduction: str, shape: tuple[int, ...]) -> None:
+    """No label is in range, but for the ignored one."""
+    positions = (shape[0], *shape[2:])
+    if torch.Size(positions).numel() > 0:
+        assert_same_refusal(lambda root: getattr(root.nn.functional, op)(logits(*shape), zeros(*positions)))
+    ignored = torch.full(positions, -100)
+    mine, its = (getattr(t.nn.functional, op)(logits(*shape), ignored, reduction=reduction) for t in (tensorops, torch))
+    torch.testing.assert_close(mine, its, equal_nan=True)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

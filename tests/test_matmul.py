@@ -1,10 +1,12 @@
 """The matmul family: what is asked of every case, over its table."""
 
+from typing import Any
+
 import pytest
 import tensorops
 import torch
 
-from tests.faults import assert_same_refusal
+from tests.faults import assert_same_deprecation, assert_same_refusal
 from tests.generic import *  # noqa: F403
 from tests.harness import lookup
 
@@ -86,9 +88,81 @@ def test_out_may_be_the_input(op: str) -> None:
     assert bool((getattr(tensorops, op)(added, a, b, out=added) == expected).all())
 
 
+@pytest.mark.parametrize("op", SUMS)
+@pytest.mark.parametrize("form", ["in place", "out"])
+def test_expanded_target_refused(op: str, form: str) -> None:
+    """Elements that share memory cannot hold a result each; torch's addmv_ and baddbmm_ write wrong numbers there."""
+    added, a, b = ones(*SUMS[op])
+    target = added[:1].expand(2, *added.shape[1:])
+    with pytest.raises(RuntimeError, match="single memory location"):
+        if form == "out":
+            getattr(tensorops, op)(added, a, b, out=target)
+        else:
+            getattr(tensorops, op + "_")(target, a, b)
+
+
 @pytest.mark.parametrize("op", ["mm", "matmul"])
 def test_out_may_be_a_factor(op: str) -> None:
     """Torch's result is wrong there; ours is the product of what the factors held before."""
     a = torch.arange(16, dtype=torch.float32).reshape(4, 4)
     expected = a @ a
     assert bool((getattr(tensorops, op)(a, a.clone(), out=a) == expected).all())
+
+
+@pytest.mark.parametrize("op", SUMS)
+@pytest.mark.parametrize("factors", [(2,), (2, 0.5)], ids=["beta", "beta, alpha"])
+@pytest.mark.parametrize("form", ["functional", "out", "in place"])
+def test_deprecated_form(op: str, factors: tuple[float, ...], form: str) -> None:
+    """beta and alpha before the tensors they scale."""
+    beta, *alpha = factors
+
+    def call(root: Any) -> torch.Tensor:
+        added, a, b = ones(*SUMS[op])
+        if form == "in place" and op != "addmv":  # torch's are methods, all but addmv_
+            return getattr(torch.Tensor if root is torch else root, op + "_")(added, beta, *alpha, a, b)
+        function = getattr(root, op + "_" if form == "in place" else op)
+        out = {"out": torch.empty(0)} if form == "out" else {}
+        return function(beta, added, *alpha, a, b, **out)
+
+    assert_same_deprecation(call)
+
+
+@pytest.mark.parametrize("factors", [(2,), (2, 0.5)], ids=["beta", "beta, alpha"])
+@pytest.mark.filterwarnings("ignore")
+def test_deprecated_form_compiles(factors: tuple[float, ...]) -> None:
+    beta, *alpha = factors
+    added, a, b = ones(*SUMS["addmm"])
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda: tensorops.addmm(beta, tensorops.addmm_(added.clone(), beta, *alpha, a, b), *alpha, a, b),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    expected = torch.addmm(beta, added.clone().addmm_(beta, *alpha, a, b), *alpha, a, b)
+    torch.testing.assert_close(compiled(), expected)
+
+
+@pytest.mark.parametrize("op", [*PRODUCTS, *SUMS])
+def test_devices_refused(op: str) -> None:
+    """What torch makes of a mixture with meta tensors differs from op to op, unwritten memory among it."""
+    shapes = {**PRODUCTS, **SUMS}[op]
+    for place in range(len(shapes)):
+        tensors = [t.to("meta") if i == place else t for i, t in enumerate(ones(*shapes))]
+        with pytest.raises(RuntimeError, match="device"):
+            getattr(tensorops, op)(*tensors)
+
+
+@pytest.mark.parametrize("input", [(5,), (2, 3, 5)], ids=str)
+@pytest.mark.parametrize("bias", [(), (1, 1), (2, 3)], ids=str)
+def test_linear_by_a_vector_with_a_bias(input: tuple[int, ...], bias: tuple[int, ...]) -> None:
+    """A vector weight goes with a bias of any number of dimensions but one."""
+    tensors = [torch.randn(s, generator=torch.Generator().manual_seed(0)) for s in (input, (5,), bias)]
+    if len(bias) > len(input) - 1:
+        assert_same_refusal(lambda root: root.nn.functional.linear(*tensors))
+    else:
+        torch.testing.assert_close(tensorops.nn.functional.linear(*tensors), torch.nn.functional.linear(*tensors))
+
+
+@pytest.mark.parametrize(("input", "bias"), [((3, 5), ()), ((3, 5), (3,)), ((5,), (1,)), ((2, 3, 5), (3,))], ids=str)
+def test_linear_by_a_vector_refused(input: tuple[int, ...], bias: tuple[int, ...]) -> None:
+    assert_same_refusal(lambda root: root.nn.functional.linear(*ones(input, (5,), bias)))

@@ -35,7 +35,9 @@ def test_window_refused(op: str, arguments: tuple[str, tuple]) -> None:
 
 
 @pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
-@pytest.mark.parametrize("shape", [(1, 2, 3, 8, 8), (2, 0, 8, 8), (2, 3, 0, 8), (3, 8, 0), (2, 3, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (8,), (8, 8), (1, 2, 3, 8, 8), (2, 0, 8, 8), (2, 3, 0, 8), (3, 8, 0), (2, 3, 1, 1)], ids=str
+)
 def test_image_refused(op: str, shape: tuple[int, ...]) -> None:
     assert_same_refusal(lambda root: getattr(root.nn.functional, op)(torch.zeros(shape), 2))
 

@@ -70,7 +70,7 @@ def function(name: str, signatures: list[str]) -> str:
     """The stub of one function, every overload."""
     lines = []
     for signature in signatures:
-        parameters = signature[signature.index("(") + 1 : -1].split(", ")
+        parameters = signature.removesuffix("|deprecated")[signature.index("(") + 1 : -1].split(", ")
         returns = result(name, parameters)
         written = [parameter(name.removesuffix("_"), p) for p in parameters]
         if returns != "Tensor":

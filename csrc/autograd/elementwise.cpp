@@ -1,6 +1,7 @@
 // Elementwise derivatives, read off the table. A unary op's backward is the fused op <name>_backward(grad, saved); the
 // other gradients are tensor-level expressions of our own ops.
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <cctype>
@@ -19,10 +20,10 @@ namespace {
 #define TENSOROPS_FORMULA inline
 #include "ops/elementwise_formulas.h"
 
-// The expression in a table column, or nothing for `none` and `flat`.
+// The expression in a table column, or nothing where it has none.
 template <class T>
 std::optional<Expr> maybe(const T& value) {
-  if constexpr (std::is_same_v<T, None> || std::is_same_v<T, Flat>) return std::nullopt;
+  if constexpr (std::is_same_v<T, None> || std::is_same_v<T, NotImplemented> || std::is_same_v<T, Flat>) return std::nullopt;
   else return Expr(value);
 }
 template <class T>
@@ -40,6 +41,7 @@ struct UnaryRule {
 struct Rule {
   std::optional<Expr> (*gradient[3])(const Expr& g, const Expr* in, const Expr* p) = {};
   int reads[3] = {};
+  bool implemented[3] = {};
 };
 
 #define UNARY_COLUMN(expression)                                                             \
@@ -71,6 +73,11 @@ const UnaryRule& unary_rule(Elementwise op) {
     using V [[maybe_unused]] = Probe;                                                                             \
     [[maybe_unused]] const V g, a(1, true), b(2, true), c(4, true), p0;                                           \
     return reads_of(expression);                                                                                  \
+  }();                                                                                                            \
+  rule.implemented[index] = [] {                                                                                  \
+    using V [[maybe_unused]] = Probe;                                                                             \
+    [[maybe_unused]] const V g, a, b, c, p0;                                                                      \
+    return !std::is_same_v<std::remove_cvref_t<decltype(expression)>, NotImplemented>;                            \
   }();
 const Rule& rule_of(Elementwise op) {
   static const auto rules = [] {
@@ -110,7 +117,8 @@ Elementwise backward_of(Elementwise op) { return static_cast<Elementwise>(static
 at::Tensor unary_gradient(Elementwise op, Saved saved, const at::Tensor& grad, const at::Tensor& value, const Scalars& s) {
   if (saved != Saved::none) return ops::elementwise(backward_of(op), {{&grad, &value}, 2}, s);
   const Parameters p(s);
-  return (Expr(grad) * *unary_rule(op).slope(Expr(0), p.values)).tensor();
+  const Expr slope = *unary_rule(op).slope(Expr(0), p.values);
+  return slope.is(0) ? at::zeros_like(grad) : (Expr(grad) * slope).tensor();
 }
 
 // A gradient that folded into a constant still has the shape of the incoming one.
@@ -155,16 +163,20 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
     const auto kept = [&](int i) { return i < inputs.count && (reads >> i & 1) ? inputs.tensors[i] : &nothing; };
     attach({kept(0), kept(1), kept(2)}, [op, scalars, count = inputs.count, sizes = std::move(sizes)](Backward& b) {
       // In the dtype of the result: the logarithm of a bf16 base would otherwise be one of bf16, and bools cannot be subtracted.
+      // A factor or divisor of no dimensions keeps its precision, as in the forward.
+      const bool scales = op == Elementwise::mul || op == Elementwise::_div_true;
       const auto operand = [&](int i) -> Expr {
         const at::Tensor& t = b.saved(i);
         const bool as_it_is = !t.defined() || op == Elementwise::where || t.unsafeGetTensorImpl()->is_wrapped_number() ||
-                              t.scalar_type() == b.gradient().scalar_type();
+                              t.scalar_type() == b.gradient().scalar_type() ||
+                              (scales && i == 1 && t.dim() == 0 && t.is_floating_point());
         return as_it_is ? t : t.to(b.gradient().scalar_type());
       };
       const Expr in[3] = {operand(0), operand(1), operand(2)};
       const Parameters p(scalars);
       for (int i = 0; i < count; ++i) {
         if (!b.needs(i)) continue;
+        TORCH_CHECK(rule_of(op).implemented[i], "derivative for tensorops::", row_of(op).name, " is not implemented");
         const auto gradient = rule_of(op).gradient[i](b.gradient(), in, p.values);
         if (!gradient) continue;
         const at::Tensor shaped = shaped_like(b.gradient(), *gradient);

@@ -14,16 +14,14 @@ namespace tensorops::autograd {
 // Marks "no gradient" in the table.
 struct None {};
 constexpr None none;
+// Marks a derivative that torch does not have either.
+struct NotImplemented {};
+constexpr NotImplemented not_implemented;
 
 class Expr {
  public:
   Expr(at::Tensor tensor) : tensor_(std::move(tensor)) {
-    // A Python number, unless a tracer stands in for its value.
-    if (tensor_.defined() && tensor_.unsafeGetTensorImpl()->is_wrapped_number() && tensor_.is_cpu() &&
-        !tensor_.key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
-                                                        c10::DispatchKey::FuncTorchBatched,
-                                                        c10::DispatchKey::FuncTorchGradWrapper})))
-      constant_ = tensor_.item();
+    constant_ = ops::number_of(tensor_);
   }
   Expr(const c10::Scalar& value) : constant_(value) {}
   Expr(double value) : constant_(value) {}
@@ -116,6 +114,9 @@ inline Expr log(const Expr& a) {
 }
 inline Expr div_trunc(const Expr& a, const Expr& b) { return apply(Elementwise::_div_trunc, a, b); }
 inline Expr div_floor(const Expr& a, const Expr& b) { return apply(Elementwise::_div_floor, a, b); }
+inline Expr div_gradient(const Expr& g, const Expr& a, const Expr& b) {
+  return ops::elementwise(Elementwise::_div_gradient, g.tensor(), a.tensor(), b.tensor());
+}
 inline Expr maximum(const Expr& a, const Expr& b) { return apply(Elementwise::maximum, a, b); }
 
 #define TENSOROPS_EXPR_FUNCTION(name) \
@@ -155,6 +156,7 @@ inline Probe select(const Probe& c, const Probe& a, const Probe& b) { return mer
 inline Probe pow(const Probe& a, const Probe& b) { return merge(a, b); }
 inline Probe div_trunc(const Probe& a, const Probe& b) { return merge(a, b); }
 inline Probe div_floor(const Probe& a, const Probe& b) { return merge(a, b); }
+inline Probe div_gradient(const Probe& g, const Probe& a, const Probe& b) { return merge(g, merge(a, b)); }
 inline Probe log(const Probe& a) { return a; }
 inline Probe abs(const Probe& a) { return a; }
 

@@ -23,8 +23,8 @@ constexpr int64_t kBlock = 512;  // elements staged at a time; four f64 buffers 
 
 bool divides_integers(Elementwise op, Compute compute) {
   if (compute != Compute::i32 && compute != Compute::i64) return false;
-  return op == Elementwise::_div_floor || op == Elementwise::_div_trunc || op == Elementwise::fmod ||
-         op == Elementwise::remainder;
+  return op == Elementwise::_div_floor || op == Elementwise::_div_trunc || op == Elementwise::floor_divide ||
+         op == Elementwise::fmod || op == Elementwise::remainder;
 }
 
 bool has_zero(const void* run, Compute compute, int64_t n) {
@@ -263,7 +263,7 @@ at::Tensor functional(Elementwise op, const Inputs& inputs, const Scalars& scala
 void out_variant(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& out) {
   const ElementwiseRow& row = row_of(op);
   const auto types = elementwise_types(row, inputs, scalars);
-  check_result_cast(row, types, out);
+  check_result_cast(row, types, inputs, out);
   const auto sizes = broadcast_sizes<int64_t>(inputs);
   if (at::native::resize_output(out, sizes))
     out.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, result_strides<int64_t>(inputs, sizes));
@@ -274,7 +274,7 @@ void out_variant(Elementwise op, const Inputs& inputs, const Scalars& scalars, a
 void inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& self) {
   const ElementwiseRow& row = row_of(op);
   const auto types = elementwise_types(row, inputs, scalars);
-  check_result_cast(row, types, self);
+  check_result_cast(row, types, inputs, self);
   const auto sizes = broadcast_sizes<int64_t>(inputs);
   TORCH_CHECK(self.sizes() == c10::IntArrayRef(sizes), "output with shape ", self.sizes(),
               " doesn't match the broadcast shape ", c10::IntArrayRef(sizes));

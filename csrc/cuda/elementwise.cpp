@@ -215,7 +215,7 @@ void out_variant(Elementwise op, const Inputs& inputs, const Scalars& scalars, a
   const ElementwiseRow& row = row_of(op);
   const Guard guard(check_devices(inputs, &out));
   const auto types = elementwise_types(row, inputs, scalars);
-  check_result_cast(row, types, out);
+  check_result_cast(row, types, inputs, out);
   const auto sizes = broadcast_sizes<int64_t>(inputs);
   if (at::native::resize_output(out, sizes))
     out.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, result_strides<int64_t>(inputs, sizes));
@@ -227,7 +227,7 @@ void inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::T
   const ElementwiseRow& row = row_of(op);
   const Guard guard(check_devices(inputs, &self));
   const auto types = elementwise_types(row, inputs, scalars);
-  check_result_cast(row, types, self);
+  check_result_cast(row, types, inputs, self);
   const auto sizes = broadcast_sizes<int64_t>(inputs);
   TORCH_CHECK(self.sizes() == c10::IntArrayRef(sizes), "output with shape ", self.sizes(),
               " doesn't match the broadcast shape ", c10::IntArrayRef(sizes));

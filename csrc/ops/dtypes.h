@@ -21,10 +21,26 @@ struct ElementwiseTypes {
 // The name that a message gives an op: "_gelu_tanh" and "_prelu" are rows of gelu and prelu.
 inline std::string public_name(const ElementwiseRow& row) {
   std::string name = row.name + (row.name[0] == '_');
-  return name.substr(0, name.starts_with("gelu") || name.starts_with("div") ? name.find('_') : std::string::npos);
+  const bool variant = name.starts_with("gelu") || name.starts_with("div") || name.starts_with("round") || name.starts_with("clamp");
+  return name.substr(0, variant ? name.find('_') : std::string::npos);
 }
 
-// What torch refuses of bool and of integers, though the formula has a meaning there.
+// What torch converts to a dtype must be in its range.
+inline void check_fits(const c10::Scalar& number, c10::ScalarType type) {
+  switch (type) {
+    case c10::kByte: (void)number.to<uint8_t>(); break;
+    case c10::kChar: (void)number.to<int8_t>(); break;
+    case c10::kShort: (void)number.to<int16_t>(); break;
+    case c10::kInt: (void)number.to<int32_t>(); break;
+    case c10::kLong: (void)number.to<int64_t>(); break;
+    case c10::kHalf: (void)number.to<c10::Half>(); break;
+    case c10::kBFloat16: (void)number.to<c10::BFloat16>(); break;
+    case c10::kFloat: (void)number.to<float>(); break;
+    default: break;
+  }
+}
+
+// What torch refuses though the formula has a meaning there: of bool, of integers, of mixed dtypes, of numbers out of range.
 inline void check_operands(const ElementwiseRow& row, c10::ScalarType common, const Inputs& inputs, const Scalars& scalars) {
   constexpr const char* kInvert = " If you are trying to invert a mask, use the `~` or `logical_not()` operator instead.";
   const bool boolean = common == c10::kBool;
@@ -44,17 +60,46 @@ inline void check_operands(const ElementwiseRow& row, c10::ScalarType common, co
       TORCH_CHECK(!boolean, "Boolean inputs not supported for relu");
       break;
     case Elementwise::relu6:
+      TORCH_CHECK(!boolean, "Bool inputs not supported for hardtanh");
+      break;
     case Elementwise::hardtanh:
       TORCH_CHECK(!boolean, "Bool inputs not supported for hardtanh");
+      TORCH_CHECK(common != c10::kByte || (scalars.values[0].toDouble() >= 0 && scalars.values[1].toDouble() >= 0),
+                  "cannot do hardtanh on an unsigned type with negative limits");
+      break;
+    case Elementwise::lerp:
+      for (int i = 1; i < inputs.count; ++i)
+        TORCH_CHECK(inputs[i].scalar_type() == inputs[0].scalar_type() || (i == 2 && inputs[i].dim() == 0), "lerp: expected dtype ",
+                    inputs[0].scalar_type(), " for `", i == 1 ? "end" : "weight", "` but got dtype ", inputs[i].scalar_type());
+      TORCH_CHECK_NOT_IMPLEMENTED(c10::isFloatingType(inputs[0].scalar_type()), "\"lerp\" not implemented for '",
+                                  inputs[0].scalar_type(), "'");
+      break;
+    case Elementwise::addcdiv:
+      TORCH_CHECK(!c10::isIntegralType(inputs[1].scalar_type(), true) || !c10::isIntegralType(inputs[2].scalar_type(), true),
+                  "Integer division with addcdiv is not supported: tensor1 is of dtype ", inputs[1].scalar_type(),
+                  ", tensor2 of dtype ", inputs[2].scalar_type());
+      break;
+    case Elementwise::where:  // in 16 bits torch's number becomes infinite
+      for (int i = 1; i < inputs.count && common != c10::kHalf && common != c10::kBFloat16; ++i)
+        if (const auto number = ops::number_of(inputs[i])) check_fits(*number, common);
+      break;
+    case Elementwise::pow:
+      if (const auto exponent = ops::number_of(inputs[1])) {
+        TORCH_CHECK(!c10::isIntegralType(common, true) || exponent->toLong() >= 0,
+                    "pow: Integers to negative integer powers are not allowed.");
+        if (common != c10::kFloat) check_fits(*exponent, common);
+        break;
+      }
+      TORCH_CHECK_NOT_IMPLEMENTED(!boolean, "\"pow\" not implemented for 'Bool'");
       break;
     case Elementwise::abs:
     case Elementwise::ceil:
     case Elementwise::floor:
     case Elementwise::round:
     case Elementwise::trunc:
-    case Elementwise::pow:
     case Elementwise::fmod:
     case Elementwise::remainder:
+    case Elementwise::floor_divide:
     case Elementwise::_div_floor:
     case Elementwise::_div_trunc:
     case Elementwise::threshold:
@@ -82,9 +127,9 @@ inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Input
   TORCH_CHECK_NOT_IMPLEMENTED(!c10::isComplexType(common), "tensorops::", row.name, ": complex tensors are not covered, got ",
                               common);
   if (row.domain == Domain::FLOATING && integral) common = c10::get_default_dtype_as_scalartype();
+  check_operands(row, common, inputs, scalars);
   TORCH_CHECK_NOT_IMPLEMENTED(row.domain != Domain::ACTIVATION || !integral, "\"", public_name(row), "\" not implemented for '",
                               common, "'");
-  check_operands(row, common, inputs, scalars);
   if (row.op == Elementwise::where)
     TORCH_CHECK(inputs[0].scalar_type() == c10::kBool || inputs[0].scalar_type() == c10::kByte,
                 "where expected condition to be a boolean tensor, but got a tensor with dtype ", inputs[0].scalar_type());
@@ -95,13 +140,44 @@ inline ElementwiseTypes elementwise_types(const ElementwiseRow& row, const Input
 // which torch reads in the precision that the op computes in.
 inline bool keeps_precision(const ElementwiseRow& row, const Inputs& inputs, int i) {
   if (row.op == Elementwise::mul || row.op == Elementwise::_div_true) return i == 1 && inputs[i].dim() == 0;
+  if (row.op == Elementwise::_div_gradient) return i == 2 && inputs[i].dim() == 0;
   if (row.op == Elementwise::pow) return i == 1 && inputs[i].unsafeGetTensorImpl()->is_wrapped_number();
   if (row.op == Elementwise::lerp) return i == 2 && inputs[i].unsafeGetTensorImpl()->is_wrapped_number();
   return row.op == Elementwise::where && i == 0;
 }
 
+// Whether the result may be cast to the dtype of out=: not where torch computes straight into it.
+inline bool casts_result(const ElementwiseRow& row, const Inputs& inputs) {
+  switch (row.op) {
+    case Elementwise::abs:
+    case Elementwise::neg:
+    case Elementwise::sign:
+    case Elementwise::ceil:
+    case Elementwise::floor:
+    case Elementwise::round:
+    case Elementwise::_round_decimals:
+    case Elementwise::_round_tens:
+    case Elementwise::trunc:
+    case Elementwise::frac:
+    case Elementwise::_gelu_erf:
+    case Elementwise::_gelu_tanh:
+    case Elementwise::softplus:
+    case Elementwise::logsigmoid:
+    case Elementwise::_clamp:
+    case Elementwise::where:
+      return false;
+    case Elementwise::lerp:
+      return inputs[2].dim() == 0;
+    default:
+      return true;
+  }
+}
+
 // out= and in-place writes must not lose more than a cast within the same kind would.
-inline void check_result_cast(const ElementwiseRow& row, const ElementwiseTypes& types, const at::Tensor& out) {
+inline void check_result_cast(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs,
+                              const at::Tensor& out) {
+  TORCH_CHECK(out.scalar_type() == types.result || casts_result(row, inputs), public_name(row), ": found dtype ",
+              out.scalar_type(), " of out= but expected ", types.result);
   TORCH_CHECK(c10::canCast(types.result, out.scalar_type()), "result type ", types.result,
               " can't be cast to the desired output type ", out.scalar_type());
 }

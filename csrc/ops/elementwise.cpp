@@ -55,6 +55,7 @@ std::string tensor_parameters(const ElementwiseRow& row, const char* first_type)
     case Elementwise::addcmul:
     case Elementwise::addcdiv: return first + " input, Tensor tensor1, Tensor tensor2";
     case Elementwise::_clamp_between: return first + " input, Tensor min, Tensor max";
+    case Elementwise::_div_gradient: return first + " grad, Tensor input, Tensor other";
     case Elementwise::pow: return first + " input, Tensor exponent";
     case Elementwise::_prelu: return first + " input, Tensor weight";
     default: return row.tensors == 1 ? first + " input" : first + " input, Tensor other";
@@ -88,27 +89,50 @@ decltype(auto) call_typed(Elementwise op, Form form, A&&... arguments) {
   return untyped_handle(op, form).typed<Signature>().call(std::forward<A>(arguments)...);
 }
 
+// A 0-dim tensor on the CPU goes with any device, as in torch; all else must be on one.
+void check_devices(const ElementwiseRow& row, const Inputs& inputs, const at::Tensor* out = nullptr) {
+  const auto check = [&](const at::Tensor& t) {
+    TORCH_CHECK(t.is_meta(), public_name(row), ": Tensor on device ", t.device(), " is not on the expected device meta!");
+  };
+  for (int i = 0; i < inputs.count; ++i)
+    if (inputs[i].dim() > 0 || !inputs[i].is_cpu()) check(inputs[i]);
+  if (out != nullptr) check(*out);
+}
+
 at::Tensor meta(Elementwise op, const Inputs& inputs, const Scalars& scalars) {
   const ElementwiseRow& row = row_of(op);
+  check_devices(row, inputs);
   const auto types = elementwise_types(row, inputs, scalars);
   const auto sizes = broadcast_sizes<c10::SymInt>(inputs);
   const auto strides = result_strides<c10::SymInt>(inputs, sizes);
-  return at::empty_strided_symint(sizes, strides, at::TensorOptions().device(inputs[0].device()).dtype(types.result));
+  return at::empty_strided_symint(sizes, strides, at::TensorOptions().device(c10::kMeta).dtype(types.result));
 }
 
 void meta_out(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& out) {
-  const auto types = elementwise_types(row_of(op), inputs, scalars);
-  check_result_cast(row_of(op), types, out);
+  const ElementwiseRow& row = row_of(op);
+  check_devices(row, inputs, &out);
+  const auto types = elementwise_types(row, inputs, scalars);
+  check_result_cast(row, types, inputs, out);
   const auto sizes = broadcast_sizes<c10::SymInt>(inputs);
   if (out.sym_sizes() != c10::SymIntArrayRef(sizes)) out.unsafeGetTensorImpl()->set_sizes_contiguous(C10_AS_INTARRAYREF_SLOW(c10::SymIntArrayRef(sizes)));
 }
 
 void meta_inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::Tensor& self) {
-  const auto types = elementwise_types(row_of(op), inputs, scalars);
-  check_result_cast(row_of(op), types, self);
+  const ElementwiseRow& row = row_of(op);
+  check_devices(row, inputs, &self);
+  const auto types = elementwise_types(row, inputs, scalars);
+  check_result_cast(row, types, inputs, self);
   const auto sizes = broadcast_sizes<c10::SymInt>(inputs);
   TORCH_CHECK(self.sym_sizes() == c10::SymIntArrayRef(sizes), "output with shape ", self.sym_sizes(),
               " doesn't match the broadcast shape ", c10::SymIntArrayRef(sizes));
+}
+
+// Of a wrapped number. item() would itself go through Python's dispatch.
+c10::Scalar value_of(const at::Tensor& number) {
+  if (number.scalar_type() == c10::kDouble) return *number.const_data_ptr<double>();
+  if (number.scalar_type() == c10::kLong) return *number.const_data_ptr<int64_t>();
+  TORCH_INTERNAL_ASSERT(number.scalar_type() == c10::kBool);
+  return *number.const_data_ptr<bool>();
 }
 
 // Python's dispatch (torch.compile, __torch_dispatch__) hands a wrapped number on as a Python number, which a schema
@@ -144,14 +168,6 @@ class Unwrapped {
       owned_[i] = at::scalar_tensor(value_of(inputs_[i]), at::TensorOptions().dtype(type));
       inputs_.tensors[i] = &owned_[i];
     }
-  }
-
-  // item() would itself go through Python's dispatch.
-  static c10::Scalar value_of(const at::Tensor& number) {
-    if (number.scalar_type() == c10::kDouble) return *number.const_data_ptr<double>();
-    if (number.scalar_type() == c10::kLong) return *number.const_data_ptr<int64_t>();
-    TORCH_INTERNAL_ASSERT(number.scalar_type() == c10::kBool);
-    return *number.const_data_ptr<bool>();
   }
 
   Inputs inputs_;
@@ -205,6 +221,14 @@ at::Tensor wrapped_number(const c10::Scalar& value) {
   at::Tensor tensor = c10::scalar_to_tensor(value);
   tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
   return tensor;
+}
+
+std::optional<c10::Scalar> number_of(const at::Tensor& t) {
+  constexpr c10::DispatchKeySet tracers({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
+                                         c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper});
+  if (!t.defined() || !t.unsafeGetTensorImpl()->is_wrapped_number() || !t.is_cpu() || t.key_set().has_any(tracers))
+    return std::nullopt;
+  return value_of(t);
 }
 
 }  // namespace ops

@@ -64,12 +64,18 @@ inline at::Tensor div(const at::Tensor& a, const at::Tensor& b) { return element
 
 // A Python number as torch passes it to a tensor argument: 0-dim, and weak in type promotion.
 at::Tensor wrapped_number(const c10::Scalar& value);
+// The number in such a tensor; nothing for another tensor, or where a tracer stands in for the value.
+std::optional<c10::Scalar> number_of(const at::Tensor& t);
 
 }  // namespace ops
 }  // namespace tensorops
 
 // What torch offers on top of the rows. `out` and in-place forms follow from the row that a call resolves to.
 namespace tensorops::ops {
+
+// Whether torch takes a number for the first, or the second, of a row's two tensors.
+bool takes_first_number(const ElementwiseRow& row);
+bool takes_second_number(const ElementwiseRow& row);
 
 // div(rounding_mode=None | "trunc" | "floor"): the row that it is.
 Elementwise division(std::optional<std::string_view> rounding_mode);
@@ -87,5 +93,13 @@ at::Tensor clamp(const at::Tensor& input, const std::optional<c10::Scalar>& min,
 at::Tensor clamp_tensor(const at::Tensor& input, const std::optional<at::Tensor>& min, const std::optional<at::Tensor>& max);
 at::Tensor gelu(const at::Tensor& input, std::string_view approximate);
 at::Tensor prelu(const at::Tensor& input, const at::Tensor& weight);
+
+// round(decimals=): the row that it is, and the power of ten that it scales by.
+struct Rounding {
+  Elementwise op;
+  Scalars scale;
+};
+Rounding rounding(int64_t decimals);
+at::Tensor round_decimals(const at::Tensor& input, int64_t decimals);
 
 }  // namespace tensorops::ops

@@ -3,6 +3,8 @@
 #include <ATen/native/TypeProperties.h>
 #include <torch/library.h>
 
+#include <cmath>
+
 #include "ops/arity.h"
 #include "ops/elementwise.h"
 
@@ -14,6 +16,43 @@ Elementwise division(std::optional<std::string_view> rounding_mode) {
   if (*rounding_mode == "trunc") return Elementwise::_div_trunc;
   if (*rounding_mode == "floor") return Elementwise::_div_floor;
   TORCH_CHECK(false, "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '", *rounding_mode, "'");
+}
+
+bool takes_first_number(const ElementwiseRow& row) {
+  switch (row.op) {
+    case Elementwise::add:
+    case Elementwise::sub:
+    case Elementwise::mul:
+    case Elementwise::floor_divide:
+    case Elementwise::pow:
+    case Elementwise::remainder:
+      return true;
+    default:
+      return false;
+  }
+}
+bool takes_second_number(const ElementwiseRow& row) {
+  switch (row.op) {
+    case Elementwise::fmod:
+    case Elementwise::eq:
+    case Elementwise::ne:
+    case Elementwise::lt:
+    case Elementwise::le:
+    case Elementwise::gt:
+    case Elementwise::ge:
+      return true;
+    default:
+      return takes_first_number(row);
+  }
+}
+
+Rounding rounding(int64_t decimals) {
+  const double power = std::pow(10.0, std::abs(static_cast<double>(decimals)));
+  return {decimals < 0 ? Elementwise::_round_tens : Elementwise::_round_decimals, {{power}, 1}};
+}
+at::Tensor round_decimals(const at::Tensor& input, int64_t decimals) {
+  const Rounding r = rounding(decimals);
+  return elementwise(r.op, {{&input}, 1}, r.scale);
 }
 
 Elementwise gelu_row(std::string_view approximate) {
@@ -93,14 +132,6 @@ at::Tensor div(const at::Tensor& input, const at::Tensor& other, std::optional<s
 at::Tensor div_scalar(const at::Tensor& input, Number other, std::optional<std::string_view> mode) {
   return ops::elementwise(ops::division(mode), input, ops::wrapped_number(other));
 }
-at::Tensor floor_divide(const at::Tensor& input, const at::Tensor& other) {
-  return ops::elementwise(Elementwise::_div_floor, input, other);
-}
-at::Tensor floor_divide_scalar(const at::Tensor& input, Number other) {
-  return ops::elementwise(Elementwise::_div_floor, input, ops::wrapped_number(other));
-}
-
-bool takes_numbers(const ElementwiseRow& row) { return row.tensors == 2 && !row.backward && row.name[0] != '_'; }
 
 }  // namespace
 
@@ -109,23 +140,20 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   define("div(Tensor input, Tensor other, *, str? rounding_mode=None) -> Tensor");
   define("div.Scalar(Tensor input, Scalar other, *, str? rounding_mode=None) -> Tensor");
   define("div.Scalar_Tensor(Scalar input, Tensor other, *, str? rounding_mode=None) -> Tensor");
-  define("floor_divide(Tensor input, Tensor other) -> Tensor");
-  define("floor_divide.Scalar(Tensor input, Scalar other) -> Tensor");
-  define("floor_divide.Scalar_Tensor(Scalar input, Tensor other) -> Tensor");
   define("gelu(Tensor input, *, str approximate='none') -> Tensor");
   define("clamp(Tensor input, Scalar? min=None, Scalar? max=None) -> Tensor");
   define("clamp.Tensor(Tensor input, Tensor? min=None, Tensor? max=None) -> Tensor");
   define("prelu(Tensor input, Tensor weight) -> Tensor");
+  define("round.decimals(Tensor input, *, int decimals) -> Tensor");
   define("where.ScalarSelf(Tensor condition, Scalar input, Tensor other) -> Tensor");
   define("where.ScalarOther(Tensor condition, Tensor input, Scalar other) -> Tensor");
   define("where.Scalar(Tensor condition, Scalar input, Scalar other) -> Tensor");
   define("lerp.Scalar(Tensor input, Tensor end, Scalar weight) -> Tensor");
   for (const ElementwiseRow& row : elementwise_rows()) {
-    if (!takes_numbers(row)) continue;
     const std::string name = row.name, scalars = row.scalar_schema;
     const std::string second = row.op == Elementwise::pow ? "exponent" : "other";
-    define(name + ".Scalar(Tensor input, Scalar " + second + scalars + ") -> Tensor");
-    define(name + ".Scalar_Tensor(Scalar input, Tensor " + second + scalars + ") -> Tensor");
+    if (ops::takes_second_number(row)) define(name + ".Scalar(Tensor input, Scalar " + second + scalars + ") -> Tensor");
+    if (ops::takes_first_number(row)) define(name + ".Scalar_Tensor(Scalar input, Tensor " + second + scalars + ") -> Tensor");
   }
 }
 
@@ -135,15 +163,11 @@ TORCH_LIBRARY_IMPL(tensorops, CompositeImplicitAutograd, library) {
   library.impl("div.Scalar_Tensor", [](Number a, const at::Tensor& b, std::optional<std::string_view> mode) {
     return ops::elementwise(ops::division(mode), ops::wrapped_number(a), b);
   });
-  library.impl("floor_divide", floor_divide);
-  library.impl("floor_divide.Scalar", floor_divide_scalar);
-  library.impl("floor_divide.Scalar_Tensor", [](Number a, const at::Tensor& b) {
-    return ops::elementwise(Elementwise::_div_floor, ops::wrapped_number(a), b);
-  });
   library.impl("gelu", ops::gelu);
   library.impl("clamp", ops::clamp);
   library.impl("clamp.Tensor", ops::clamp_tensor);
   library.impl("prelu", ops::prelu);
+  library.impl("round.decimals", ops::round_decimals);
   library.impl("where.ScalarSelf", [](const at::Tensor& c, Number a, const at::Tensor& b) {
     return ops::elementwise(Elementwise::where, c, ops::wrapped_number(a), b);
   });
@@ -157,25 +181,25 @@ TORCH_LIBRARY_IMPL(tensorops, CompositeImplicitAutograd, library) {
     return ops::elementwise(Elementwise::lerp, a, b, ops::wrapped_number(w));
   });
   for (const ElementwiseRow& row : elementwise_rows()) {
-    if (!takes_numbers(row)) continue;
-    const std::string name = row.name;
     const Elementwise op = row.op;
+    const std::string second = std::string(row.name) + ".Scalar", first = second + "_Tensor";
+    const bool first_number = ops::takes_first_number(row), second_number = ops::takes_second_number(row);
     if (row.scalars == 0) {
-      library.impl((name + ".Scalar").c_str(), [op](const at::Tensor& a, Number b) {
-        return ops::elementwise(op, a, ops::wrapped_number(b));
-      });
-      library.impl((name + ".Scalar_Tensor").c_str(), [op](Number a, const at::Tensor& b) {
-        return ops::elementwise(op, ops::wrapped_number(a), b);
-      });
+      if (second_number)
+        library.impl(second.c_str(), [op](const at::Tensor& a, Number b) { return ops::elementwise(op, a, ops::wrapped_number(b)); });
+      if (first_number)
+        library.impl(first.c_str(), [op](Number a, const at::Tensor& b) { return ops::elementwise(op, ops::wrapped_number(a), b); });
     } else {
-      library.impl((name + ".Scalar").c_str(), [op](const at::Tensor& a, Number b, Number alpha) {
-        const at::Tensor number = ops::wrapped_number(b);
-        return ops::elementwise(op, {{&a, &number}, 2}, {{alpha}, 1});
-      });
-      library.impl((name + ".Scalar_Tensor").c_str(), [op](Number a, const at::Tensor& b, Number alpha) {
-        const at::Tensor number = ops::wrapped_number(a);
-        return ops::elementwise(op, {{&number, &b}, 2}, {{alpha}, 1});
-      });
+      if (second_number)
+        library.impl(second.c_str(), [op](const at::Tensor& a, Number b, Number alpha) {
+          const at::Tensor number = ops::wrapped_number(b);
+          return ops::elementwise(op, {{&a, &number}, 2}, {{alpha}, 1});
+        });
+      if (first_number)
+        library.impl(first.c_str(), [op](Number a, const at::Tensor& b, Number alpha) {
+          const at::Tensor number = ops::wrapped_number(a);
+          return ops::elementwise(op, {{&number, &b}, 2}, {{alpha}, 1});
+        });
     }
   }
 }

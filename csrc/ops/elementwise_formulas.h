@@ -21,6 +21,22 @@ TENSOROPS_FORMULA V sign(V x) {
   return select(x > 0, V(1), select(x < 0, V(-1), V(0)));
 }
 
+// 1 - x * x would lose its digits where x is close to 1.
+template <class V>
+TENSOROPS_FORMULA V asin_slope(V x) {
+  return 1 / sqrt((1 - x) * (1 + x));
+}
+
+// x - tanh(x), for |x| <= 1 by Lambert's continued fraction of tanh(x) = x * P(x²) / Q(x²), cut where it is exact to less
+// than the rounding of f64: x * (Q - P) / Q is a difference of no close numbers.
+template <class V>
+TENSOROPS_FORMULA V tanhshrink(V x) {
+  const V s = x * x;
+  const V difference = 11486475 + s * (810810 + s * (12870 + s * 44));
+  const V q = 34459425 + s * (16216200 + s * (945945 + s * (13860 + s * 45)));
+  return select(abs(x) <= 1, x * s * (difference / q), x - tanh(x));
+}
+
 // Stable on both sides: exp never sees a positive argument.
 template <class V>
 TENSOROPS_FORMULA V sigmoid(V x) {
@@ -143,6 +159,16 @@ template <class V>
 TENSOROPS_FORMULA V remainder(V a, V b) {
   const V r = fmod(a, b);
   return select((r != 0) & ((r < 0) ^ (b < 0)), r + b, r);
+}
+
+// -g * a / b², rounded once but for what underflows: each step's rounding error, where the room has fused multiply-adds
+// to find it, is added at the end. residual(x, y, z) is z - x * y, exact for z = x * y and x = z / y as rounded.
+template <class V>
+TENSOROPS_FORMULA V div_gradient(V g, V a, V b) {
+  const V quotient = a / b, slope = quotient / b, product = g * slope;
+  const V slope_error = (residual(slope, b, quotient) + residual(quotient, b, a) / b) / b;
+  const V error = g * slope_error - residual(g, slope, product);
+  return -(product + select(isfinite(error), error, 0));
 }
 
 template <class V>

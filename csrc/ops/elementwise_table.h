@@ -8,7 +8,8 @@
 //     curve   derivative of the slope by the same variable, used at tensor level by double backward; flat where it vanishes
 //   BINARY(name, domain, scalars, formula of a and b, gradient for a, gradient for b)
 //   TERNARY(name, domain, scalars, formula of a, b and c, and the three gradients)
-//     gradients are tensor-level expressions in g (incoming gradient) and the inputs; `none` where there is no gradient
+//     gradients are tensor-level expressions in g (incoming gradient) and the inputs; `none` where there is no gradient,
+//     `not_implemented` where torch refuses to compute one
 //   p0 p1 p2 are the op's scalar arguments, declared in `scalars` as the schema writes them
 //
 // domain  FLOATING   integers are computed in the default float dtype (sin, div)
@@ -34,8 +35,8 @@
   UNARY(sin, FLOATING, self, "", sin(x), cos(x), -sin(x))                                                              \
   UNARY(cos, FLOATING, self, "", cos(x), -sin(x), -cos(x))                                                             \
   UNARY(tan, FLOATING, result, "", tan(x), 1 + y * y, 2 * y)                                                           \
-  UNARY(asin, FLOATING, self, "", asin(x), 1 / sqrt(1 - x * x), x / ((1 - x * x) * sqrt(1 - x * x)))                   \
-  UNARY(acos, FLOATING, self, "", acos(x), -1 / sqrt(1 - x * x), -x / ((1 - x * x) * sqrt(1 - x * x)))                 \
+  UNARY(asin, FLOATING, self, "", asin(x), asin_slope(x), x / ((1 - x) * (1 + x)) * asin_slope(x))                     \
+  UNARY(acos, FLOATING, self, "", acos(x), -asin_slope(x), -x / ((1 - x) * (1 + x)) * asin_slope(x))                   \
   UNARY(atan, FLOATING, self, "", atan(x), 1 / (1 + x * x), -2 * x / ((1 + x * x) * (1 + x * x)))                      \
   UNARY(sinh, FLOATING, self, "", sinh(x), cosh(x), sinh(x))                                                           \
   UNARY(cosh, FLOATING, self, "", cosh(x), sinh(x), cosh(x))                                                           \
@@ -47,6 +48,8 @@
   UNARY(ceil, REAL, none, "", ceil(x), 0, flat)                                                                        \
   UNARY(floor, REAL, none, "", floor(x), 0, flat)                                                                      \
   UNARY(round, REAL, none, "", round(x), 0, flat)                                                                      \
+  UNARY(_round_decimals, ACTIVATION, none, ", Scalar scale", round(x * p0) / p0, 0, flat)                              \
+  UNARY(_round_tens, ACTIVATION, none, ", Scalar scale", round(x / p0) * p0, 0, flat)                                  \
   UNARY(trunc, REAL, none, "", trunc(x), 0, flat)                                                                      \
   UNARY(frac, ACTIVATION, none, "", x - trunc(x), 1, flat)                                                             \
   UNARY(relu, REAL, result, "", maximum(x, 0), select(y <= 0, V(0), 1), flat)                                          \
@@ -73,7 +76,7 @@
   UNARY(hardsigmoid, ACTIVATION, self, "", minimum(maximum(x + 3, 0), 6) / 6,                                          \
         select((x > -3) & (x < 3), V(1.0 / 6), 0), flat)                                                               \
   UNARY(logsigmoid, ACTIVATION, self, "", -softplus(-x), sigmoid(-x), -sigmoid(x) * sigmoid(-x))                       \
-  UNARY(tanhshrink, FLOATING, self, "", x - tanh(x), tanh(x) * tanh(x), 2 * tanh(x) * (1 - tanh(x) * tanh(x)))         \
+  UNARY(tanhshrink, FLOATING, self, "", tanhshrink(x), tanh(x) * tanh(x), 2 * tanh(x) * (1 - tanh(x) * tanh(x)))       \
   UNARY(threshold, REAL, self, ", Scalar threshold, Scalar value", select(x <= p0, p1, x),                             \
         select(x <= p0, V(0), V(1)), flat)                                                                             \
   UNARY(_clamp, REAL, self, ", Scalar min, Scalar max", minimum(maximum(x, p0), p1),                                   \
@@ -89,9 +92,10 @@
   BINARY(add, REAL, ", *, Scalar alpha=1", a + p0 * b, g, g * p0)                                                      \
   BINARY(sub, REAL, ", *, Scalar alpha=1", a - p0 * b, g, -g * p0)                                                     \
   BINARY(mul, REAL, "", a * b, g * b, g * a)                                                                           \
-  BINARY(_div_true, FLOATING, "", a / b, g / b, -g * ((a / b) / b))                                                    \
+  BINARY(_div_true, FLOATING, "", a / b, g / b, div_gradient(g, a, b))                                                 \
   BINARY(_div_floor, REAL, "", div_floor(a, b), V(0), V(0))                                                            \
   BINARY(_div_trunc, REAL, "", div_trunc(a, b), V(0), V(0))                                                            \
+  BINARY(floor_divide, REAL, "", div_floor(a, b), not_implemented, not_implemented)                                    \
   BINARY(pow, REAL, "", pow(a, b), select(b == 0, V(0), g * b * pow(a, b - 1)),                                        \
          select((a == 0) & (b >= 0), V(0), g * pow(a, b) * log(a)))                                                    \
   BINARY(fmod, REAL, "", fmod(a, b), g, -g * div_trunc(a, b))                                                          \
@@ -118,7 +122,9 @@
   TERNARY(where, REAL, "", select(a != 0, b, c), none, select(a, g, 0), select(a, V(0), g))                            \
   TERNARY(lerp, ACTIVATION, "", lerp(a, b, c), g * (1 - c), g * c, g * (b - a))                                        \
   TERNARY(addcmul, REAL, ", *, Scalar value=1", a + p0 * b * c, g, g * (p0 * c), g * (p0 * b))                         \
-  TERNARY(addcdiv, ACTIVATION, ", *, Scalar value=1", a + p0 * (b / c), g, g * (p0 / c), -g * (p0 * b / (c * c)))      \
+  TERNARY(addcdiv, ACTIVATION, ", *, Scalar value=1", a + p0 * (b / c), g, g * (p0 / c), p0 * div_gradient(g, b, c))   \
+  TERNARY(_div_gradient, ACTIVATION, "", div_gradient(a, b, c), div_gradient(g, b, c), div_gradient(g, a, c),          \
+          -2 * div_gradient(g, a, c) * (b / c))                                                                        \
   TERNARY(_clamp_between, REAL, "", minimum(maximum(a, b), c), select((a >= b) & (a <= c), g, 0),                      \
           select((a < b) & (b < c), g, 0), select((a > c) | (c < b), g, 0))
 

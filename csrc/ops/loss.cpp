@@ -48,11 +48,16 @@ void check_devices(const char* op, const Tensor& input, const Tensor& target, co
                 "two devices, ", input.device(), " and ", other->device(), "!");
 }
 
-void check_weight(const char* op, const Tensor& input, const OptionalTensor& weight) {
+// Of more than two dimensions torch looks at the number of weights alone, if it is to pick them by label.
+void check_weight(const char* op, const Tensor& input, const OptionalTensor& weight, bool any_shape = false) {
   if (!weight) return;
   const auto& classes = input.sym_size(class_dim(input));
-  TORCH_CHECK(weight->dim() == 1 && weight->sym_numel() == classes, op, ": weight tensor should be defined either for all ",
+  TORCH_CHECK((weight->dim() == 1 || (any_shape && input.dim() > 2)) && weight->sym_numel() == classes, op, ": weight tensor should be defined either for all ",
               classes, " classes or no classes but got weight tensor of shape: ", weight->sym_sizes());
+}
+
+OptionalTensor as_vector(const OptionalTensor& weight) {
+  return weight && weight->dim() != 1 ? OptionalTensor(weight->reshape({-1})) : weight;
 }
 
 // Labels as int64 in the shape of the positions.
@@ -81,10 +86,10 @@ Tensor nll_loss(const Tensor& input, const Tensor& target, const OptionalTensor&
   const Tensor labels = labels_for("nll_loss", input, target);
   check_floating("nll_loss", input);
   check_reduction("nll_loss", reduction);
-  check_weight("nll_loss", input, weight);
+  check_weight("nll_loss", input, weight, /*any_shape=*/true);
   TORCH_CHECK(!weight || weight->scalar_type() == input.scalar_type(), "nll_loss: expected scalar type ",
               input.scalar_type(), " for weight, but found ", weight->scalar_type());
-  return std::get<0>(ops::nll_loss_forward(input, labels, weight, reduction, std::move(ignore_index)));
+  return std::get<0>(ops::nll_loss_forward(input, labels, as_vector(weight), reduction, std::move(ignore_index)));
 }
 
 Tensor cross_entropy(const Tensor& input, const Tensor& target, const OptionalTensor& weight, int64_t reduction,
@@ -92,14 +97,14 @@ Tensor cross_entropy(const Tensor& input, const Tensor& target, const OptionalTe
   check_devices("cross_entropy", input, target, weight);
   check_floating("cross_entropy", input);
   check_reduction("cross_entropy", reduction);
-  TORCH_CHECK(label_smoothing <= 1.0, "cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
-  const double smoothing = std::max(label_smoothing, 0.0);
+  TORCH_CHECK(!(label_smoothing > 1.0), "cross_entropy: label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
+  const double smoothing = label_smoothing > 0.0 ? label_smoothing : 0.0;
   if (input.sym_sizes() != target.sym_sizes()) {
     const Tensor labels = labels_for("cross_entropy", input, target);
-    check_weight("cross_entropy", input, weight);
+    check_weight("cross_entropy", input, weight, /*any_shape=*/smoothing == 0.0);
     TORCH_CHECK(!weight || weight->scalar_type() == input.scalar_type(), "cross_entropy: expected scalar type ",
                 input.scalar_type(), " for weight, but found ", weight->scalar_type());
-    return std::get<0>(ops::cross_entropy_forward(input, labels, weight, reduction, std::move(ignore_index), smoothing));
+    return std::get<0>(ops::cross_entropy_forward(input, labels, as_vector(weight), reduction, std::move(ignore_index), smoothing));
   }
   TORCH_CHECK(target.is_floating_point(),
               "cross_entropy: Expected floating point type for target with class probabilities, got ", target.scalar_type());

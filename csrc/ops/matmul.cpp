@@ -22,13 +22,21 @@ void meta_out(const char* name, Product product, c10::ArrayRef<SymInt> sizes, c1
   at::native::resize_output_symint(out, sizes);
 }
 
+void check_devices(const char* name, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors)
+    TORCH_CHECK(t->is_meta(), name, ": Tensor on device ", t->device(), " is not on the expected device meta!");
+}
+
 Tensor product_meta(const ProductRow& row, const Tensor& a, const Tensor& b) {
+  check_devices(row.name, {&a, &b});
   return meta_empty(product_sizes<SymInt>(row.name, row.product, a, b), a, result_dtype(row.name, row.product, a, b));
 }
 void product_meta_out(const ProductRow& row, const Tensor& a, const Tensor& b, Tensor& out) {
+  check_devices(row.name, {&a, &b, &out});
   meta_out(row.name, row.product, product_sizes<SymInt>(row.name, row.product, a, b), result_dtype(row.name, row.product, a, b), out);
 }
 Dims<SymInt> sum_sizes(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b) {
+  check_devices(row.name, {&a, &b, input.dim() > 0 ? &input : &a});
   auto sizes = product_sizes<SymInt>(row.name, row.product, a, b);
   check_expands<SymInt>(row.name, input, sizes);
   return sizes;
@@ -37,13 +45,15 @@ Tensor sum_meta(const SumRow& row, const Tensor& input, const Tensor& a, const T
   const auto sizes = sum_sizes(row, input, a, b);
   const auto strides = sum_strides<SymInt>(row.product, input, a, b, sizes);
   const auto type = result_dtype(row.name, row.product, a, b, &input);
-  return at::empty_strided_symint(sizes, strides, at::TensorOptions().device(input.device()).dtype(type));
+  return at::empty_strided_symint(sizes, strides, at::TensorOptions().device(a.device()).dtype(type));
 }
 void sum_meta_out(const SumRow& row, const Tensor& input, const Tensor& a, const Tensor& b, const Tensor& out) {
+  check_devices(row.name, {&out});
   meta_out(row.name, row.product, sum_sizes(row, input, a, b), result_dtype(row.name, row.product, a, b, &input), out);
 }
 
 c10::ScalarType linear_dtype(const Tensor& input, const Tensor& weight, Bias bias) {
+  check_devices("linear", {&input, &weight, bias && bias->dim() > 0 ? &*bias : &input});
   return product_dtype("linear", input, weight, bias ? &*bias : nullptr);
 }
 Tensor linear_meta(const Tensor& input, const Tensor& weight, Bias bias) {

@@ -139,7 +139,8 @@ Dims<Int> linear_sizes(const at::Tensor& input, const at::Tensor& weight, const 
   TORCH_CHECK(x.size() > 0 && w.size() > 0, "both arguments to linear need to be at least 1D, but they are ", x.size(),
               "D and ", w.size(), "D");
   TORCH_CHECK(w.size() <= 2, "linear: weight must be a matrix or a vector, got shape ", w);
-  TORCH_CHECK(w.size() == 2 || !bias, "linear: with a bias, weight must be a matrix, got ", w.size(), "-D tensor");
+  TORCH_CHECK(w.size() == 2 || !bias || (x.size() != 2 && bias->dim() != 1), "linear: with a bias, weight must be a matrix, got ",
+              w.size(), "-D tensor");
   TORCH_CHECK(x.back() == w.back(), "linear: mat1 and mat2 shapes cannot be multiplied: input has shape ", x,
               " and weight has shape ", w, ", but their last dimensions must be equal");
   Dims<Int> sizes(x.begin(), x.end() - 1);

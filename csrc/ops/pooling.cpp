@@ -63,6 +63,7 @@ c10::SmallVector<Int, 4> pooled_sizes(const char* op, const at::Tensor& input, c
                                       bool ceil_mode) {
   const auto in = sizes_of<Int>(input);
   const size_t n = in.size();
+  TORCH_CHECK_INDEX(n >= 3 || std::string_view(op) != "avg_pool2d", "avg_pool2d: expected a 3D or 4D input, but got ", in);
   bool filled = n == 3 || n == 4;
   for (size_t i = n == 4 ? 1 : 0; filled && i < n; ++i) filled = in[i] != 0;
   TORCH_CHECK(filled, op, ": expected a 3D or 4D input in which only the batch may be empty, but got ", in);

@@ -316,6 +316,8 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
         const ReductionPlan plan = plan_reduction(op, input, arguments);
         const auto sizes = reduced_sizes<c10::SymInt>(plan, input.sym_sizes());
         const auto resize = [&](int i, const Tensor& result) {
+          TORCH_CHECK(input.device() == result.device(), reduction_name(op), "(): input is on ", input.device(), ", out= on ",
+                      result.device());
           check_reduction_out(plan, i, result);
           at::native::resize_output_symint(result, sizes);
         };

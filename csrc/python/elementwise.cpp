@@ -20,6 +20,13 @@ std::string torch_path(const std::string& name) {
   return (in_functional.count(name) ? "torch.nn.functional." : "torch.") + name;
 }
 
+// Whether torch's function has out=.
+bool has_out(const std::string& name) {
+  static const std::unordered_set<std::string> without = {"relu",  "selu",  "softsign", "tanhshrink",
+                                                          "isnan", "isinf", "isfinite"};
+  return without.count(name) == 0;
+}
+
 std::string with_out(const std::string& parameters) {
   return "(" + parameters + (parameters.find('*') == std::string::npos ? ", *" : "") + ", Tensor out=None)";
 }
@@ -35,12 +42,14 @@ struct RowCalls;
 template <size_t... T, size_t... S>
 struct RowCalls<std::index_sequence<T...>, std::index_sequence<S...>> {
   static Overload functional(const std::string& name, const std::string& parameters, Elementwise op) {
-    const std::string signature = name + with_out(parameters);
-    return either(overload_from<Tensor, Repeat<const Tensor&, T>..., Repeat<const Scalar&, S>...>(
-                      signature,
-                      [op](Repeat<const Tensor&, T>... t, Repeat<const Scalar&, S>... s) {
-                        return ops::elementwise(op, {{&t...}, sizeof...(T)}, {{s...}, sizeof...(S)});
-                      }),
+    const bool out = has_out(name);
+    const std::string signature = name + (out ? with_out(parameters) : "(" + parameters + ")");
+    Overload plain = overload_from<Tensor, Repeat<const Tensor&, T>..., Repeat<const Scalar&, S>...>(
+        signature, [op](Repeat<const Tensor&, T>... t, Repeat<const Scalar&, S>... s) {
+          return ops::elementwise(op, {{&t...}, sizeof...(T)}, {{s...}, sizeof...(S)});
+        });
+    if (!out) return plain;
+    return either(std::move(plain),
                   overload_from<Tensor&, Repeat<const Tensor&, T>..., Repeat<const Scalar&, S>..., Tensor&>(
                       signature, [op](Repeat<const Tensor&, T>... t, Repeat<const Scalar&, S>... s, Tensor& out) -> Tensor& {
                         return ops::elementwise_out(op, {{&t...}, sizeof...(T)}, {{s...}, sizeof...(S)}, out);
@@ -72,13 +81,12 @@ void add_plain_lane(Overload& o, const ElementwiseRow& row, bool inplace) {
 const Tensor& tensor_of(const Tensor& t) { return t; }
 const Tensor& tensor_of(const Number& n) { return n.tensor; }
 template <class... P>
-Overload with_numbers(const std::string& name, const std::string& parameters, Elementwise op) {
-  const std::string signature = name + with_out(parameters);
-  return either(overload_from<Tensor, P...>(signature,
-                                            [op](P... p) {
-                                              return ops::elementwise(op, {{&tensor_of(p)...}, sizeof...(P)}, {});
-                                            }),
-                overload_from<Tensor&, P..., Tensor&>(signature, [op](P... p, Tensor& out) -> Tensor& {
+Overload with_numbers(const std::string& name, const std::string& parameters, Elementwise op, bool has_out = true) {
+  const std::string signature = name + (has_out ? with_out(parameters) : "(" + parameters + ")");
+  Overload plain = overload_from<Tensor, P...>(
+      signature, [op](P... p) { return ops::elementwise(op, {{&tensor_of(p)...}, sizeof...(P)}, {}); });
+  if (!has_out) return plain;
+  return either(std::move(plain), overload_from<Tensor&, P..., Tensor&>(signature, [op](P... p, Tensor& out) -> Tensor& {
                   return ops::elementwise_out(op, {{&tensor_of(p)...}, sizeof...(P)}, {}, out);
                 }));
 }
@@ -87,6 +95,37 @@ Overload with_numbers_inplace(const std::string& name, const std::string& parame
   return overload_from<Tensor&, P...>(name + "_(" + parameters + ")", [op](P... p) -> Tensor& {
     return ops::elementwise_inplace(op, {{&tensor_of(p)...}, sizeof...(P)}, {});
   });
+}
+
+// The call form that torch deprecates: the scalar, positional, between the first tensor and the others.
+template <class... T>
+Overload deprecated(const std::string& name, const std::string& parameters, Elementwise op) {
+  const std::string signature = name + with_out(parameters) + "|deprecated";
+  return either(overload_from<Tensor, const Tensor&, const Scalar&, T...>(
+                    signature,
+                    [op](const Tensor& a, const Scalar& s, T... t) {
+                      return ops::elementwise(op, {{&a, &t...}, 1 + sizeof...(T)}, {{s}, 1});
+                    }),
+                overload_from<Tensor&, const Tensor&, const Scalar&, T..., Tensor&>(
+                    signature, [op](const Tensor& a, const Scalar& s, T... t, Tensor& out) -> Tensor& {
+                      return ops::elementwise_out(op, {{&a, &t...}, 1 + sizeof...(T)}, {{s}, 1}, out);
+                    }));
+}
+template <class... T>
+Overload deprecated_inplace(const std::string& name, const std::string& parameters, Elementwise op) {
+  return overload_from<Tensor&, const Tensor&, const Scalar&, T...>(
+      name + "_(" + parameters + ")|deprecated", [op](const Tensor& a, const Scalar& s, T... t) -> Tensor& {
+        return ops::elementwise_inplace(op, {{&a, &t...}, 1 + sizeof...(T)}, {{s}, 1});
+      });
+}
+
+Tensor& round_decimals_out(const Tensor& input, int64_t decimals, Tensor& out) {
+  const ops::Rounding r = ops::rounding(decimals);
+  return ops::elementwise_out(r.op, {{&input}, 1}, r.scale, out);
+}
+Tensor& round_decimals_inplace(const Tensor& input, int64_t decimals) {
+  const ops::Rounding r = ops::rounding(decimals);
+  return ops::elementwise_inplace(r.op, {{&input}, 1}, r.scale);
 }
 
 // torch.where(condition) alone is nonzero: torch's.
@@ -100,9 +139,9 @@ void bind_row(PyObject* module, const ElementwiseRow& row) {
   std::vector<Overload> others, inplace_others;
   if (op == Elementwise::where) {
     tensors = "Tensor condition, Tensor input, Tensor other";
-    others = {with_numbers<const Tensor&, const Number&, const Tensor&>(name, "Tensor condition, Scalar input, Tensor other", op),
-              with_numbers<const Tensor&, const Tensor&, const Number&>(name, "Tensor condition, Tensor input, Scalar other", op),
-              with_numbers<const Tensor&, const Number&, const Number&>(name, "Tensor condition, Scalar input, Scalar other", op),
+    others = {with_numbers<const Tensor&, const Number&, const Tensor&>(name, "Tensor condition, Scalar input, Tensor other", op, false),
+              with_numbers<const Tensor&, const Tensor&, const Number&>(name, "Tensor condition, Tensor input, Scalar other", op, false),
+              with_numbers<const Tensor&, const Number&, const Number&>(name, "Tensor condition, Scalar input, Scalar other", op, false),
               overload("where(Tensor condition)", nonzero_of)};
   } else if (op == Elementwise::lerp) {
     tensors = "Tensor input, Tensor end, Tensor weight";
@@ -111,10 +150,24 @@ void bind_row(PyObject* module, const ElementwiseRow& row) {
     inplace_others = {with_numbers_inplace<const Tensor&, const Tensor&, const Number&>(name, numbers, op)};
   } else if (row.tensors == 3) {
     tensors = "Tensor input, Tensor tensor1, Tensor tensor2";
-  } else if (row.tensors == 2 && row.scalars == 0) {
-    others = {with_numbers<const Tensor&, const Number&>(name, "Tensor input, Scalar " + second, op),
-              with_numbers<const Number&, const Tensor&>(name, "Scalar input, Tensor " + second, op)};
-    inplace_others = {with_numbers_inplace<const Tensor&, const Number&>(name, "Tensor input, Scalar " + second, op)};
+    const std::string old = "Tensor input, Scalar value, Tensor tensor1, Tensor tensor2";
+    others = {deprecated<const Tensor&, const Tensor&>(name, old, op)};
+    inplace_others = {deprecated_inplace<const Tensor&, const Tensor&>(name, old, op)};
+  } else if (row.tensors == 2 && row.scalars == 1) {
+    const std::string old = "Tensor input, Scalar alpha, Tensor other";
+    others = {deprecated<const Tensor&>(name, old, op)};
+    inplace_others = {deprecated_inplace<const Tensor&>(name, old, op)};
+  } else if (op == Elementwise::round) {
+    others = {overload("round(Tensor input, *, int64_t decimals, Tensor out=None)", ops::round_decimals, round_decimals_out)};
+    inplace_others = {overload("round_(Tensor input, *, int64_t decimals)", round_decimals_inplace)};
+  } else if (row.tensors == 2) {
+    const std::string number_first = "Scalar input, Tensor " + second, number_second = "Tensor input, Scalar " + second;
+    if (ops::takes_second_number(row)) {
+      others.push_back(with_numbers<const Tensor&, const Number&>(name, number_second, op));
+      inplace_others = {with_numbers_inplace<const Tensor&, const Number&>(name, number_second, op)};
+    }
+    if (ops::takes_first_number(row))
+      others.push_back(with_numbers<const Number&, const Tensor&>(name, number_first, op, op != Elementwise::remainder));
   }
   for_arity(row, [&](auto tensor_count, auto scalar_count) {
     using Calls = RowCalls<decltype(tensor_count), decltype(scalar_count)>;
@@ -170,6 +223,11 @@ Tensor& clamp_tensor_inplace(const Tensor& a, TensorBound min, TensorBound max) 
   return min ? ops::elementwise_inplace(Elementwise::_clamp_min, {{&a, &*min}, 2}, {})
              : ops::elementwise_inplace(Elementwise::_clamp_max, {{&a, &*max}, 2}, {});
 }
+// On the CPU torch's result is contiguous whatever the input's layout.
+Tensor logsigmoid(const Tensor& a) { return ops::elementwise(Elementwise::logsigmoid, a.is_cpu() ? a.contiguous() : a); }
+Tensor& logsigmoid_out(const Tensor& a, Tensor& out) {
+  return ops::elementwise_out(Elementwise::logsigmoid, {{&a}, 1}, {}, out);
+}
 Tensor& gelu_out(const Tensor& a, std::string_view approximate, Tensor& out) {
   return ops::elementwise_out(ops::gelu_row(approximate), {{&a}, 1}, {}, out);
 }
@@ -185,9 +243,8 @@ void bind_elementwise(PyObject* module) {
   set_dict(module, "elementwise_ops", domains);
 
   for (const ElementwiseRow& row : elementwise_rows())
-    if (!row.backward && row.name[0] != '_') bind_row(module, row);
+    if (!row.backward && row.name[0] != '_' && row.op != Elementwise::logsigmoid) bind_row(module, row);
 
-  const Elementwise floor = Elementwise::_div_floor;
   bind(module, "div",
        {overload("div(Tensor input, Tensor other, *, Tensor out=None)", div, div_out),
         overload("div(Tensor input, Tensor other, *, std::string_view? rounding_mode, Tensor out=None)", div_mode, div_mode_out)});
@@ -195,11 +252,6 @@ void bind_elementwise(PyObject* module) {
        {overload("div_(Tensor input, Tensor other)", div_inplace),
         overload("div_(Tensor input, Tensor other, *, std::string_view? rounding_mode)", div_mode_inplace)},
        "torch.Tensor.div_");
-  bind(module, "floor_divide",
-       {with_numbers<const Tensor&, const Tensor&>("floor_divide", "Tensor input, Tensor other", floor)});
-  bind(module, "floor_divide_",
-       {with_numbers_inplace<const Tensor&, const Tensor&>("floor_divide", "Tensor input, Tensor other", floor)},
-       "torch.Tensor.floor_divide_");
   bind(module, "gelu",
        {overload("gelu(Tensor input, *, std::string_view approximate=\"none\", Tensor out=None)", ops::gelu, gelu_out)},
        torch_path("gelu"));
@@ -210,6 +262,8 @@ void bind_elementwise(PyObject* module) {
        {overload("clamp_(Tensor input, Tensor? min=None, Tensor? max=None)", clamp_tensor_inplace),
         overload("clamp_(Tensor input, Scalar? min=None, Scalar? max=None)", clamp_inplace)});
   bind(module, "prelu", {overload("prelu(Tensor input, Tensor weight)", ops::prelu)});
+  bind(module, "logsigmoid", {overload("logsigmoid(Tensor input, *, Tensor out=None)", logsigmoid, logsigmoid_out)},
+       torch_path("logsigmoid"));
 }
 
 }  // namespace tensorops::python

@@ -59,6 +59,16 @@ def write(target: torch.Tensor, value: torch.Tensor, resize: bool) -> torch.Tens
     return target.copy_(value)
 
 
+def deprecated_forms(name: str) -> list[list[tuple[bool, str]]]:
+    """The positional parameters of each deprecated call form, (whether it is a tensor, name): add(input, alpha, other)."""
+    forms = []
+    for signature in _C.signatures()[name]:
+        if signature.endswith("|deprecated"):
+            parameters = signature[signature.index("(") + 1 : signature.index(")")].split(", *")[0].split(", ")
+            forms.append([(kind == "Tensor", own) for kind, own in map(str.split, parameters)])
+    return forms
+
+
 def stand_in(name: str, torch_path: str) -> Callable[..., Any] | None:
     """What Dynamo traces in place of the C function `name`; None where there is no op to trace."""
     inplace = name.endswith("_")
@@ -69,11 +79,20 @@ def stand_in(name: str, torch_path: str) -> Callable[..., Any] | None:
         return None
     torchs = _fallback_function(name, torch_path)
     named = getattr(torch.return_types, name, None)
+    deprecated = deprecated_forms(name)
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         for numpys, torchs_own in NUMPY_NAMES:
             if numpys in kwargs:
                 kwargs[torchs_own] = kwargs.pop(numpys)
+        for form in deprecated:
+            # Of the same length as another call there are forms with a tensor where this one has a number.
+            if len(args) == len(form) and all(
+                tensor or not isinstance(arg, torch.Tensor) for arg, (tensor, _) in zip(args, form, strict=True)
+            ):
+                kwargs.update({own: arg for arg, (_, own) in zip(args, form, strict=True)})
+                args = ()
+                break
         for value in (*args, *kwargs.values()):
             if not covered(value):
                 if _fallback._strict:

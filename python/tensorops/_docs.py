@@ -146,7 +146,7 @@ DTYPES = {
     "PREDICATE": "any but complex; the result is bool.",
 }
 # Functions that stand on several rows of the elementwise table.
-COMPOSITES = {"div": "FLOATING", "floor_divide": "REAL", "gelu": "ACTIVATION", "clamp": "REAL", "prelu": "ACTIVATION"}
+COMPOSITES = {"div": "FLOATING", "gelu": "ACTIVATION", "clamp": "REAL", "prelu": "ACTIVATION"}
 OTHER_DTYPES = "those of torch's CPU and CUDA kernels, complex excepted."
 
 BAD_LABEL = "Raises IndexError if a target other than ignore_index is no class."
@@ -154,6 +154,8 @@ REDUCTION = "reduction: 0 none, 1 mean, 2 sum."
 NOTES = {
     "prelu": "Raises RuntimeError if weight has neither one element nor one per channel.",
     "clamp": "Raises RuntimeError if both bounds are absent.",
+    "floor_divide": "Raises RuntimeError if its gradient is asked for; that of div(rounding_mode='floor') is zero.",
+    "round": "decimals: digits behind the point to keep, of floating dtypes; below 0, to tens, hundreds, and so on.",
     "max_unpool2d": "Raises an error, and writes nothing, if an index lies outside the output plane.",
     "nll_loss": f"{BAD_LABEL} {REDUCTION}",
     "cross_entropy": f"{BAD_LABEL} {REDUCTION}",
@@ -195,4 +197,5 @@ def attach() -> None:
     domains = _C.elementwise_ops | COMPOSITES
     for name, torch_path in _C.bound_functions().items():
         domain = domains.get(name.removesuffix("_"))
-        torch._C._add_docstr(getattr(_C, name), docstring(name, torch_path, signatures[name], domain))
+        current = [signature for signature in signatures[name] if not signature.endswith("|deprecated")]
+        torch._C._add_docstr(getattr(_C, name), docstring(name, torch_path, current, domain))

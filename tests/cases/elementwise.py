@@ -163,6 +163,9 @@ def unary(
 POSITIVE = (0.2, 4.0)
 for name in ("abs", "neg", "square", "reciprocal", "sign", "ceil", "floor", "round", "trunc", "frac", "relu"):
     unary(name, 0.25, 2.25, exact=True)
+for decimals in (2, 0, -1, 40, -40):  # 10 to the 40th is infinite in float32, and leaves float64 no step to be flat on
+    label, flat = f"{decimals} decimals", abs(decimals) < 40
+    unary("round", -9.3, 9.7, decimals=decimals, exact=True, label=label, dtypes=FLOATING, smooth=flat)
 for name in ("sqrt", "rsqrt"):
     unary(name, *POSITIVE, reach=(0.0, 1e30))
 for name in ("log", "log2", "log10"):
@@ -204,7 +207,7 @@ unary(F + "hardtanh", -1.9, 0.4, min_val=-2, max_val=0.5, exact=True, label="bou
 unary(F + "hardswish", -2.9, 2.9)
 unary(F + "hardsigmoid", -2.9, 2.9, dtypes=(torch.float32, torch.bfloat16, torch.float16))
 unary(F + "hardsigmoid", -2.9, 2.9, dtypes=(torch.float64,), torch_gradient=False, label="double")  # torch: 1.0f / 6.0f
-unary(F + "logsigmoid", reach=(-100.0, 100.0), strides=False)  # torch: contiguous on the CPU only
+unary(F + "logsigmoid", reach=(-100.0, 100.0))
 unary(F + "tanhshrink")
 unary(F + "threshold", 0.2, 3.0, threshold=0.1, value=20.0, exact=True)
 unary("threshold", 0.2, 3.0, 0, 5, exact=True, label="integers")

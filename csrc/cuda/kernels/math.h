@@ -93,6 +93,13 @@ TENSOROPS_ROUNDING(ceil, ceil)
 TENSOROPS_ROUNDING(trunc, trunc)
 #undef TENSOROPS_ROUNDING
 
+// z - x * y, rounded once.
+template <class T>
+TENSOROPS_DEVICE Value<T> residual(Value<T> x, Value<T> y, Value<T> z) {
+  if constexpr (sizeof(T) == 4) return ::fmaf(-x.v, y.v, z.v);
+  else return ::fma(-x.v, y.v, z.v);
+}
+
 template <class T>
 TENSOROPS_DEVICE Value<T> abs(Value<T> x) {
   if constexpr (!is_floating<T>) return x.v < 0 ? -x : x;
