@@ -1,157 +1,282 @@
-"""The command line: python -m benchmarks [FAMILY…] [--threads 1,2] [--json F] [--plot F]."""
+"""The command line: python -m benchmarks [FAMILY…] [--against torch,compile] [--threads 1,2] [--json F] [--plot F]."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from functools import reduce
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import report
-from benchmarks.cases import FAMILIES, SIZED, small
-from benchmarks.measure import Limits, in_turn
-from tests.cases.case import Case, Draw
+from benchmarks import pictures, report
+from benchmarks.bench import Arguments, Bench
+from benchmarks.cases import FAMILIES
+from benchmarks.limits import DTYPES, Limits
+from benchmarks.measure import Call, in_turn
 
-
-def tensors(value: object) -> list[torch.Tensor]:
-    """The tensors among arguments or results."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in tensors(item)]
-    return []
+LATEST = Path(__file__).with_name("results") / "latest.json"
+OPPONENTS = ("torch", "compile")
+# Below this the limit says little: what a call costs in any case counts as much.
+LEAST_SECONDS = 2e-6
 
 
-def size_of(values: list[torch.Tensor]) -> int:
-    """Bytes behind tensors; an expanded one counts once."""
-    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in values)
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
-def find(root: object, name: str):
-    """`root.nn.functional.gelu` for "nn.functional.gelu"; None where it does not exist."""
-    try:
-        return reduce(getattr, name.split("."), root)
-    except AttributeError:
-        return None
+class Progress:
+    """A tqdm bar on a terminal, where tqdm is installed, that lines of the table pass above."""
 
-
-def modes(case: Case, ours, theirs, args: tuple, kwargs: dict, wanted: set[str]):
-    """Yields (mode, ours, theirs) as functions of no arguments: a fresh output, out=, and backward."""
-    if "fresh" in wanted:
-        yield "fresh", lambda: ours(*args, **kwargs), lambda: theirs(*args, **kwargs)
-    if "out" in wanted:
-        result = theirs(*args, **kwargs)
-        out = torch.empty_like(result) if isinstance(result, torch.Tensor) else None
+    def __init__(self, total: int) -> None:
         try:
-            theirs(*args, **kwargs, out=out)
-        except TypeError:  # torch has no out= here
-            out = None
-        if out is not None:
-            try:
-                ours(*args, **kwargs, out=out)
-            except TypeError as error:
-                print(f"{case.name}: torch has out=, ours has not ({error})", file=sys.stderr)
-                out = None
-        if out is not None:
-            yield "out", lambda: ours(*args, **kwargs, out=out), lambda: theirs(*args, **kwargs, out=out)
-    if "backward" in wanted and case.gradient:
-        leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in tensors(args)]
-        inputs = [t for t in leaves if t.requires_grad]
-        rest = iter(leaves)
-        args = tuple(next(rest) if isinstance(a, torch.Tensor) else a for a in args)
-        results = [tensors(f(*args, **kwargs))[0] for f in (ours, theirs)]
-        if not all(result.requires_grad for result in results):  # an integer or a comparison
-            return
-        gradient = torch.ones_like(results[1])
+            from tqdm import tqdm
+        except ImportError:
+            self.bar = None
+        else:
+            self.bar = tqdm(total=total, unit="row", dynamic_ncols=True, leave=False, disable=None)
 
-        def backward(result: torch.Tensor):
-            return lambda: torch.autograd.grad(result, inputs, gradient, retain_graph=True)
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        if self.bar is None:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
 
-        yield "backward", backward(results[0]), backward(results[1])
+    def step(self, name: str) -> None:
+        """Advances to the next row."""
+        if self.bar is not None:
+            self.bar.set_description(name[:40], refresh=False)
+            self.bar.update(1)
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        if self.bar is not None:
+            self.bar.close()
 
 
-def run(family: str, case: Case, dtype: torch.dtype, limits: Limits, options: argparse.Namespace) -> list[dict]:
-    """Times one case in every mode."""
-    import tensorops
+class Run:
+    """One run of the command: what it is asked, and what it has measured so far."""
 
-    ours, theirs = find(tensorops, case.op), find(torch, case.op)
-    if ours is None or ours is theirs:
-        print(f"{case.name}: not in tensorops", file=sys.stderr)
-        return []
-    args, kwargs = case.make(Draw(dtype=dtype, device=str(options.device)))
-    with FlopCounterMode(display=False) as counter:
-        result = theirs(*args, **kwargs)
-    flops = case.flops(*args, **kwargs) if case.flops else counter.get_total_flops()
-    read, written = size_of(tensors((*args, *kwargs.values()))), size_of(tensors(result))
-    del result
-    least, bound = limits.seconds(read, written, flops, dtype)
-    rows = []
-    for mode, a, b in modes(case, ours, theirs, args, kwargs, options.modes):
-        our_seconds, torch_seconds, ratio = in_turn(a, b, options.device, options.seconds)
-        row = {
-            "family": family,
-            "op": case.op,
-            "label": case.label,
-            "dtype": str(dtype).removeprefix("torch."),
-            "mode": mode,
-            "threads": torch.get_num_threads(),
-            "ours_us": our_seconds * 1e6,
-            "torch_us": torch_seconds * 1e6,
-            "ratio": ratio,
+    def __init__(self, options: argparse.Namespace) -> None:
+        import tensorops
+
+        self.options = options
+        self.ours: ModuleType = torch if options.self_check else tensorops
+        self.against = ["torch"] if options.self_check else options.against
+        self.strict = tensorops.strict
+        self.rows: list[dict] = []
+        self.limits: dict[str, dict] = {}
+        self.not_timed: list[dict[str, str]] = []
+        self.failed = False
+
+    def benches(self) -> Iterator[tuple[str, Bench, torch.dtype, list[str]]]:
+        """Family, row, dtype and the modes wanted."""
+        for family in self.options.family or FAMILIES:
+            for bench in FAMILIES[family](self.options.all):
+                for dtype in bench.dtypes:
+                    name = f"{family} {report.short(bench.op)} {bench.label} {DTYPES[dtype]}"
+                    modes = [mode for mode in bench.modes if self.options.only.search(f"{name} {mode}")]
+                    if modes:
+                        yield family, bench, dtype, modes
+
+    def document(self) -> report.Document:
+        """What is stored."""
+        return {
+            "format": report.FORMAT,
+            "machine": report.machine(self.options.device),
+            "ours": self.ours.__name__,
+            "against": self.against,
+            "limits": self.limits,
+            "rows": self.rows,
+            "not_timed": self.not_timed,
         }
-        if mode != "backward" and not options.small:
-            row |= {"bound": bound, "ours_share": least / our_seconds, "torch_share": least / torch_seconds}
-        rows.append(row)
-        print(report.line(row), flush=True)
-    return rows
+
+    def measure(self) -> None:
+        """All rows at all thread counts; a row that fails is listed, and the others go on."""
+        plan = list(self.benches())
+        count = sum(len(modes) for *_, modes in plan) * len(self.options.threads)
+        print(f"{count} rows, about {self.options.budget:g} s each")
+        progress = Progress(count)
+        before = torch.get_num_threads()
+        if self.options.device.type == "cuda":
+            torch.cuda.set_device(self.options.device)
+        try:
+            for threads in self.options.threads:
+                torch.set_num_threads(threads)
+                limits = Limits(self.options.device, threads)
+                self.limits[str(threads)] = limits.summary()
+                progress.say(report.heading(threads, self.limits[str(threads)], self.ours.__name__, self.against))
+                for family, bench, dtype, modes in plan:
+                    drawn: Arguments | None = None
+                    for mode in modes:
+                        progress.step(f"{report.short(bench.op)} {bench.label}")
+                        try:
+                            drawn = drawn or bench.draw(dtype, str(self.options.device))
+                            row = self.row(bench, dtype, mode, drawn, limits)
+                        except Exception as error:
+                            name = f"{report.short(bench.op)} {bench.label} {DTYPES[dtype]} {mode}, {threads} threads"
+                            why = (str(error) or type(error).__name__).splitlines()[0]
+                            self.not_timed.append({"row": name, "why": why})
+                            self.failed |= not isinstance(error, NotImplementedError)
+                            continue
+                        if row:
+                            self.rows.append({"family": family, "threads": threads, **row})
+                            progress.say(report.line(self.rows[-1]))
+        finally:
+            progress.close()
+            torch.set_num_threads(before)
+
+    def row(self, bench: Bench, dtype: torch.dtype, mode: str, drawn: Arguments, limits: Limits) -> dict | None:
+        """Times one row; None where torch has no such mode."""
+        given = bench.arguments(mode, drawn)
+        if given is None:
+            return None
+        ours = bench.call(self.ours, mode, given)
+        if ours is None:
+            raise NotImplementedError(f"not in {self.ours.__name__}")
+        calls: dict[str, Call] = {"ours": ours}
+        with self.strict():
+            ours()
+        for name in self.against:
+            if name == "compile":
+                torch.compiler.reset()
+            call = bench.call(torch, mode, given, compile=name == "compile")
+            if call is not None:
+                calls[name] = call
+        if len(calls) == 1:
+            return None
+        timing = in_turn(calls, self.options.device, self.options.budget)
+        read, written, flops = bench.work(mode, given)
+        row = {
+            "op": bench.op,
+            "label": bench.label,
+            "dtype": DTYPES[dtype],
+            "mode": mode,
+            "headline": bench.headline,
+            "seconds": timing.seconds,
+            "ratio": {name: ratio.median for name, ratio in timing.ratios.items()},
+            "spread": {name: ratio.spread for name, ratio in timing.ratios.items()},
+            "rounds": timing.rounds,
+            "bytes": read + written,
+            "flops": flops,
+        }
+        least, bound = limits.seconds(read, written, flops, dtype)
+        if mode != "recorded" and least >= LEAST_SECONDS:
+            row |= {"limit": least, "bound": bound}
+        return row
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the benchmarks, prints the table, and writes the JSON and the plot asked for."""
-    parser = argparse.ArgumentParser(
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(
         prog="python -m benchmarks",
-        description="tensorops and torch, timed in turn; torch/ours is torch's time over ours: above 1 we are faster.",
+        description="tensorops and torch, timed in turn; torch/ours is torch's time over ours: above 1 ours is faster.",
     )
     parser.add_argument("family", nargs="*", help=f"of {', '.join(FAMILIES)} (default: all)")
-    parser.add_argument("--threads", default=None, help="thread counts, such as 1,2 (default: torch's)")
+    parser.add_argument("--all", action="store_true", help="every op of the families in every dtype, not a selection")
+    parser.add_argument(
+        "--against",
+        default="torch",
+        help="torch, or torch,compile: torch.compile too, with the weights frozen for inference (default: torch)",
+    )
+    parser.add_argument("--threads", help="thread counts, such as 1,2 (default: torch's and 1)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--modes", default="fresh,out,backward", help="of fresh,out,backward (default: all)")
-    parser.add_argument("--small", action="store_true", help="a few elements of every op: what one call costs")
-    parser.add_argument("--seconds", type=float, default=0.3, help="time for each row (default: 0.3)")
-    parser.add_argument("--json", type=Path, metavar="F", help="write the rows, the machine and the commit there")
-    parser.add_argument("--plot", type=Path, metavar="F", help="plot each row's share of the machine's limit there")
+    parser.add_argument("--budget", type=float, default=0.3, metavar="S", help="seconds for each row (default: 0.3)")
+    parser.add_argument(
+        "-k", dest="only", default="", metavar="REGEX", help="only rows whose name matches, as 'gelu 16M f32'"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="F", default=LATEST, help="where the run is stored (default: %(default)s)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="F", help="F-ratios.png and F-roofline.png (default: as the JSON)")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="what changed from A to B")
+    parser.add_argument("--self-check", action="store_true", help="torch against torch: every ratio should be 1")
     options = parser.parse_args(argv)
-    options.device = torch.device(options.device)
-    options.modes = set(options.modes.split(","))
-    unknown = [*set(options.family).difference(FAMILIES), *options.modes.difference({"fresh", "out", "backward"})]
+    unknown = [family for family in options.family if family not in FAMILIES]
     if unknown:
-        parser.error(f"no such family or mode: {', '.join(unknown)}")
-    threads = [int(n) for n in options.threads.split(",")] if options.threads else [torch.get_num_threads()]
+        parser.error(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    options.against = options.against.split(",")
+    unknown = [name for name in options.against if name not in OPPONENTS]
+    if unknown:
+        parser.error(f"--against {','.join(unknown)}: must be of {', '.join(OPPONENTS)}")
+    try:
+        options.device = torch.empty(0, device=options.device).device
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
+    now = torch.get_num_threads()
+    try:
+        options.threads = (
+            [int(n) for n in options.threads.split(",")] if options.threads else sorted({now, 1}, reverse=True)
+        )
+    except ValueError:
+        parser.error(f"--threads {options.threads}: must be numbers, such as 1,2")
+    if min(options.threads) < 1:
+        parser.error("--threads: must be at least 1")
+    if options.device.type == "cuda":
+        options.threads = [now]
+    if not options.budget >= 0:
+        parser.error(f"--budget {options.budget}: must not be negative")
+    try:
+        options.only = re.compile(options.only)
+    except re.error as error:
+        parser.error(f"-k {options.only}: {error}")
+    options.plot = options.plot or options.json.with_suffix("")
+    for name, path in (("--json", options.json), ("--plot", options.plot)):
+        if not path.parent.is_dir():
+            parser.error(f"{name} {path}: no such folder")
+    if options.compare:
+        try:
+            options.compare = [report.read(path) for path in options.compare]
+        except ValueError as error:
+            parser.error(f"--compare {error}")
+    return options
 
-    rows, limits_of = [], {}
-    before = torch.get_num_threads()
-    for count in threads:
-        torch.set_num_threads(count)
-        limits = Limits(options.device)
-        limits_of[str(count)] = limits.summary()
-        print(report.heading(count, limits_of[str(count)]))
-        for family in options.family or FAMILIES:
-            for case in small(family) if options.small else SIZED[family]:
-                for dtype in case.dtypes[:1] if options.small else case.dtypes:
-                    rows += run(family, case, dtype, limits, options)
-    torch.set_num_threads(before)
-    print(report.totals(rows))
-    document = {"machine": report.machine(options.device), "limits": limits_of, "rows": rows}
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
-    if options.plot:
-        report.plot(document, options.plot)
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmarks, prints the table, and writes the JSON and the pictures."""
+    options = parse(argv)
+    if options.compare:
+        print(report.compare(*options.compare))
+        return 0
+    run = Run(options)
+    started = time.monotonic()
+    try:
+        run.measure()
+    except KeyboardInterrupt:
+        print("\ninterrupted: what follows is of the rows so far", file=sys.stderr)
+        run.failed = True
+    for missing in run.not_timed:
+        print(f"not timed: {missing['row']}: {missing['why']}")
+    if not run.rows:
+        print("nothing was timed")
+        return 1
+    print(report.totals(run.rows))
+    passed = not run.failed
+    if options.self_check:
+        text, right = report.self_check(run.rows)
+        print(text)
+        passed &= right
+    document = run.document()
+    options.json.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"\n{time.monotonic() - started:.0f} s; stored: {options.json}")
+    try:
+        print("pictures:", *pictures.draw(document, options.plot))
+    except ImportError:
+        print("no pictures: they need matplotlib")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    main()
+    warnings.filterwarnings("ignore", module="torch")
+    sys.exit(main())

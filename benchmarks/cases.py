@@ -1,145 +1,423 @@
-"""What is timed: ops at the sizes where they matter, and one small call of each op in the tests' tables."""
+"""What is timed, family by family: ops at the sizes where they matter, layers of well-known networks, whole networks.
+
+Each family is a function that returns its rows, the usual ones or, with `everything`, those of all ops of the family.
+"""
 
 from __future__ import annotations
 
-import importlib
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from benchmarks import nets
+from benchmarks.bench import Arguments, Make, Net, Op, tensors
 from tests.cases.case import Case, Draw, arguments
 
-M16 = 2**24
 F32 = (torch.float32,)
 F32_BF16 = (torch.float32, torch.bfloat16)
-FAMILIES = ("elementwise", "matmul", "convolution", "pooling", "reduction", "loss")
+ALL = (torch.float32, torch.float64, torch.bfloat16)
+# What is timed of an op: a call with a fresh output, one with out=, one that records a graph, one with its backward.
+FORWARD = ("fresh", "out")
+BOTH = ("fresh", "fwd+bwd")
+EVERY = ("fresh", "out", "fwd+bwd")
+PER_CALL = ("fresh", "recorded", "fwd+bwd")
 
 
-def case(op: str, label: str, make: Callable, dtypes: tuple[torch.dtype, ...] = F32, gradient: bool = True) -> Case:
-    """A row of the tables below; bytes and flops are counted when it runs."""
-    return Case(op, make, label, dtypes=dtypes, gradient=gradient)
+# Elementwise
+
+LARGE, CACHED, TINY = 2**24, 2**16, 8
+SIZES = {LARGE: "16M", CACHED: "64K", TINY: "8"}
 
 
-def unary(op: str, *shape: int, dtypes: tuple[torch.dtype, ...] = F32, **kwargs) -> Case:
-    """One normal tensor in."""
-    size = "16M" if shape == (M16,) else "x".join(map(str, shape))
-    label = " ".join([size, *(f"{key}={value}" for key, value in kwargs.items())])
-    return case(op, label, lambda draw: arguments(draw.normal(*shape), **kwargs), dtypes)
+@dataclass
+class Sized(Draw):
+    """Draws `count` elements wherever a case of the tests draws more than one: the same case at another size.
+
+    They repeat after a while: drawing is not what is timed.
+    """
+
+    count: int = TINY
+
+    def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """As in Draw, at the other size."""
+        return self._sized(shape, lambda *sizes: super(Sized, self).normal(*sizes, dtype=dtype))
+
+    def uniform(self, low: float, high: float, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """As in Draw, at the other size."""
+        return self._sized(shape, lambda *sizes: super(Sized, self).uniform(low, high, *sizes, dtype=dtype))
+
+    def _sized(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
+        if math.prod(shape) <= 1:
+            return draw(*shape)
+        block = draw(min(self.count, 2**18))
+        return block.repeat(math.ceil(self.count / block.numel()))[: self.count]
 
 
-def binary(op: str, label: str, left: tuple[int, ...], right: tuple[int, ...], dtypes=F32, gradient=True) -> Case:
-    """Two normal tensors in."""
-    return case(op, label, lambda draw: arguments(draw.normal(*left), draw.normal(*right)), dtypes, gradient)
+def elementwise_cases() -> dict[str, Case]:
+    """The first case of each op in the tests' table, and the op's other formulas, by name."""
+    # The table tries each case in torch when it is imported: thousands of tiny calls, slower with more threads.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    from tests.cases.elementwise import CASES
+
+    torch.set_num_threads(threads)
+    found: dict[str, Case] = {}
+    for case in CASES:
+        variant = case.label.removesuffix("-plain")
+        if variant in ("tanh", "floor", "trunc"):  # of gelu and of div
+            found[f"{case.op} {variant}"] = case
+        else:
+            found.setdefault(case.op, case)
+    return found
 
 
-def conv(label: str, x: tuple[int, ...], weight: tuple[int, ...], dtypes=F32, **kwargs) -> Case:
-    """conv2d with a bias."""
+def elementwise(everything: bool) -> list[Op]:
+    """Vectors beyond the caches, in the second-level cache, and of eight elements, where the call itself is timed."""
+    cases = elementwise_cases()
 
-    def make(draw: Draw):
-        return arguments(draw.normal(*x), draw.normal(*weight), draw.normal(weight[0]), **kwargs)
+    def row(name: str, count: int, dtypes: tuple[torch.dtype, ...], modes: tuple[str, ...], headline: bool) -> Op:
+        case = cases[name]
+        label = f"{SIZES[count]}{name.removeprefix(case.op)}"
+        dtypes = tuple(dtype for dtype in dtypes if dtype in case.dtypes)
 
-    return case("nn.functional.conv2d", label, make, dtypes)
+        def make(draw: Draw) -> Arguments:
+            return case.make(Sized(draw.dtype, draw.device, draw.seed, count=count))
+
+        modes = tuple(mode for mode in modes if case.gradient or mode in FORWARD)
+        return Op(case.op, label, make, dtypes, modes, headline=headline)
+
+    modes = {LARGE: EVERY, CACHED: EVERY, TINY: PER_CALL}
+    functional = "nn.functional."
+    gelu, silu = functional + "gelu", functional + "silu"
+    usual: dict[int, dict[str, tuple[torch.dtype, ...]]] = {
+        LARGE: {
+            **dict.fromkeys(("abs", "tanh", "sigmoid", "erf", "log", "sin", silu), F32),
+            **dict.fromkeys(("mul", "div", "lt", "where", "pow"), F32),
+            **dict.fromkeys(("relu", "exp", gelu, "add"), ALL),
+        },
+        CACHED: {**dict.fromkeys(("abs", "exp", "sigmoid", "add"), F32), gelu: ALL},
+        TINY: dict.fromkeys(("relu", "exp", gelu, "add", "lt", "where"), F32),
+    }
+    if everything:
+        usual = {count: dict.fromkeys(cases, ALL) for count in SIZES}
+    shown = {LARGE: ("relu", "exp", gelu, "add", "log"), CACHED: ("exp", gelu), TINY: ("exp", "add")}
+    rows = [
+        row(name, count, dtypes, modes[count], name in shown[count])
+        for count, names in usual.items()
+        for name, dtypes in names.items()
+    ]
+
+    def add(label: str, other: Callable[[Draw], Tensor]) -> Op:
+        return Op("add", f"4096x4096 + {label}", lambda d: arguments(d.normal(4096, 4096), other(d)))
+
+    return [
+        *rows,
+        add("row", lambda d: d.normal(4096)),
+        add("column", lambda d: d.normal(4096, 1)),
+        add("transposed", lambda d: d.normal(4096, 4096).t()),
+    ]
 
 
-def channels_last(row: Case) -> Case:
+# Matmul
+
+
+def matmul(everything: bool) -> list[Op]:
+    """Products of every shape: squares, tall, wide, skinny, transposed, vectors, batches; linear with what follows it."""
+
+    def product(
+        op: str, label: str, left: tuple[int, ...], right: tuple[int, ...], *, transposed: str = "", **more
+    ) -> Op:
+        """`transposed`: "a", "b" or both lie transposed in memory."""
+
+        def make(draw: Draw) -> Arguments:
+            drawn = []
+            for name, shape in (("a", left), ("b", right)):
+                swapped = (*shape[:-2], shape[-1], shape[-2]) if name in transposed else shape
+                value = draw.normal(*swapped)
+                drawn.append(value.transpose(-1, -2) if name in transposed else value)
+            return arguments(*drawn)
+
+        return Op(op, label, make, **{"dtypes": F32, "modes": ("fresh",), **more})
+
+    def square(n: int) -> Op:
+        some = everything or n in (64, 512)
+        modes = EVERY if some else ("fresh",)
+        return product("mm", f"{n}x{n}x{n}", (n, n), (n, n), dtypes=ALL, modes=modes, headline=n in (64, 512, 1024))
+
+    def mm(label: str, m: int, n: int, k: int, **more) -> Op:
+        return product("mm", f"{label} {m}x{n}x{k}", (m, k), (k, n), dtypes=ALL if everything else F32, **more)
+
+    def linear(rows: int, inputs: int, outputs: int, then: str = "", **more) -> Op:
+        def make(draw: Draw) -> Arguments:
+            return arguments(draw.normal(rows, inputs), draw.normal(outputs, inputs), draw.normal(outputs))
+
+        label = f"{rows}x{inputs} to {outputs}"
+        if not then:
+            return Op("nn.functional.linear", label, make, **{"modes": BOTH, **more})
+
+        def function(library: Any) -> Callable:
+            functional = library.nn.functional
+            activation = getattr(functional, then)
+            return lambda x, weight, bias: activation(functional.linear(x, weight, bias))
+
+        return Op(f"linear + {then}", label, make, **{"modes": BOTH, "function": function, **more})
+
+    def added(op: str, label: str, *shapes: tuple[int, ...]) -> Op:
+        return Op(op, label, lambda d: arguments(*(d.normal(*shape) for shape in shapes)), ALL)
+
+    more = [
+        added("matmul", "16x128x512 by 512x128", (16, 128, 512), (512, 128)),
+        added("dot", "1M", (2**20,), (2**20,)),
+        added("outer", "4096x4096", (4096,), (4096,)),
+        added("addr", "4096x4096", (4096, 4096), (4096,), (4096,)),
+        added("addmv", "4096x4096", (4096,), (4096, 4096), (4096,)),
+        added("addmm", "512x512x512", (512,), (512, 512), (512, 512)),
+        added("addbmm", "64x128x128x64", (128, 128), (64, 128, 64), (64, 64, 128)),
+        added("baddbmm", "64x128x128x64", (64, 128, 128), (64, 128, 64), (64, 64, 128)),
+    ]
+    return [
+        *(more if everything else []),
+        *(square(n) for n in (32, 64, 128, 256, 512, 1024, 2048)),
+        mm("tall", 8192, 64, 64),
+        mm("wide", 64, 8192, 64),
+        mm("skinny", 64, 64, 8192),
+        mm("few columns", 1024, 8, 1024),
+        mm("few rows", 8, 1024, 1024),
+        mm("a transposed", 1024, 1024, 1024, transposed="a"),
+        mm("b transposed", 1024, 1024, 1024, transposed="b"),
+        mm("both transposed", 512, 512, 512, transposed="ab"),
+        product("mv", "4096x4096", (4096, 4096), (4096,)),
+        product("mv", "4096x4096 transposed", (4096, 4096), (4096,), transposed="a"),
+        product("bmm", "64x128x128x64", (64, 128, 64), (64, 64, 128), dtypes=F32_BF16, modes=BOTH, headline=True),
+        product("bmm", "1000x8x8x8", (1000, 8, 8), (1000, 8, 8)),
+        linear(50, 1568, 10, modes=EVERY, headline=True),
+        linear(64, 1024, 64),
+        linear(32, 8, 6),
+        linear(1, 1024, 1024),
+        linear(256, 1024, 4096, dtypes=F32_BF16, headline=True),
+        *(linear(256, 1024, 1024, then) for then in ("relu", "gelu", "silu", "sigmoid")),
+        linear(32, 8, 6, "sigmoid"),
+        linear(64, 1024, 64, "relu", headline=True),
+    ]
+
+
+# Convolution and pooling
+
+
+def channels_last(make: Make) -> Make:
     """The same case with 4-d tensors in channels_last."""
 
-    def make(draw: Draw):
-        args, kwargs = row.make(draw)
+    def moved(draw: Draw) -> Arguments:
+        args, kwargs = make(draw)
         last = torch.channels_last
-        return tuple(a.contiguous(memory_format=last) if a.dim() == 4 else a for a in args), kwargs
+        return tuple(a.contiguous(memory_format=last) if tensors(a) and a.dim() == 4 else a for a in args), kwargs
 
-    return case(row.op, f"{row.label} channels_last", make, row.dtypes, row.gradient)
-
-
-def classified(op: str, rows: int, classes: int) -> Case:
-    """Scores and labels."""
-
-    def make(draw: Draw):
-        scores = draw.normal(rows, classes)
-        if op == "nn.functional.nll_loss":
-            scores = scores.log_softmax(1)
-        return arguments(scores, draw.integers(0, classes, rows))
-
-    return case(op, f"{rows}x{classes}", make)
+    return moved
 
 
-SIZED: dict[str, list[Case]] = {
-    "elementwise": [
-        *(unary(op, M16) for op in ("abs", "relu", "exp", "tanh", "sigmoid", "erf", "log", "sin")),
-        unary("nn.functional.gelu", M16, dtypes=F32_BF16),
-        unary("nn.functional.silu", M16),
-        *(unary(op, 2**16) for op in ("abs", "exp", "nn.functional.gelu")),
-        binary("add", "16M", (M16,), (M16,), F32_BF16),
-        binary("add", "4096x4096 + row", (4096, 4096), (4096,)),
-        binary("add", "4096x4096 + column", (4096, 4096), (4096, 1)),
-        binary("div", "16M", (M16,), (M16,)),
-        binary("lt", "16M", (M16,), (M16,), gradient=False),
-        case("add", "4096x4096 + transposed", lambda d: arguments(d.normal(4096, 4096), d.normal(4096, 4096).t())),
-        case("where", "16M", lambda d: arguments(d.normal(M16, dtype=torch.bool), d.normal(M16), d.normal(M16))),
-    ],
-    "matmul": [
-        *(binary("mm", f"{n}x{n}x{n}", (n, n), (n, n), F32_BF16) for n in (64, 512, 1024)),
-        binary("mm", "2048x2048x2048", (2048, 2048), (2048, 2048)),
-        case("mm", "1024 transposed", lambda d: arguments(d.normal(1024, 1024), d.normal(1024, 1024).t())),
-        binary("mv", "4096x4096", (4096, 4096), (4096,)),
-        binary("bmm", "64x128x64x128", (64, 128, 64), (64, 64, 128)),
-        *(
-            case(
-                "nn.functional.linear",
-                f"{rows}x{inputs} to {outputs}",
-                lambda d, r=rows, i=inputs, o=outputs: arguments(d.normal(r, i), d.normal(o, i), d.normal(o)),
-            )
-            for rows, inputs, outputs in ((50, 1568, 10), (1, 1024, 1024), (256, 1024, 4096))
-        ),
-    ],
-    "convolution": [
-        conv("demo 1", (50, 1, 28, 28), (16, 1, 5, 5), padding=2),
-        conv("demo 2", (50, 16, 14, 14), (32, 16, 5, 5), padding=2),
-        conv("stem 7x7/2", (8, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3),
-        conv("3x3 64", (8, 64, 56, 56), (64, 64, 3, 3), F32_BF16, padding=1),
-        channels_last(conv("3x3 64", (8, 64, 56, 56), (64, 64, 3, 3), padding=1)),
-        conv("1x1 256", (8, 256, 28, 28), (64, 256, 1, 1)),
-        conv("depthwise 3x3 128", (8, 128, 56, 56), (128, 1, 3, 3), padding=1, groups=128),
-    ],
-    "pooling": [
-        unary("nn.functional.max_pool2d", 50, 16, 28, 28, kernel_size=2),
-        unary("nn.functional.max_pool2d", 8, 64, 112, 112, kernel_size=3, stride=2, padding=1),
-        channels_last(unary("nn.functional.max_pool2d", 8, 64, 112, 112, kernel_size=3, stride=2, padding=1)),
-        unary("nn.functional.avg_pool2d", 50, 16, 28, 28, kernel_size=2),
-        unary("nn.functional.avg_pool2d", 8, 64, 112, 112, kernel_size=3, stride=2, padding=1),
-    ],
-    "reduction": [
-        unary("sum", M16),
-        unary("sum", 4096, 4096, dim=0),
-        unary("sum", 4096, 4096, dim=1),
-        unary("mean", 4096, 4096, dim=1),
-        unary("var", 4096, 4096, dim=1),
-        unary("amax", 4096, 4096, dim=1),
-        unary("argmax", 4096, 4096, dim=1),
-        unary("logsumexp", 4096, 4096, dim=1),
-        unary("cumsum", 4096, 4096, dim=1),
-        unary("nn.functional.softmax", 4096, 1024, dim=1),
-        unary("nn.functional.log_softmax", 50, 10, dim=1),
-        unary("nn.functional.log_softmax", 256, 50000, dim=1),
-    ],
-    "loss": [
-        classified("nn.functional.cross_entropy", 50, 10),
-        classified("nn.functional.cross_entropy", 1024, 8192),
-        classified("nn.functional.nll_loss", 1024, 8192),
-        binary("nn.functional.mse_loss", "1M", (2**20,), (2**20,)),
-        case(
-            "nn.functional.binary_cross_entropy",
-            "1M",
-            lambda d: arguments(d.uniform(0.01, 0.99, 2**20), d.uniform(0, 1, 2**20)),
-        ),
-    ],
+def convolution(everything: bool) -> list[Op]:
+    """Layers of the demo's network, LeNet, CIFAR-quick, ResNet-50 and MobileNet v2, forward and with their backward."""
+    rows: list[Op] = []
+    Shape = tuple[int, int, int, int]
+
+    def layer(
+        label: str,
+        x: Shape,
+        weight: Shape,
+        *,
+        first: bool = False,
+        last: bool = False,
+        bias: bool = True,
+        dtypes: tuple[torch.dtype, ...] = F32,
+        headline: bool = False,
+        **kwargs: int,
+    ) -> None:
+        """The first layer of a network asks for no gradient of its input. `last`: in channels_last as well."""
+
+        def make(draw: Draw) -> Arguments:
+            return arguments(draw.normal(*x), draw.normal(*weight), draw.normal(weight[0]) if bias else None, **kwargs)
+
+        conv2d, dtypes = "nn.functional.conv2d", ALL if everything else dtypes
+        rows.append(Op(conv2d, label, make, dtypes, BOTH, frozen=int(first), headline=headline))
+        if last:
+            rows.append(Op(conv2d, f"{label} last", channels_last(make), dtypes, BOTH, frozen=int(first)))
+
+    def normalized(
+        label: str, inputs: int, outputs: int, kernel: int, size: int, stride: int = 1, groups: int = 1, **more: Any
+    ) -> None:
+        """A layer that a normalization follows, so it has no bias; a batch of four squares."""
+        more |= {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False, "last": True}
+        layer(label, (4, inputs, size, size), (outputs, inputs // groups, kernel, kernel), **more)
+
+    def resnet(label: str, *sizes: int, **more: Any) -> None:
+        normalized(f"ResNet {label}", *sizes, **more)
+
+    def mobilenet(label: str, *sizes: int, **more: Any) -> None:
+        normalized(f"MobileNet {label}", *sizes, **more)
+
+    def depthwise(label: str, channels: int, size: int, stride: int = 1, **more: Any) -> None:
+        mobilenet(f"depthwise {label}", channels, channels, 3, size, stride, groups=channels, **more)
+
+    layer("demo 1", (50, 1, 28, 28), (16, 1, 5, 5), padding=2, first=True, headline=True)
+    layer("demo 2", (50, 16, 14, 14), (32, 16, 5, 5), padding=2, headline=True)
+    layer("LeNet 1", (64, 1, 28, 28), (6, 1, 5, 5), padding=2, first=True)
+    layer("LeNet 2", (64, 6, 14, 14), (16, 6, 5, 5))
+    layer("CIFAR 1", (64, 3, 32, 32), (32, 3, 5, 5), padding=2, first=True)
+    layer("CIFAR 2", (64, 32, 16, 16), (32, 32, 5, 5), padding=2, headline=True)
+    layer("CIFAR 3", (64, 32, 8, 8), (64, 32, 5, 5), padding=2)
+    resnet("7x7/2 3-64 at 224", 3, 64, 7, 224, 2, first=True)
+    resnet("1x1 64-256 at 56", 64, 256, 1, 56)
+    resnet("1x1 256-64 at 56", 256, 64, 1, 56)
+    resnet("3x3 64 at 56", 64, 64, 3, 56, dtypes=F32_BF16, headline=True)
+    resnet("1x1/2 256-512 at 56", 256, 512, 1, 56, 2)
+    resnet("3x3/2 128 at 56", 128, 128, 3, 56, 2)
+    resnet("3x3 128 at 28", 128, 128, 3, 28)
+    resnet("1x1 1024-256 at 14", 1024, 256, 1, 14, headline=True)
+    resnet("3x3 256 at 14", 256, 256, 3, 14)
+    resnet("1x1 512-2048 at 7", 512, 2048, 1, 7)
+    resnet("3x3 512 at 7", 512, 512, 3, 7)
+    mobilenet("3x3/2 3-32 at 224", 3, 32, 3, 224, 2, first=True)
+    depthwise("3x3 32 at 112", 32, 112)
+    depthwise("3x3/2 96 at 112", 96, 112, 2)
+    depthwise("3x3 192 at 28", 192, 28, headline=True)
+    depthwise("3x3 576 at 14", 576, 14)
+    mobilenet("1x1 16-96 at 112", 16, 96, 1, 112)
+    mobilenet("1x1 192-32 at 28", 192, 32, 1, 28)
+    mobilenet("1x1 960-320 at 7", 960, 320, 1, 7)
+    return rows
+
+
+def pooling(everything: bool) -> list[Op]:
+    """The pooling layers of the same networks."""
+    rows = []
+
+    def pool(op: str, *shape: int, last: bool = False, headline: bool = False, **kwargs: int) -> None:
+        stride = f"/{kwargs['stride']}" if "stride" in kwargs else ""
+        label = f"{'x'.join(map(str, shape))} k{kwargs['kernel_size']}{stride}{' last' if last else ''}"
+
+        def make(draw: Draw) -> Arguments:
+            return arguments(draw.normal(*shape), **kwargs)
+
+        dtypes = ALL if everything else F32_BF16 if headline else F32
+        rows.append(
+            Op(f"nn.functional.{op}", label, channels_last(make) if last else make, dtypes, BOTH, headline=headline)
+        )
+
+    for op in ("max_pool2d", "avg_pool2d"):
+        pool(op, 50, 16, 28, 28, kernel_size=2, headline=True)
+        pool(op, 50, 32, 14, 14, kernel_size=2)
+        pool(op, 64, 32, 32, 32, kernel_size=2)
+        for last in (False, True):
+            pool(op, 8, 64, 112, 112, kernel_size=3, stride=2, padding=1, last=last, headline=not last)
+    pool("avg_pool2d", 8, 2048, 7, 7, kernel_size=7)
+    return rows
+
+
+# Reductions and losses
+
+LAYOUTS: dict[str, tuple[tuple[int, ...], int | None]] = {
+    "16M": ((2**24,), None),
+    "4096x4096 dim 0": ((4096, 4096), 0),
+    "4096x4096 dim 1": ((4096, 4096), 1),
+    "64x512x512 dim 1": ((64, 512, 512), 1),
 }
 
 
-def small(family: str) -> list[Case]:
-    """The first row of each op in the tests' table: a few elements, so what is timed is the call itself."""
-    rows: dict[str, Case] = {}
-    for row in importlib.import_module(f"tests.cases.{family}").CASES:
-        rows.setdefault(row.op, row)
-    return list(rows.values())
+def reduction(everything: bool) -> list[Op]:
+    """Reductions over everything and over the first, the last and a middle dimension; scans and softmax along them."""
+
+    def over(
+        op: str, label: str, dtypes: tuple[torch.dtype, ...], modes: tuple[str, ...], headline: bool = False
+    ) -> Op:
+        shape, dim = LAYOUTS[label]
+        # norm has p before dim; what goes along a dimension goes along the only one.
+        kwargs = {} if dim is None and op not in ("logsumexp", *scans) else {"dim": dim or 0}
+        if op == "norm":
+            kwargs["p"] = 2
+        return Op(op, label, lambda d: arguments(d.normal(*shape), **kwargs), dtypes, modes, headline=headline)
+
+    scans = ("cumsum", "cumprod", "softmax", "log_softmax")
+    if everything:
+        ops = (
+            "sum", "mean", "prod", "var", "std", "norm", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all",
+            "count_nonzero", "logsumexp", "aminmax", "var_mean", "std_mean", *scans,
+        )  # fmt: skip
+        return [over(op, label, ALL, EVERY) for op in ops for label in LAYOUTS]
+    first, last, middle = (label for label in LAYOUTS if label != "16M")
+    rows = [
+        *(over("sum", label, ALL, BOTH, headline=label in ("16M", first)) for label in LAYOUTS),
+        *(
+            over(op, label, F32, BOTH if label == last else ("fresh",))
+            for op in ("mean", "var", "amax")
+            for label in LAYOUTS
+        ),
+        *(over(op, label, F32, ("fresh",)) for op in ("argmax", "logsumexp") for label in ("16M", last)),
+        over("cumsum", first, F32, ("fresh",)),
+        over("cumsum", last, F32, FORWARD, headline=True),
+        over("cumsum", middle, F32, ("fresh",)),
+        *(over(op, label, F32, BOTH, label == last) for op in scans[2:] for label in (first, last, middle)),
+    ]
+
+    def softmax(op: str, rows: int, columns: int, dtypes: tuple[torch.dtype, ...]) -> Op:
+        return Op(op, f"{rows}x{columns} dim 1", lambda d: arguments(d.normal(rows, columns), dim=1), dtypes, BOTH)
+
+    return [
+        *rows,
+        softmax("softmax", 4096, 1024, F32_BF16),
+        softmax("log_softmax", 50, 10, F32),
+        softmax("log_softmax", 256, 50000, F32),
+    ]
+
+
+def loss(everything: bool) -> list[Op]:
+    """Losses of the networks here, and of a language model's size."""
+    dtypes = ALL if everything else F32
+
+    def classified(op: str, rows: int, classes: int, **more: Any) -> Op:
+        def make(draw: Draw) -> Arguments:
+            scores = draw.normal(rows, classes)
+            return arguments(scores.log_softmax(1) if op == "nll_loss" else scores, draw.integers(0, classes, rows))
+
+        return Op(f"nn.functional.{op}", f"{rows}x{classes}", make, dtypes, BOTH, **more)
+
+    def compared(op: str, count: int, size: str) -> Op:
+        def make(draw: Draw) -> Arguments:
+            return arguments(draw.uniform(0.01, 0.99, count), draw.uniform(0, 1, count))
+
+        return Op(f"nn.functional.{op}", size, make, dtypes, BOTH)
+
+    def gathered(scores: Tensor, labels: Tensor) -> float:
+        """One score a label."""
+        return labels.numel() * (scores.element_size() + labels.element_size())
+
+    return [
+        classified("cross_entropy", 50, 10, headline=True),
+        classified("cross_entropy", 1024, 8192, headline=True),
+        classified("nll_loss", 1024, 8192, reads=gathered),
+        compared("mse_loss", 2**20, "1M"),
+        compared("mse_loss", 32, "32"),
+        compared("binary_cross_entropy", 2**20, "1M"),
+    ]
+
+
+# Networks
+
+
+def training(everything: bool) -> list[Net]:
+    """One step each."""
+    return [Net(network, network.batch, ("step",)) for network in nets.NETWORKS]
+
+
+def inference(everything: bool) -> list[Net]:
+    """A batch as in training, and a single sample."""
+    return [Net(network, batch, ("inference",)) for network in nets.NETWORKS for batch in (network.batch, 1)]
+
+
+FAMILIES: dict[str, Callable[[bool], list[Op] | list[Net]]] = {
+    function.__name__: function
+    for function in (elementwise, matmul, convolution, pooling, reduction, loss, training, inference)
+}

@@ -1,117 +1,129 @@
-"""Times two functions in turn, and the machine's limits beside them."""
+"""Times functions in turn."""
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 
-# One sample lasts at least this long, so that the clock and the loop around the call do not count.
-SAMPLE_SECONDS = 2e-3
-MIN_PAIRS = 7
+Call = Callable[[], object]
+
+# One sample lasts at least this long, so that the clock and the loop around the call do not count; no longer, so that many
+# samples lie between two moments at which the scheduler gives the core to someone else.
+SAMPLE_SECONDS = 5e-4
+# So often a sample is tried to find its number of calls, unless it takes longer than any interruption.
+TRIES, LONG_SECONDS = 3, 5e-2
+MIN_ROUNDS = 5
+# A round in which a contender took so many times its own shortest was disturbed, and does not count.
+DISTURBED = 2.0
+# Rounds go on until every ratio is known this well, or the time is spent; looked at once in CHECK_EVERY rounds.
+SPREAD_WANTED = 0.01
+CHECK_EVERY = 16
 
 
-def sample(function: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds per call over `calls` calls."""
+@dataclass(frozen=True)
+class Ratio:
+    """Theirs over ours: the median over rounds, and half of its 99 % confidence interval in relation to it."""
+
+    median: float
+    spread: float
+
+    @classmethod
+    def of(cls, ratios: list[float]) -> Ratio:
+        """From one ratio a round: order statistics around the median, which ask nothing of the noise's distribution."""
+        ordered = sorted(ratios)
+        median = statistics.median(ordered)
+        reach = math.ceil(1.29 * math.sqrt(len(ordered)))  # z = 2.58, and a rank's deviation is sqrt(n) / 2
+        middle = len(ordered) // 2
+        low, high = ordered[max(0, middle - reach)], ordered[min(len(ordered) - 1, middle + reach)]
+        return cls(median, max(high - median, median - low) / median)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds per call of each contender, and the ratio of every other one to the first."""
+
+    seconds: dict[str, float]
+    ratios: dict[str, Ratio]
+    rounds: int
+
+
+def sample(function: Call, calls: int, device: torch.device) -> float:
+    """Seconds per call over `calls` calls; on a GPU between two events of its own clock."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        for _ in range(calls):
+            function()
+        last.record()
+        last.synchronize()
+        return first.elapsed_time(last) / 1e3 / calls
     started = time.perf_counter()
     for _ in range(calls):
         function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
     return (time.perf_counter() - started) / calls
 
 
-def calls_per_sample(function: Callable[[], object], device: torch.device) -> int:
-    """How many calls fill a sample; also the warm-up."""
+def calls_per_sample(function: Call, device: torch.device) -> int:
+    """How many calls fill a sample, after one that compiles, allocates and warms up.
+
+    The shortest of some tries decides, for one may have been interrupted: equal contenders get samples of as many calls, so
+    that what a sample costs at its start falls on both alike.
+    """
+    function()
     calls = 1
     while True:
         seconds = sample(function, calls, device)
-        if seconds * calls >= SAMPLE_SECONDS:
-            return max(1, math.ceil(SAMPLE_SECONDS / seconds))
+        if seconds * calls < LONG_SECONDS:
+            seconds = min(seconds, *(sample(function, calls, device) for _ in range(TRIES)))
+        if seconds * calls >= SAMPLE_SECONDS / 4:
+            return max(1, round(SAMPLE_SECONDS / seconds))
         calls *= 4
 
 
-def in_turn(
-    ours: Callable[[], object], theirs: Callable[[], object], device: torch.device, seconds: float
-) -> tuple[float, float, float]:
-    """Median seconds per call of both, and the median over pairs of theirs / ours.
+def in_turn(contenders: Mapping[str, Call], device: torch.device, budget: float) -> Timing:
+    """Times all contenders in turn, A B B A, so that drift of the machine falls on all alike.
 
-    The two are timed in turn, A B B A, for `seconds` altogether: drift of the machine falls on both alike.
+    Stops when the ratios to the first are known to SPREAD_WANTED, or after `budget` seconds, but not before MIN_ROUNDS.
     """
-    calls = {f: calls_per_sample(f, device) for f in (ours, theirs)}
-    pairs: list[tuple[float, float]] = []
-    deadline = time.perf_counter() + seconds
-    while len(pairs) < MIN_PAIRS or time.perf_counter() < deadline:
-        order = (ours, theirs) if len(pairs) % 2 == 0 else (theirs, ours)
-        took = {f: sample(f, calls[f], device) for f in order}
-        pairs.append((took[ours], took[theirs]))
-    return (
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(b / a for a, b in pairs),
-    )
+    calls = {name: calls_per_sample(function, device) for name, function in contenders.items()}
+    first, *others = contenders
+    rounds: list[dict[str, float]] = []
+    order = list(contenders)
+
+    def ratios() -> dict[str, Ratio]:
+        return {name: Ratio.of([took[name] / took[first] for took in undisturbed(rounds)]) for name in others}
+
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        deadline = time.perf_counter() + budget
+        while len(rounds) < MIN_ROUNDS or time.perf_counter() < deadline:
+            rounds.append({name: sample(contenders[name], calls[name], device) for name in order})
+            order.reverse()
+            if len(rounds) % CHECK_EVERY == 0 and all(r.spread < SPREAD_WANTED for r in ratios().values()):
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    counted = undisturbed(rounds)
+    seconds = {name: statistics.median(took[name] for took in counted) for name in contenders}
+    return Timing(seconds, ratios(), len(counted))
 
 
-def best(function: Callable[[], object], device: torch.device, samples: int = 5) -> float:
+def undisturbed(rounds: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The rounds in which nobody was held up; all of them where too few are left to tell."""
+    shortest = {name: min(took[name] for took in rounds) for name in rounds[0]}
+    quiet = [took for took in rounds if all(took[name] <= DISTURBED * shortest[name] for name in shortest)]
+    return quiet if len(quiet) >= MIN_ROUNDS else rounds
+
+
+def best(function: Call, device: torch.device, samples: int = 5) -> float:
     """The shortest of some samples: what the machine can do when nothing disturbs it."""
     calls = calls_per_sample(function, device)
     return min(sample(function, calls, device) for _ in range(samples))
-
-
-class Limits:
-    """The machine's bandwidth and arithmetic peak at the current thread count, measured when asked for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.copy_bandwidth = lru_cache(None)(self._copy_bandwidth)
-        self.read_bandwidth = lru_cache(None)(self._read_bandwidth)
-        self.peak = lru_cache(None)(self._peak)
-
-    def _copy_bandwidth(self, exponent: int) -> float:
-        """Bytes per second, read and written together, of a copy into existing memory that moves 2**exponent bytes."""
-        source = torch.ones(max(1, 2**exponent // 8), device=self.device)
-        target = torch.zeros_like(source)
-        return 8 * source.numel() / best(lambda: target.copy_(source), self.device)
-
-    def _read_bandwidth(self, exponent: int) -> float:
-        """Bytes per second of a sum over 2**exponent bytes."""
-        source = torch.ones(max(1, 2**exponent // 4), device=self.device)
-        out = torch.empty((), device=self.device)
-        return 4 * source.numel() / best(lambda: torch.sum(source, (0,), out=out), self.device)
-
-    def _peak(self, dtype: torch.dtype) -> float:
-        """Flop per second of the fastest square matrix product that torch or we reach."""
-        import tensorops
-
-        n = 1024 if self.device.type == "cpu" else 8192
-        a, b = (torch.randn(n, n, device=self.device).to(dtype) for _ in range(2))
-        seconds = [best(lambda f=f: f(a, b), self.device, 3) for f in (torch.mm, getattr(tensorops, "mm", torch.mm))]
-        return 2 * n**3 / min(seconds)
-
-    def seconds(self, read: int, written: int, flops: float, dtype: torch.dtype) -> tuple[float, str]:
-        """The least time for this much traffic and arithmetic, and which of them sets it.
-
-        Traffic is held against a copy of the same size, hence of the same level of cache, or where little is written
-        against a sum.
-        """
-        exponent = max(10, math.ceil(math.log2(max(1, read + written))))
-        bandwidth = self.copy_bandwidth(exponent)
-        if written < read / 10:
-            bandwidth = max(bandwidth, self.read_bandwidth(exponent))
-        memory = (read + written) / bandwidth
-        arithmetic = flops / self.peak(dtype) if flops else 0.0
-        return (memory, "memory") if memory >= arithmetic else (arithmetic, "arithmetic")
-
-    def summary(self) -> dict[str, float]:
-        """What the report states: GB/s out of a buffer beyond the caches, GFLOP/s in float32."""
-        return {
-            "copy_GB_s": self.copy_bandwidth(28) / 1e9,
-            "read_GB_s": self.read_bandwidth(28) / 1e9,
-            "f32_GFLOP_s": self.peak(torch.float32) / 1e9,
-        }

@@ -1,17 +1,23 @@
-"""What is shown of the rows: lines in the terminal, a summary, a Markdown table, a plot."""
+"""What is said of the rows: lines in the terminal, a summary, what changed since another run, Markdown for the README."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import math
+import os
 import platform
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-# Below this torch/ours counts as a loss; what is closer to 1 is within the noise of a shared machine.
-SLOWER = 0.95
+FORMAT = 2
+Document = dict[str, Any]
+KEY = ("family", "op", "label", "dtype", "mode", "threads")
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -26,6 +32,7 @@ def machine(device: torch.device) -> dict[str, object]:
         name = lines[0].partition(":")[2].strip() if lines else name
     return {
         "cpu": name,
+        "cpus": os.cpu_count(),
         "cpu_capability": tensorops._C.cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -36,105 +43,225 @@ def machine(device: torch.device) -> dict[str, object]:
     }
 
 
-def heading(threads: int, limits: dict[str, float]) -> str:
-    """The machine's limits at this thread count, and the columns."""
+def read(path: Path) -> Document:
+    """A stored run; ValueError says what is wrong with the file."""
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a run of this benchmark (format {FORMAT}); measure it again")
+    return document
+
+
+def key(row: dict) -> tuple:
+    """What makes a row the same in another run."""
+    return tuple(row[name] for name in KEY)
+
+
+def short(op: str) -> str:
+    """An op's name without its modules."""
+    return op.removeprefix("nn.functional.")
+
+
+def described(row: dict) -> str:
+    """A row in words."""
+    return f"{short(row['op'])} {row['label']} {row['dtype']} {row['mode']}"
+
+
+def verdict(row: dict, other: str) -> str:
+    """A "win" or a "loss" where the ratio is off 1 by more than its spread, "even" otherwise."""
+    ratio, spread = row["ratio"][other], row["spread"][other]
+    return "loss" if ratio * (1 + spread) < 1 else "win" if ratio * (1 - spread) > 1 else "even"
+
+
+def time(seconds: float) -> str:
+    """Microseconds, in about four digits."""
+    us = seconds * 1e6
+    return f"{us:.2f}" if us < 100 else f"{us:.0f}" if us >= 1000 else f"{us:.1f}"
+
+
+def plus_minus(spread: float) -> str:
+    """A spread in percent; beyond 1 it only says that nothing is known."""
+    return f"{spread:.0%}" if spread < 1 else ">99%"
+
+
+def limits(found: dict[str, Any]) -> str:
+    """The machine's limits in a line."""
+    peaks = ", ".join(f"{value:.0f} in {dtype}" for dtype, value in found["peak_GFLOP_s"].items())
     return (
-        f"\n{threads} threads: copy {limits['copy_GB_s']:.1f} GB/s, read {limits['read_GB_s']:.1f} GB/s, "
-        f"float32 matmul {limits['f32_GFLOP_s']:.0f} GFLOP/s\n"
-        f"{'op':34}{'case':28}{'dtype':10}{'mode':10}{'ours µs':>12}{'torch µs':>12}{'torch/ours':>11}  of the limit"
+        f"read {found['read_GB_s']:.1f} GB/s, copy {found['copy_GB_s']:.1f} GB/s ({found['cached_copy_GB_s']:.0f} in the "
+        f"caches), GFLOP/s {peaks} ({found['measured_with']})"
+    )
+
+
+def heading(threads: int, found: dict[str, Any], ours: str, against: Iterable[str]) -> str:
+    """The machine's limits at this thread count, and the columns."""
+    others = "".join(f"{f'{name} µs':>12}{f'{name}/ours':>13}{'±':>5}" for name in against)
+    return (
+        f"\n{threads} thread{'s' if threads > 1 else ''}: {limits(found)}\n"
+        f"{'op':20}{'case':30}{'dtype':6}{'mode':10}{f'{ours} µs':>13}{others}  share of the limit"
     )
 
 
 def line(row: dict) -> str:
     """One row of the terminal's table; a loss is marked."""
-    op = row["op"].removeprefix("nn.functional.")
-    share = f"{row['ours_share']:6.0%} ({row['bound']})" if "ours_share" in row else ""
-    mark = "  slower" if row["ratio"] < SLOWER else ""
+    others = "".join(
+        f"{time(row['seconds'][name]):>12}{ratio:>13.2f}{plus_minus(row['spread'][name]):>5}"
+        for name, ratio in row["ratio"].items()
+    )
+    share = f"{row['limit'] / row['seconds']['ours']:6.0%} {row['bound']}" if "limit" in row else ""
+    losses = [name for name in row["ratio"] if verdict(row, name) == "loss"]
+    mark = f"  slower than {', '.join(losses)}" if losses else ""
     return (
-        f"{op:34}{row['label'][:27]:28}{row['dtype']:10}{row['mode']:10}"
-        f"{row['ours_us']:12.1f}{row['torch_us']:12.1f}{row['ratio']:11.2f}  {share}{mark}"
+        f"{short(row['op'])[:19]:20}{row['label'][:29]:30}{row['dtype']:6}{row['mode']:10}"
+        f"{time(row['seconds']['ours']):>13}{others}  {share:17}{mark}".rstrip()
     )
 
 
-def geometric_mean(values: list[float]) -> float:
+def geometric_mean(values: Iterable[float]) -> float:
     """The mean that suits ratios."""
+    values = list(values)
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def totals(rows: list[dict]) -> str:
-    """Per family: the mean ratio, the worst row, how many rows lose."""
-    families = defaultdict(list)
+@dataclass(frozen=True)
+class Summary:
+    """What is said of a family at one thread count against one opponent."""
+
+    family: str
+    threads: int
+    other: str
+    rows: int
+    mean: float
+    losses: int
+    smallest: dict
+
+
+def summaries(rows: Iterable[dict]) -> list[Summary]:
+    """In the order of the rows."""
+    groups: dict[tuple[str, int, str], list[dict]] = defaultdict(list)
     for row in rows:
-        families[row["family"]].append(row)
-    lines = [""]
-    for family, members in families.items():
-        worst = min(members, key=lambda row: row["ratio"])
-        slower = sum(row["ratio"] < SLOWER for row in members)
-        mean = geometric_mean([row["ratio"] for row in members])
+        for other in row["ratio"]:
+            groups[row["family"], row["threads"], other].append(row)
+    found = []
+    for (family, threads, other), members in groups.items():
+        mean = geometric_mean(row["ratio"][other] for row in members)
+        losses = sum(verdict(row, other) == "loss" for row in members)
+        smallest = min(members, key=lambda row: row["ratio"][other])
+        found.append(Summary(family, threads, other, len(members), mean, losses, smallest))
+    return found
+
+
+def totals(rows: list[dict]) -> str:
+    """Per family, thread count and opponent: the geometric mean, how many rows lose, the smallest."""
+    lines = [f"\n{'family':13}{'threads':>7}  {'against':9}{'rows':>5}{'geomean':>9}{'losses':>8}  smallest"]
+    for s in summaries(rows):
+        ratio, spread = s.smallest["ratio"][s.other], plus_minus(s.smallest["spread"][s.other])
         lines.append(
-            f"{family:12} torch/ours {mean:5.2f} (geometric mean of {len(members)}), slower in {slower}, "
-            f"worst {worst['ratio']:.2f}: {worst['op']} {worst['label']} {worst['dtype']} {worst['mode']}"
+            f"{s.family:13}{s.threads:>7}  {s.other:9}{s.rows:>5}{s.mean:>9.2f}{s.losses:>8}  "
+            f"{ratio:.2f} ±{spread}  {described(s.smallest)}"
         )
     return "\n".join(lines)
 
 
-def markdown(document: dict) -> str:
-    """A table for the README: a line per case at the largest thread count, losses in bold."""
-    about, threads = document["machine"], max(row["threads"] for row in document["rows"])
-    limits = document["limits"][str(threads)]
-    where = about["device"] if about["device"] != "cpu" else about["cpu"]
-    cases: dict[tuple[str, str, str], dict[str, dict]] = defaultdict(dict)
-    for row in document["rows"]:
-        if row["threads"] == threads:
-            cases[row["op"].removeprefix("nn.functional."), row["label"], row["dtype"]][row["mode"]] = row
+def self_check(rows: list[dict]) -> tuple[str, bool]:
+    """Of a run of torch against torch: whether the ratios are 1 within their spread, as 99 % of them should be."""
+    off = [row for row in rows if verdict(row, "torch") != "even"]
+    mean = geometric_mean(row["ratio"]["torch"] for row in rows)
+    right = len(off) <= max(1, len(rows) // 10) and abs(mean - 1) < 0.02
+    lines = [f"\n{described(row)}: {row['ratio']['torch']:.3f} ±{row['spread']['torch']:.1%}" for row in off]
+    return (
+        f"{''.join(lines)}\ntorch against torch: geometric mean {mean:.3f}; 1.0 lies within the printed spread of "
+        f"{len(rows) - len(off)} of {len(rows)} rows: {'passed' if right else 'FAILED'}",
+        right,
+    )
 
-    def ratio(modes: dict[str, dict], mode: str) -> str:
-        if mode not in modes:
-            return ""
-        value = modes[mode]["ratio"]
-        return f"**{value:.2f}**" if value < SLOWER else f"{value:.2f}"
+
+def compare(before: Document, after: Document) -> str:
+    """What changed from one run to another, by the ratios to torch, which do not depend on how fast the machine was.
+
+    A row has changed where the ratios differ by more than both spreads together.
+    """
+    lines = []
+    for name in sorted({*before["machine"], *after["machine"]}):
+        old, new = before["machine"].get(name), after["machine"].get(name)
+        if old != new:
+            lines.append(f"{name}: {old} -> {new}")
+    olds, news = ({key(row): row for row in document["rows"]} for document in (before, after))
+    both = [place for place in olds if place in news]
+    changes: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    changed = []
+    for place in both:
+        old, new = olds[place], news[place]
+        for other in old["ratio"].keys() & new["ratio"].keys():
+            change = new["ratio"][other] / old["ratio"][other]
+            changes[new["family"], other, new["threads"]].append(change)
+            if abs(math.log(change)) > math.log1p(old["spread"][other]) + math.log1p(new["spread"][other]):
+                changed.append((change, old, new, other))
+    lines.append(
+        f"\n{len(both)} rows in both, {len(changed)} changed; ours is faster (+) or slower (-) in relation to torch"
+    )
+    for change, old, new, other in sorted(changed, key=lambda item: item[0]):
+        lines.append(
+            f"{change - 1:+8.0%}  {other}/ours {old['ratio'][other]:.2f} -> {new['ratio'][other]:.2f}, ours "
+            f"{time(old['seconds']['ours'])} -> {time(new['seconds']['ours'])} µs  {described(new)}, {new['threads']} thr"
+        )
+    lines.append("")
+    for (family, other, threads), values in changes.items():
+        lines.append(f"{geometric_mean(values) - 1:+8.0%}  {family}, {threads} thr, {other}, of {len(values)} rows")
+    for name, some in (("gone", olds.keys() - news.keys()), ("new", news.keys() - olds.keys())):
+        lines += [f"{name:>8}  {' '.join(map(str, place))}" for place in sorted(some)]
+    return "\n".join(lines)
+
+
+def markdown(document: Document, stem: str) -> str:
+    """For the README: the machine, a line per family, the headline rows at the largest thread count, the pictures."""
+    about, rows = document["machine"], document["rows"]
+    threads = max(row["threads"] for row in rows)
+    against = document["against"]
+    where = about["device"] if about["device"] != "cpu" else about["cpu"]
+
+    def number(row: dict, other: str) -> str:
+        text = f"{row['ratio'][other]:.2f}"
+        return f"**{text}**" if verdict(row, other) == "loss" else text
 
     text = [
-        f"{where} ({about['cpu_capability']}), {threads} threads: copy {limits['copy_GB_s']:.1f} GB/s, "
-        f"read {limits['read_GB_s']:.1f} GB/s, float32 matmul {limits['f32_GFLOP_s']:.0f} GFLOP/s; "
+        f"{where} ({about['cpu_capability']}), {threads} threads: {limits(document['limits'][str(threads)])}; "
         f"torch {about['torch']}, commit `{about['commit'][:12]}`. "
-        "Ratios are torch's time over ours, the median over pairs timed in turn: above 1 we are faster, and a "
-        "number in **bold** is a loss. The limit is a copy of as many bytes, or the matmul peak.",
+        "Ratios are theirs over ours: above 1 we are faster, and a number in **bold** is a loss by more than the spread. "
+        "A family's is the geometric mean of its rows.",
         "",
-        "| op | case | dtype | ours µs | torch µs | torch/ours | with out= | backward | share of the limit |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+        "| family | threads | against | theirs/ours | losses | smallest |",
+        "|---|--:|---|--:|--:|---|",
     ]
-    for (op, label, dtype), modes in cases.items():
-        if fresh := modes.get("fresh"):
-            share = f"{fresh['ours_share']:.0%}" if "ours_share" in fresh else ""
-            ratios = " | ".join(ratio(modes, mode) for mode in ("fresh", "out", "backward"))
-            times = f"{fresh['ours_us']:.1f} | {fresh['torch_us']:.1f}"
-            text.append(f"| {op} | {label} | {dtype} | {times} | {ratios} | {share} |")
+    for s in summaries(rows):
+        smallest = f"{number(s.smallest, s.other)} {described(s.smallest)}"
+        text.append(f"| {s.family} | {s.threads} | {s.other} | {s.mean:.2f} | {s.losses} of {s.rows} | {smallest} |")
+    shown: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for row in rows:
+        if row["threads"] == threads and row["headline"]:
+            shown[short(row["op"]), row["label"]].append(row)
+    columns = " | ".join(f"{name} µs | {name}/ours" for name in against)
+    text += [
+        "",
+        f"| op | case | | ours µs | {columns} | limit | others |",
+        f"|---|---|---|--:|{'--:|--:|' * len(against)}--:|---|",
+    ]
+    for (op, label), (row, *others) in shown.items():
+        cells = [time(row["seconds"]["ours"])]
+        for name in against:
+            have = name in row["ratio"]
+            cells += [time(row["seconds"][name]), number(row, name)] if have else ["", ""]
+        cells.append(f"{row['limit'] / row['seconds']['ours']:.0%}" if "limit" in row else "")
+        said = []
+        for other in others:  # the other modes of the same dtype, the same mode of the other dtypes
+            name = other["mode"] if other["dtype"] == row["dtype"] else other["dtype"]
+            if row["dtype"] == other["dtype"] or row["mode"] == other["mode"]:
+                said.append(" ".join([name, *(number(other, against) for against in other["ratio"])]))
+        text.append(f"| {op} | {label} | {row['dtype']} {row['mode']} | {' | '.join([*cells, ', '.join(said)])} |")
+    folder = f"benchmarks/results/{stem}"
+    text += ["", f"![Ratios of all rows]({folder}-ratios.png)", "", f"![Roofline]({folder}-roofline.png)"]
     return "\n".join(text) + "\n"
-
-
-def plot(document: dict, path: Path) -> None:
-    """Each row's share of the machine's limit, ours above torch's."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [row for row in document["rows"] if "ours_share" in row]
-    names = [
-        f"{row['op'].removeprefix('nn.functional.')} {row['label']} {row['dtype']} {row['mode']} ({row['threads']})"
-        for row in rows
-    ]
-    figure, axes = pyplot.subplots(figsize=(10, 1.5 + 0.24 * len(rows)), layout="constrained")
-    places = range(len(rows))
-    axes.barh([p - 0.2 for p in places], [row["ours_share"] for row in rows], 0.4, color="tab:blue", label="tensorops")
-    axes.barh([p + 0.2 for p in places], [row["torch_share"] for row in rows], 0.4, color="tab:orange", label="torch")
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(places, names, fontsize=7)
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
-    axes.set_xlabel("share of the machine's limit: copy bandwidth at that size, or the matmul peak")
-    axes.set_title(f"{document['machine']['cpu']}, torch {document['machine']['torch']}")
-    axes.legend()
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)

@@ -6,7 +6,6 @@ usage: python tools/readme_tables.py [--check]        (--check: say whether the 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
@@ -29,12 +28,12 @@ def coverage() -> str:
 
 
 def benchmarks() -> str:
-    """The stored rows of each CPU, the latest first, losses in bold."""
+    """The stored runs on CPUs, the latest first: families, headline rows, pictures."""
     from benchmarks import report
 
-    documents = [json.loads(path.read_text()) for path in RESULTS.glob("cpu*.json")]
-    documents.sort(key=lambda document: document["machine"]["date"], reverse=True)
-    return "\n\n".join(report.markdown(document).strip() for document in documents)
+    documents = {path.stem: report.read(path) for path in RESULTS.glob("cpu*.json")}
+    latest_first = sorted(documents.items(), key=lambda item: item[1]["machine"]["date"], reverse=True)
+    return "\n\n".join(report.markdown(document, stem).strip() for stem, document in latest_first)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -265,7 +266,7 @@ def binary(
     }
 
     def divisor(d: Draw, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        value = within(Draw(dtype or d.dtype, d.device, d.seed + 1), lo, hi, *shape)
+        value = within(replace(d, dtype=dtype or d.dtype, seed=d.seed + 1), lo, hi, *shape)
         return (
             value if zero_divisor or value.is_floating_point() else torch.where(value == 0, value.new_tensor(1), value)
         )
