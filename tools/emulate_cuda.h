@@ -20,7 +20,7 @@
 #include <vector>
 
 #undef __shared__
-#define __shared__ static  // one block at a time: the block's threads share it
+#define __shared__ static  // one block at a time: the block's threads share it; `extern` ones are rewritten
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 
@@ -47,12 +47,13 @@ struct Fiber {
   void* stack_pointer;
   State state;
   uint3 thread;
-  unsigned char slot[16];  // what a shuffle offers
+  alignas(16) unsigned char slot[32];  // what a warp collective offers
 };
 
 constexpr size_t kStack = 256 << 10;
 inline std::vector<Fiber> fibers;
 inline std::vector<unsigned char*> stacks;
+inline std::vector<uint64_t> dynamic_shared;
 inline void* scheduler;
 inline Fiber* current;
 inline const std::function<void()>* body;
@@ -94,7 +95,7 @@ inline bool release() {
   return released;
 }
 
-inline void launch(dim3 grid, dim3 block, const std::function<void()>& kernel) {
+inline void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()>& kernel) {
   static const char* order = std::getenv("TENSOROPS_EMULATE_ORDER");
   const bool reverse = order != nullptr && std::strcmp(order, "reverse") == 0;
   const size_t threads = size_t(block.x) * block.y * block.z, blocks = size_t(grid.x) * grid.y * grid.z;
@@ -105,6 +106,7 @@ inline void launch(dim3 grid, dim3 block, const std::function<void()>& kernel) {
   while (stacks.size() < threads) stacks.push_back(static_cast<unsigned char*>(std::aligned_alloc(64, kStack)));
   for (size_t b = 0; b < blocks; ++b) {
     const size_t at = reverse ? blocks - 1 - b : b;
+    dynamic_shared.assign((shared + 15) / 16 * 2, ~uint64_t(0));  // NaNs: what is read must have been written
     blockIdx = {unsigned(at % grid.x), unsigned(at / grid.x % grid.y), unsigned(at / grid.x / grid.y)};
     for (size_t t = 0; t < threads; ++t) {
       auto** top = reinterpret_cast<void**>(stacks[t] + kStack - 64);
@@ -130,15 +132,22 @@ inline void launch(dim3 grid, dim3 block, const std::function<void()>& kernel) {
 
 inline size_t lane_index() { return static_cast<size_t>(current - fibers.data()); }
 
+// A warp collective: f(of_lane) sees what every lane of the warp brings, of_lane(i).
+template <class T, class F>
+void with_warp(const T& value, F f) {
+  static_assert(sizeof(T) <= sizeof(Fiber::slot));
+  std::memcpy(current->slot, &value, sizeof(T));
+  const size_t first = lane_index() / 32 * 32;
+  wait(State::at_warp);
+  f([&](size_t lane) -> const T& { return *reinterpret_cast<const T*>(fibers[first + lane].slot); });
+  wait(State::at_warp);
+}
+
 template <class T>
 T exchange(unsigned mask, T value, size_t source) {
-  static_assert(sizeof(T) <= 16);
   if (mask != 0xffffffffu) fail("a collective with a partial mask is not emulated");
-  std::memcpy(current->slot, &value, sizeof(T));
-  wait(State::at_warp);
   T result;
-  std::memcpy(&result, fibers[source].slot, sizeof(T));
-  wait(State::at_warp);
+  with_warp(value, [&](auto of_lane) { result = of_lane(source % 32); });
   return result;
 }
 
@@ -188,4 +197,5 @@ T atomicMin(T* p, T value) {
   if (value < old) *p = value;
   return old;
 }
+#define cudaFuncSetAttribute(...) static_cast<void>(0)
 #define cudaMemsetAsync(p, value, bytes, stream) std::memset(p, value, bytes)

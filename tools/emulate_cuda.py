@@ -1,8 +1,8 @@
 """Builds the CUDA room for the CPU: its kernels run under tools/emulate_cuda.h, its ops take the place of the CPU's.
 
-    python tools/emulate_cuda.py build/emulate && PYTHONPATH=build/emulate python -m pytest tests
+    python setup.py build && python tools/emulate_cuda.py build/emulate && PYTHONPATH=build/emulate python -m pytest tests
 
-A GPU shows more (speed, real races, the compiler); this shows wrong indices, shapes, barriers and formulas where there is
+All other rooms are linked as that first build has left them. A GPU shows more (speed, real races, the compiler); this shows wrong indices, shapes, barriers and formulas where there is
 none. With --sanitize the kernels run under AddressSanitizer (LD_PRELOAD libasan.so).
 """
 
@@ -12,6 +12,7 @@ import argparse
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -20,8 +21,9 @@ import torch
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parent.parent
-# Tensor cores are not emulated: these families keep their CPU kernels.
-NOT_EMULATED = ("gemm", "matmul", "convolution")
+# PTX, which has to be replaced as a whole.
+REPLACED = {"mma.h": ROOT / "tools/emulate_mma.h"}
+DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?unsigned char (\w+)\[\];")
 LAUNCH_H = """#pragma once
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
@@ -60,12 +62,12 @@ def emulated_launches(text: str) -> str:
         start = max(text.rfind(c, 0, at) for c in ";{}") + 1
         close = text.index(">>>", at)
         end = text.index(";", close)
-        grid, block = split_arguments(text[at + 3 : close])[:2]
+        grid, block, shared = split_arguments(text[at + 3 : close])[:3]
         kernel, call = text[start:at].strip(), text[close + 3 : end]
         lines = [line for line in kernel.splitlines() if not line.lstrip().startswith("//")]
         kernel = "\n".join(lines)
-        text = f"{text[:start]}\n  emulate::launch({grid}, {block}, [&] {{ {kernel}{call}; }}){text[end:]}"
-    return text
+        text = f"{text[:start]}\n  emulate::launch({grid}, {block}, {shared}, [&] {{ {kernel}{call}; }}){text[end:]}"
+    return DYNAMIC_SHARED.sub(r"auto* const \1 = reinterpret_cast<unsigned char*>(emulate::dynamic_shared.data());", text)
 
 
 def split_arguments(text: str) -> list[str]:
@@ -88,33 +90,36 @@ def prepare(folder: Path) -> None:
         if entry.name != "cuda" and not (source / entry.name).exists():
             (source / entry.name).symlink_to(entry)
     for path in (source / "cuda").rglob("*.*"):
-        if not (ROOT / "csrc" / path.relative_to(source)).exists() or path.stem.startswith(NOT_EMULATED):
+        if not (ROOT / "csrc" / path.relative_to(source)).exists():
             path.unlink()
     for path in (ROOT / "csrc/cuda").rglob("*"):
-        if path.suffix not in (".h", ".cpp", ".cu") or path.stem.startswith(NOT_EMULATED):
+        if path.suffix not in (".h", ".cpp", ".cu"):
             continue
-        text = emulated_launches(path.read_text())
+        text = emulated_launches(REPLACED.get(path.name, path).read_text())
         if path.name == "launch.h":
             text = LAUNCH_H + text[text.index("// Every defined tensor must be on") :]
         text = re.sub(r"IMPL\(tensorops, CUDA,", "IMPL(tensorops, CPU,", text).replace(".is_cuda()", ".is_cpu()")
+        text = text.replace("__noinline__", "__attribute__((noinline))")
         target = source / path.relative_to(ROOT / "csrc")
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
-    (folder / "generated").mkdir(exist_ok=True)
-    facts = ["TORCH_VERSION_BUILT", "COMPILER", "COMPILE_FLAGS", "CUDA_VERSION", "CUDA_ARCHITECTURES", "GIT_COMMIT"]
-    values = {"TORCH_VERSION_BUILT": torch.__version__}
-    header = folder / "generated/build_facts.h"
-    if not header.exists():
-        header.write_text("".join(f'#define TENSOROPS_{fact} "{values.get(fact, "emulated")}"\n' for fact in facts))
     package = folder / "tensorops"
     if not package.is_symlink():
         shutil.copytree(ROOT / "python/tensorops", package, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so"))
 
 
+def finished_objects() -> list[Path]:
+    """What the package's own build has left of the other rooms; of the CPU's, what is neither an op nor its inner kernels."""
+    built = sorted(ROOT.glob(f"build/temp.*-{sys.implementation.cache_tag}/csrc"))
+    if not built:
+        raise SystemExit("emulate_cuda: build the package first (python setup.py build)")
+    replaced = {path.stem for room in ("cuda", "cpu/kernels") for path in (ROOT / "csrc" / room).glob("*.cpp")}
+    return [path for path in sorted(built[0].rglob("*.o")) if path.parent.name != "cpu" or path.stem not in replaced]
+
+
 def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
-    """The build of tensorops._C: CPU files of a family only where the CUDA room has none."""
-    includes = [folder / "csrc", folder / "generated"]
+    """The build of tensorops._C."""
     system = [
         *cpp_extension.include_paths(),
         pybind11.get_include(),
@@ -122,39 +127,22 @@ def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
         cuda_home / "include",
     ]
     flags = ["-std=c++20 -O1 -g1 -fPIC -fopenmp -fvisibility=hidden -w -march=x86-64-v3 -DTORCH_EXTENSION_NAME=_C"]
-    flags += [f"-I{p}" for p in includes] + [f"-isystem {p}" for p in system]
+    flags += [f"-I{folder / 'csrc'}"] + [f"-isystem {p}" for p in system]
+    sanitizers = "-fsanitize=address,undefined" if sanitize else ""
     if sanitize:
-        flags.append(
-            "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero"
-        )
-    csrc = folder / "csrc"
-    emulated = {p.stem for p in (csrc / "cuda").glob("*.cpp")}
-    plain = [
-        *csrc.glob("*.cpp"),
-        *(p for p in csrc.glob("*/*.cpp") if p.parent.name != "cpu" or p.stem not in emulated),
-    ]
+        flags.append(f"{sanitizers} -fno-sanitize-recover=undefined -fno-sanitize=vptr,float-divide-by-zero")
     library = Path(torch.__file__).parent / "lib"
     link = f"-shared -L{library} -Wl,-rpath,{library} -lc10 -ltorch -ltorch_cpu -ltorch_python"
     text = f"flags = {' '.join(flags)}\n"
     text += "rule cxx\n  command = g++ $flags $extra -MMD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc\n"
-    text += f"rule link\n  command = g++ {'-fsanitize=address,undefined ' if sanitize else ''}$in {link} -o $out\n"
-    objects = []
-
-    def add(path: Path, name: str, extra: str = "") -> None:
-        objects.append(f"obj/{name}.o")
-        text_of.append(f"build obj/{name}.o: cxx {path}\n  extra = {extra}\n")
-
-    text_of: list[str] = []
-    for path in plain:
-        add(path, f"{path.parent.name}_{path.stem}")
-    for path in (csrc / "cuda/kernels").glob("*.cu"):
-        add(path, f"cuda_kernels_{path.stem}", f"-x c++ -include {ROOT}/tools/emulate_cuda.h")
-    for path in (csrc / "cpu/kernels").glob("*.cpp"):
-        for isa, march in (("baseline", "x86-64-v2"), ("avx2", "x86-64-v3"), ("avx512", "x86-64-v4")):
-            extra = f"-march={march} -DTENSOROPS_ISA={isa} -fno-math-errno -fno-trapping-math"
-            add(path, f"cpu_kernels_{path.stem}_{isa}", extra)
+    text += f"rule link\n  command = g++ {sanitizers} $in {link} -o $out\n"
+    objects = [str(path) for path in finished_objects()]
+    for path in sorted((folder / "csrc/cuda").rglob("*.c*")):
+        extra = f"-x c++ -include {ROOT}/tools/emulate_cuda.h" if path.suffix == ".cu" else ""
+        objects.append(f"obj/{path.stem}{path.suffix}.o")
+        text += f"build {objects[-1]}: cxx {path}\n  extra = {extra}\n"
     module = f"tensorops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-    return text + "".join(text_of) + f"build {module}: link {' '.join(objects)}\n"
+    return text + f"build {module}: link {' '.join(objects)}\n"
 
 
 def main() -> None:

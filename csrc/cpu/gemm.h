@@ -10,12 +10,7 @@
 
 namespace tensorops::cpu {
 
-// All strides count elements and may be anything, 0 included (except for c, whose elements must be distinct).
-struct GemmOperand {
-  const void* data = nullptr;
-  int64_t row = 0, column = 0, batch = 0;
-};
-
+// Unlike a GemmProblem it may take source and c in other dtypes; c's elements must be distinct.
 struct Gemm {
   int64_t batch = 1, m = 0, n = 0, k = 0;
   DType type = DType::f32;      // of a and b

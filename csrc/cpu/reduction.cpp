@@ -433,19 +433,13 @@ void for_selected(const at::Tensor& whole, const at::Tensor& part, const at::Ten
   });
 }
 
-void check_selection(const char* name, const at::Tensor& part, const at::Tensor& indices, int64_t dim) {
-  TORCH_CHECK(indices.scalar_type() == c10::kLong, name, ": indices must be int64, got ", indices.scalar_type());
-  TORCH_CHECK(part.sizes() == indices.sizes(), name, ": shapes ", part.sizes(), " and ", indices.sizes(), " of values and indices differ");
-  TORCH_CHECK(part.dim() == 0 || part.size(dim) == 1, name, ": values must have size 1 along dimension ", dim, ", got ", part.sizes());
-}
-
 at::Tensor select_backward(const at::Tensor& grad, const at::Tensor& indices, int64_t dim, c10::SymInt symbolic_size) {
   const int64_t size = symbolic_size.expect_int();
   if (grad.dim() == 0) return grad.clone();
   dim = at::maybe_wrap_dim(dim, grad.dim());
-  check_selection("_select_backward", grad, indices, dim);
   at::DimVector sizes(grad.sizes());
   sizes[dim] = size;
+  check_selection("_select_backward", sizes, grad.sizes(), indices, dim);
   const at::Tensor result = empty(sizes, grad.scalar_type());
   if (result.numel() == 0) return result;
   char* zeros = static_cast<char*>(result.data_ptr());
@@ -461,11 +455,8 @@ at::Tensor select_backward(const at::Tensor& grad, const at::Tensor& indices, in
 at::Tensor select_elements(const at::Tensor& input, const at::Tensor& indices, int64_t dim) {
   if (input.dim() == 0) return input.clone();
   dim = at::maybe_wrap_dim(dim, input.dim());
+  check_selection("_select", input.sizes(), indices.sizes(), indices, dim);
   const at::Tensor result = empty(indices.sizes(), input.scalar_type());
-  check_selection("_select", result, indices, dim);
-  for (int64_t i = 0; i < input.dim(); ++i)
-    TORCH_CHECK(i == dim || input.size(i) == indices.size(i), "_select: shapes ", input.sizes(), " and ", indices.sizes(),
-                " of input and indices differ");
   if (result.numel() == 0) return result;
   const int64_t size = input.size(dim), step = input.stride(dim), bytes = static_cast<int64_t>(input.element_size());
   for_selected(input, result, indices, dim, [&](const char* from, char* to, int64_t index) {

@@ -2,6 +2,7 @@
 #include "ops/reduction.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <ATen/WrapDimUtils.h>
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
 
@@ -9,7 +10,9 @@
 #include <limits>
 
 #include "cuda/kernels/reduction.h"
+#include "cuda/kernels/select.h"
 #include "cuda/launch.h"
+#include "cuda/lines.h"
 #include "ops/reduction_forms.h"
 
 namespace tensorops::cuda {
@@ -222,8 +225,43 @@ void out_variant(Reduction op, const at::Tensor& input, const ReductionArguments
     if (!results[i].is_same(targets[i])) targets[i].copy_(results[i]);
 }
 
+at::Tensor select_backward(const at::Tensor& grad, const at::Tensor& indices, int64_t dim, c10::SymInt size) {
+  if (grad.dim() == 0) return grad.clone();
+  raise_fault();
+  dim = at::maybe_wrap_dim(dim, grad.dim());
+  auto sizes = grad.sizes().vec();
+  sizes[dim] = size.expect_int();
+  check_selection("_select_backward", sizes, grad.sizes(), indices, dim);
+  check_same_device({&grad, &indices});
+  const Guard guard(grad.device());
+  const at::Tensor result = empty(sizes, grad.scalar_type(), grad.device());
+  result.zero_();
+  if (result.numel() == 0) return result;
+  launch_select(make_lines("_select_backward", result, {&result, &grad, &indices}, dim), /*put=*/true, fault_word(), stream());
+  check_launch_with_indices();
+  return result;
+}
+
+at::Tensor select_elements(const at::Tensor& input, const at::Tensor& indices, int64_t dim) {
+  if (input.dim() == 0) return input.clone();
+  raise_fault();
+  dim = at::maybe_wrap_dim(dim, input.dim());
+  check_selection("_select", input.sizes(), indices.sizes(), indices, dim);
+  check_same_device({&input, &indices});
+  const Guard guard(input.device());
+  const at::Tensor result = empty(indices.sizes(), input.scalar_type(), input.device());
+  if (result.numel() == 0) return result;
+  launch_select(make_lines("_select", input, {&input, &result, &indices}, dim), /*put=*/false, fault_word(), stream());
+  check_launch_with_indices();
+  return result;
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tensorops, CUDA, library) { impl_reductions(library, functional, out_variant); }
+TORCH_LIBRARY_IMPL(tensorops, CUDA, library) {
+  impl_reductions(library, functional, out_variant);
+  library.impl("_select_backward", select_backward);
+  library.impl("_select", select_elements);
+}
 
 }  // namespace tensorops::cuda

@@ -185,14 +185,8 @@ inline void check_out_dtype(const char* name, Product product, c10::ScalarType t
   TORCH_CHECK(casts || out == type, name, ": Expected out tensor to have dtype ", type, ", but got ", out, " instead");
 }
 
-// A sum's result: row-major; addr, an elementwise op at heart, keeps its input's order of dimensions.
 template <class Int>
-Dims<Int> sum_strides(Product product, const at::Tensor& input, const at::Tensor& a, const at::Tensor& b,
-                      c10::ArrayRef<Int> sizes) {
-  if (product == Product::outer && input.dim() == 2) {
-    const at::Tensor column = a.unsqueeze(1), row = b.unsqueeze(0);
-    return result_strides<Int>({{&input, &column, &row}, 3}, sizes);
-  }
+Dims<Int> row_major(c10::ArrayRef<Int> sizes) {
   Dims<Int> strides(sizes.size());
   Int next = 1;
   for (size_t dim = sizes.size(); dim-- > 0;) {
@@ -200,6 +194,15 @@ Dims<Int> sum_strides(Product product, const at::Tensor& input, const at::Tensor
     next = next * std::max<Int>(sizes[dim], Int(1));
   }
   return strides;
+}
+
+// A sum's result: row-major; addr, an elementwise op at heart, keeps its input's order of dimensions.
+template <class Int>
+Dims<Int> sum_strides(Product product, const at::Tensor& input, const at::Tensor& a, const at::Tensor& b,
+                      c10::ArrayRef<Int> sizes) {
+  if (product != Product::outer || input.dim() != 2) return row_major(sizes);
+  const at::Tensor column = a.unsqueeze(1), row = b.unsqueeze(0);
+  return result_strides<Int>({{&input, &column, &row}, 3}, sizes);
 }
 
 // An in-place sum writes into a tensor of the product's own shape. (addbmm_ alone lets a smaller one grow, as in torch.)

@@ -219,6 +219,15 @@ void check_reduction_out(const ReductionPlan& plan, int i, const at::Tensor& out
   }
 }
 
+void check_selection(const char* name, at::IntArrayRef whole, at::IntArrayRef part, const at::Tensor& indices, int64_t dim) {
+  TORCH_CHECK(indices.scalar_type() == c10::kLong, name, ": indices must be int64, got ", indices.scalar_type());
+  TORCH_CHECK(part == indices.sizes(), name, ": shapes ", part, " and ", indices.sizes(), " of values and indices differ");
+  TORCH_CHECK(part[dim] == 1, name, ": values must have size 1 along dimension ", dim, ", got ", part);
+  bool same = whole.size() == part.size();
+  for (int64_t i = 0; same && i < static_cast<int64_t>(whole.size()); ++i) same = i == dim || whole[i] == part[i];
+  TORCH_CHECK(same, name, ": shapes ", whole, " and ", part, " of input and indices differ");
+}
+
 namespace {
 
 void define(torch::Library& library, const std::string& schema) { library.def(schema.c_str(), {at::Tag::pt2_compliant_tag}); }

@@ -72,6 +72,10 @@ struct ReductionPlan {
 ReductionPlan plan_reduction(Reduction op, const at::Tensor& input, const ReductionArguments& arguments);
 // Refuses an out= tensor of a dtype that result i may not be stored as; the rule differs from op to op, as in torch.
 void check_reduction_out(const ReductionPlan& plan, int i, const at::Tensor& out);
+
+// _select and _select_backward: `part` has one element along dim, at int64 `indices` of its shape, of a tensor whose other
+// sizes are the same.
+void check_selection(const char* name, at::IntArrayRef whole, at::IntArrayRef part, const at::Tensor& indices, int64_t dim);
 // norm by name is a matrix norm, over two dimensions at most.
 inline void check_matrix_norm(at::OptionalIntArrayRef dim) {
   TORCH_CHECK(!dim || dim->size() <= 2, "linalg.matrix_norm: dim must be a 2-tuple. Got ", *dim);

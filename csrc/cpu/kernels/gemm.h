@@ -13,16 +13,9 @@
 
 #include "cpu/capability.h"
 #include "cpu/kernels/dtype.h"
+#include "ops/gemm.h"
 
 namespace tensorops::cpu {
-
-enum class GemmActivation : int { none, relu, gelu, gelu_tanh, sigmoid, tanh, silu };
-
-// A factor of the epilogue: `real` is read by floating compute types, `integer` by integer ones.
-struct GemmScalar {
-  double real = 1;
-  int64_t integer = 1;
-};
 
 // c = activation(alpha * (a @ b) + beta * source). All strides count elements.
 //

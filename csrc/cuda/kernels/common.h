@@ -75,9 +75,10 @@ TENSOROPS_DEVICE S store_as(C x) {
   else return static_cast<S>(x);
 }
 
-// Calls f(S{}) with the storage type of a dtype known at run time.
+// Calls f(S{}) with the storage type of a dtype known at run time, on the side that f is of.
+#pragma nv_exec_check_disable
 template <class F>
-TENSOROPS_DEVICE void with_storage(DType dtype, F f) {
+__host__ __device__ __forceinline__ void with_storage(DType dtype, F f) {
   switch (dtype) {
     case DType::u8: return f(uint8_t{});
     case DType::i8: return f(int8_t{});
@@ -128,6 +129,26 @@ struct Divider {
   TENSOROPS_DEVICE uint32_t divide_leaving(uint32_t& n) const {
     const uint32_t quotient = divide(n);
     n -= quotient * divisor;
+    return quotient;
+  }
+};
+
+// Quotient and remainder by a number known on the host: by multiplication while 32 bits suffice.
+struct Split {
+  int64_t divisor;
+  Divider divider;
+  bool wide;
+  Split(int64_t d, bool is_wide) : divisor(d), divider(is_wide ? 1u : static_cast<uint32_t>(d)), wide(is_wide) {}
+  // Returns n / divisor and leaves the remainder in n.
+  TENSOROPS_DEVICE int64_t operator()(int64_t& n) const {
+    if (wide) {
+      const int64_t quotient = n / divisor;
+      n -= quotient * divisor;
+      return quotient;
+    }
+    uint32_t rest = static_cast<uint32_t>(n);
+    const uint32_t quotient = divider.divide_leaving(rest);
+    n = rest;
     return quotient;
   }
 };

@@ -10,26 +10,6 @@ namespace {
 // Up to this many channels of a group on the narrow side, the direct kernels run.
 constexpr int64_t kFewChannels = 4;
 
-// Quotient and remainder by a number known on the host: by multiplication while 32 bits suffice.
-struct Split {
-  int64_t divisor;
-  Divider divider;
-  bool wide;
-  Split(int64_t d, bool is_wide) : divisor(d), divider(is_wide ? 1u : static_cast<uint32_t>(d)), wide(is_wide) {}
-  // Returns n / divisor and leaves the remainder in n.
-  TENSOROPS_DEVICE int64_t operator()(int64_t& n) const {
-    if (wide) {
-      const int64_t quotient = n / divisor;
-      n -= quotient * divisor;
-      return quotient;
-    }
-    uint32_t rest = static_cast<uint32_t>(n);
-    const uint32_t quotient = divider.divide_leaving(rest);
-    n = rest;
-    return quotient;
-  }
-};
-
 // A position in the batch of images, and a tap of the kernel with its channel.
 struct Pixel {
   int64_t image, row, column;
@@ -167,26 +147,17 @@ struct InputSource {
   TENSOROPS_DEVICE void batch(int64_t g) { patches.batch(g); }
   TENSOROPS_DEVICE T at(int64_t j, int64_t k) const { return patches.at(k, j); }
 };
-template <class Accumulator>
-struct PartialEpilogue {
-  Accumulator* partial;
-  int64_t rows, columns, groups;
+template <class T>
+struct WeightEpilogue {
+  T* out;
+  int64_t rows, columns;
   int64_t group = 0;
   TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  template <class Accumulator>
   TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
-    partial[((blockIdx.z * groups + group) * rows + i) * columns + j] = value;
+    out[(group * rows + i) * columns + j] = store_as<T>(value);
   }
 };
-
-// Adds the parts of a split sum, first to last.
-template <class T, class Accumulator>
-__global__ void __launch_bounds__(kThreads) sum_parts_kernel(const Accumulator* partial, T* out, int64_t n, int64_t parts) {
-  for (int64_t i = blockIdx.x * int64_t(kThreads) + threadIdx.x; i < n; i += gridDim.x * int64_t(kThreads)) {
-    Accumulator sum = 0;
-    for (int64_t part = 0; part < parts; ++part) sum += partial[part * n + i];
-    out[i] = store_as<T>(sum);
-  }
-}
 
 // ---- few channels: one thread per result ---------------------------------------------------------------------------
 
@@ -340,11 +311,9 @@ void launch_conv_weight_gradient(const ConvProblem& p, const ConvTensor& grad, c
       return;
     }
     const int64_t parts = conv_weight_splits(p);
-    auto* const sums = static_cast<Accumulator*>(partial);
-    launch_gemm<Tile>(grads, inputs, PartialEpilogue<Accumulator>{sums, rows, columns, p.groups},
-                      {rows, columns, pixels, p.groups, pixels == 0 ? 1 : ceil_div(pixels, parts)}, stream);
-    const int64_t n = p.groups * rows * columns;
-    sum_parts_kernel<T, Accumulator><<<blocks_for(n, kThreads), kThreads, 0, stream>>>(sums, out, n, parts);
+    const PartialEpilogue<Accumulator> sums{static_cast<Accumulator*>(partial), rows, columns, p.groups};
+    launch_gemm<Tile>(grads, inputs, sums, {rows, columns, pixels, p.groups, pixels == 0 ? 1 : ceil_div(pixels, parts)}, stream);
+    sum_parts(sums, WeightEpilogue<T>{out, rows, columns}, parts, stream);
   });
 }
 

@@ -233,5 +233,38 @@ void launch_gemm(const A& a, const B& b, const Epilogue& epilogue, GemmShape sha
   kernel<<<grid, kGemmThreads, kShared, stream>>>(a, b, epilogue, shape);
 }
 
+// ---- split sums: each part of k leaves a matrix of its own, and a second pass adds them, first to last ------------------
+
+template <class Accumulator>
+struct PartialEpilogue {
+  Accumulator* partial;
+  int64_t m, n, batches;
+  int64_t at_batch = 0;
+  TENSOROPS_DEVICE void batch(int64_t b) { at_batch = b; }
+  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
+    partial[((blockIdx.z * batches + at_batch) * m + i) * n + j] = value;
+  }
+};
+
+template <class Accumulator, class Epilogue>
+__global__ void __launch_bounds__(kThreads) sum_parts_kernel(const Accumulator* partial, Epilogue epilogue, int64_t elements,
+                                                             Split columns, Split rows, int64_t parts) {
+  for (int64_t index = blockIdx.x * int64_t(kThreads) + threadIdx.x; index < elements; index += gridDim.x * int64_t(kThreads)) {
+    Accumulator sum = 0;
+#pragma unroll 8
+    for (int64_t part = 0; part < parts; ++part) sum += partial[part * elements + index];
+    int64_t j = index, i = columns(j);
+    epilogue.batch(rows(i));
+    epilogue(i, j, sum);
+  }
+}
+template <class Accumulator, class Epilogue>
+void sum_parts(const PartialEpilogue<Accumulator>& sums, const Epilogue& epilogue, int64_t parts, cudaStream_t stream) {
+  const int64_t elements = sums.batches * sums.m * sums.n;
+  const bool wide = elements > 0x7fffffff;
+  sum_parts_kernel<<<blocks_for(elements, kThreads), kThreads, 0, stream>>>(
+      sums.partial, epilogue, elements, Split(sums.n, wide), Split(sums.m, wide), parts);
+}
+
 }  // namespace
 }  // namespace tensorops::cuda

@@ -19,7 +19,6 @@ struct TF32 {
 template <class E>
 constexpr int kMmaDepth = sizeof(E) == 2 ? 16 : 8;
 
-#if !defined(TENSOROPS_EMULATE_CUDA)
 template <class E>
 TENSOROPS_DEVICE void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   if constexpr (std::is_same_v<E, Half>)
@@ -41,45 +40,6 @@ TENSOROPS_DEVICE uint32_t to_tf32(float x) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
 }
-#else
-TENSOROPS_DEVICE uint32_t to_tf32(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  return (bits + 0x1000u) & ~0x1fffu;
-}
-// The value of element `i` (0 or 1) of a fragment register.
-template <class E>
-TENSOROPS_DEVICE float mma_element(uint32_t bits, int i) {
-  if constexpr (std::is_same_v<E, TF32>) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-  } else {
-    const uint16_t half = static_cast<uint16_t>(bits >> (16 * i));
-    E x;
-    memcpy(&x, &half, 2);
-    return load_as<float>(x);
-  }
-}
-template <class E>
-TENSOROPS_DEVICE void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-  constexpr int kPerRegister = std::is_same_v<E, TF32> ? 1 : 2;
-  for (int half = 0; half < 2; ++half)
-    for (int source = 0; source < 4; ++source) {
-      const uint32_t upper = __shfl_sync(0xffffffffu, a[2 * half], g * 4 + source);
-      const uint32_t lower = __shfl_sync(0xffffffffu, a[2 * half + 1], g * 4 + source);
-      const uint32_t left = __shfl_sync(0xffffffffu, b[half], (2 * t) * 4 + source);
-      const uint32_t right = __shfl_sync(0xffffffffu, b[half], (2 * t + 1) * 4 + source);
-      for (int i = 0; i < kPerRegister; ++i) {
-        d[0] += mma_element<E>(upper, i) * mma_element<E>(left, i);
-        d[1] += mma_element<E>(upper, i) * mma_element<E>(right, i);
-        d[2] += mma_element<E>(lower, i) * mma_element<E>(left, i);
-        d[3] += mma_element<E>(lower, i) * mma_element<E>(right, i);
-      }
-    }
-}
-#endif
 
 }  // namespace
 }  // namespace tensorops::cuda
