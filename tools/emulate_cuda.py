@@ -149,9 +149,11 @@ def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
         add(path, f"{path.parent.name}_{path.stem}")
     for path in (csrc / "cuda/kernels").glob("*.cu"):
         add(path, f"cuda_kernels_{path.stem}", f"-x c++ -include {ROOT}/tools/emulate_cuda.h")
-    for path in (csrc / "cpu/kernels").glob("*.cpp"):
-        for isa, march in (("baseline", "x86-64-v2"), ("avx2", "x86-64-v3"), ("avx512", "x86-64-v4")):
-            extra = f"-march={march} -DTENSOROPS_ISA={isa} -fno-math-errno -fno-trapping-math"
+    levels = (("", "baseline", "-v2"), ("", "avx2", "-v3"), ("", "avx512", "-v4"))
+    levels += (("avx512_bf16", "avx512_bf16", "-v4 -mavx512bf16"),)
+    for subfolder, isa, level in levels:
+        for path in (csrc / "cpu/kernels" / subfolder).glob("*.cpp"):
+            extra = f"-march=x86-64{level} -DTENSOROPS_ISA={isa} -fno-math-errno -fno-trapping-math"
             add(path, f"cpu_kernels_{path.stem}_{isa}", extra)
     module = f"tensorops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     return text + "".join(text_of) + f"build {module}: link {' '.join(objects)}\n"
