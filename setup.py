@@ -18,11 +18,14 @@ from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, C
 ROOT = Path(__file__).resolve().parent
 X86 = platform.machine() in ("x86_64", "AMD64")
 
-# csrc/cpu/kernels/*.cpp is compiled once per row. capability.cpp checks for exactly these feature levels.
+# csrc/cpu/kernels/*.cpp is compiled once per row of INSTRUCTION_SETS, csrc/cpu/kernels/NAME/*.cpp for row NAME of
+# EXTENSIONS alone. capability.cpp checks for exactly these feature levels.
 INSTRUCTION_SETS = {"baseline": ["-march=x86-64-v2"] if X86 else []}
+EXTENSIONS: dict[str, list[str]] = {}
 if X86:
     INSTRUCTION_SETS["avx2"] = ["-march=x86-64-v3"]
     INSTRUCTION_SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+    EXTENSIONS["avx512_bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16"]
 
 DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a"
 
@@ -32,13 +35,13 @@ SANITIZE = [f"-fsanitize={SANITIZERS}", "-fno-sanitize=vptr", "-fno-sanitize-rec
 SANITIZE_CXX = [*SANITIZE, "-fno-omit-frame-pointer", "-fno-wrapv", "-O1", "-g1"] if SANITIZERS else []
 
 
-def fastest_instruction_set() -> str:
+def fastest_instruction_sets() -> set[str]:
     """What this machine's CPU runs: all that a sanitizer build instruments, as each set takes minutes then."""
     cpuinfo = Path("/proc/cpuinfo")
     found = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     if found >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
-        return "avx512"
-    return "avx2" if found >= {"avx2", "fma"} else "baseline"
+        return {"avx512"} | (found & {"avx512_bf16"})
+    return {"avx2"} if found >= {"avx2", "fma"} else {"baseline"}
 
 
 def say(message: str) -> None:
@@ -134,7 +137,6 @@ class Build(BuildExtension):
         generated = Path(self.build_temp).resolve() / "generated"
         self.write_facts(generated)
         extension.include_dirs.append(str(generated))
-        sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc/cpu/kernels").glob("*.cpp"))
         plain = extension.extra_compile_args
         plain = plain["cxx"] if isinstance(plain, dict) else plain
         # -O3 for loops, no errno or trap semantics so that they vectorise; NaN, inf and signed zero keep their meaning.
@@ -144,17 +146,19 @@ class Build(BuildExtension):
         # On one core, while the kernels take all: their last files leave cores idle.
         with ThreadPoolExecutor() as pool:
             prefix = pool.submit(self.precompile, ROOT / "csrc/prefix.h", generated, list(plain), include_dirs)
-            self.compile_kernels(extension, sources, kernel_flags, include_dirs)
+            self.compile_kernels(extension, kernel_flags, include_dirs)
         plain += prefix.result()
         super().build_extension(extension)
 
-    def compile_kernels(self, extension, sources: list[str], kernel_flags: list[str], include_dirs: list[str]) -> None:
+    def compile_kernels(self, extension, kernel_flags: list[str], include_dirs: list[str]) -> None:
         """Compiles the inner kernels once per instruction set."""
-        for name, flags in INSTRUCTION_SETS.items():
-            if SANITIZERS and name != fastest_instruction_set():
+        kernels = ROOT / "csrc/cpu/kernels"
+        for name, flags in (INSTRUCTION_SETS | EXTENSIONS).items():
+            if SANITIZERS and name not in fastest_instruction_sets():
                 flags = [*flags, "-fno-sanitize=all"]
+            sources = (kernels if name in INSTRUCTION_SETS else kernels / name).glob("*.cpp")
             extension.extra_objects += self.compiler.compile(
-                sources,
+                sorted(str(path.relative_to(ROOT)) for path in sources),
                 output_dir=str(Path(self.build_temp).resolve() / name),
                 include_dirs=include_dirs,
                 extra_postargs=self.per_compiler([*kernel_flags, *flags, f"-DTENSOROPS_ISA={name}"], extension),
@@ -202,7 +206,7 @@ class Build(BuildExtension):
         facts = {
             "TORCH_VERSION_BUILT": torch.__version__,
             "COMPILER": compiler[0] if compiler else "unknown",
-            "COMPILE_FLAGS": "; ".join(f"{k}: {' '.join(v)}" for k, v in INSTRUCTION_SETS.items()),
+            "COMPILE_FLAGS": "; ".join(f"{k}: {' '.join(v)}" for k, v in (INSTRUCTION_SETS | EXTENSIONS).items()),
             "CUDA_VERSION": torch.version.cuda if cuda else "",
             "CUDA_ARCHITECTURES": os.environ.get("TORCH_CUDA_ARCH_LIST", "") if cuda else "",
             "GIT_COMMIT": git_commit(),

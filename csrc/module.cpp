@@ -31,6 +31,7 @@ PYBIND11_MODULE(_C, module) {
         {"cuda_architectures", TENSOROPS_CUDA_ARCHITECTURES}, {"commit", TENSOROPS_GIT_COMMIT}};
   });
   module.def("cpu_capability", &cpu::capability_name);
+  module.def("has_avx512_bf16", &cpu::has_avx512_bf16);
   module.def("empty_cache", &cpu::empty_cache, "Returns the CPU memory kept for reuse to the operating system.");
   module.def("memory_stats", [] {
     const cpu::MemoryStats s = cpu::memory_stats();

@@ -37,9 +37,9 @@ def test_instruction_set(wish: str, family: str) -> None:
     path = os.pathsep.join([str(Path(tensorops.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **LIBRARIES[wish], "ATEN_CPU_CAPABILITY": wish, "PYTHONPATH": path}
     environment["TENSOROPS_TEST_FEW_DTYPES"] = "1"
-    script = "import tensorops; print(tensorops._C.cpu_capability())"
+    script = "import tensorops; print(tensorops._C.cpu_capability(), tensorops._C.has_avx512_bf16())"
     used = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert used.stdout.strip() == LEVELS[wish]
+    assert used.stdout.split() == [LEVELS[wish], "False"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=short", "--no-header"]
     command += [str(Path(__file__).parent / f"test_{family}.py"), "-k", TESTS[family]]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])

@@ -200,6 +200,7 @@ def test_info():
     ).stdout
     for word in ("built against torch", "compiler", _C.cpu_capability(), "conv2d", "torch.nn"):
         assert word in printed
+    assert ("AVX512-BF16" in printed) == _C.has_avx512_bf16()
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

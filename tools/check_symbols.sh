@@ -24,16 +24,23 @@ for name in weak strong; do "${CXX:-g++}" -O2 -c "$scratch/$name.cpp" -o "$scrat
 # The objects of this build alone: the latest interpreter's, one per instruction set and kernel file. Other builds may lie in
 # folders below, and objects of files that are gone beside these.
 temp=$(ls -td "$build"/temp*/ 2>/dev/null | head -n 1)
-sets=(baseline)
-[ "$(uname -m)" = x86_64 ] && sets+=(avx2 avx512)
 objects=()
-for set in "${sets[@]}"; do
-  for source in csrc/cpu/kernels/*.cpp; do
+# expect SET SOURCE…
+expect() {
+  local set=$1 source object
+  shift
+  for source in "$@"; do
     object=${temp:-$build/}$set/${source%.cpp}.o
     [ -e "$object" ] || { echo "check_symbols: there is no $object; build first"; exit 1; }
     objects+=("$object")
   done
-done
+}
+expect baseline csrc/cpu/kernels/*.cpp
+if [ "$(uname -m)" = x86_64 ]; then
+  expect avx2 csrc/cpu/kernels/*.cpp
+  expect avx512 csrc/cpu/kernels/*.cpp
+  expect avx512_bf16 csrc/cpu/kernels/avx512_bf16/*.cpp
+fi
 found=$(shared_symbols "${objects[@]}")
 if [ -n "$found" ]; then
   echo "check_symbols: these symbols can be merged across instruction sets; give them internal linkage:"

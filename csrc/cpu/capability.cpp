@@ -38,6 +38,15 @@ Capability capability() {
   return resolved;
 }
 
+bool has_avx512_bf16() {
+#if defined(__x86_64__)
+  static const bool has = capability() == Capability::avx512 && __builtin_cpu_supports("avx512bf16");
+  return has;
+#else
+  return false;
+#endif
+}
+
 const char* capability_name() {
   switch (capability()) {
     case Capability::avx512:

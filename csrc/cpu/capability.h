@@ -8,6 +8,8 @@ enum class Capability { baseline, avx2, avx512 };
 
 Capability capability();
 const char* capability_name();
+// Whether the kernels of cpu/kernels/avx512_bf16/ run: the CPU multiplies bf16 itself, and nothing lowers the capability.
+bool has_avx512_bf16();
 
 template <class Table>
 const Table& select(const Table& baseline, const Table& avx2, const Table& avx512) {
@@ -32,7 +34,14 @@ const Table& select(const Table& baseline, const Table& avx2, const Table& avx51
 #define TENSOROPS_KERNELS(name)                                                                   \
   (::tensorops::cpu::select(::tensorops::cpu::baseline::name, ::tensorops::cpu::avx2::name,       \
                             ::tensorops::cpu::avx512::name))
+// A pointer to the table of cpu/kernels/avx512_bf16/X.cpp; null where those kernels do not run.
+#define TENSOROPS_DECLARE_BF16_KERNELS(Table, name) namespace avx512_bf16 { extern const Table name; }
+#define TENSOROPS_BF16_KERNELS(name) \
+  (::tensorops::cpu::has_avx512_bf16() ? &::tensorops::cpu::avx512_bf16::name : nullptr)
 #else
 #define TENSOROPS_DECLARE_KERNELS(Table, name) namespace baseline { extern const Table name; }
 #define TENSOROPS_KERNELS(name) (::tensorops::cpu::baseline::name)
+#define TENSOROPS_DECLARE_BF16_KERNELS(Table, name) \
+  namespace avx512_bf16 { constexpr const Table* name = nullptr; }
+#define TENSOROPS_BF16_KERNELS(name) (::tensorops::cpu::avx512_bf16::name)
 #endif

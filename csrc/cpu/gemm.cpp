@@ -17,7 +17,8 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 // f16) in bounded memory.
 constexpr int64_t kBlockRows = 1024, kBlockColumns = 2048;
 // A panel of A of this depth stays in the L1 cache while panels of B stream past it from the L2. A small C, which costs
-// nothing to come back to, is summed over shorter lengths: the error of a sum grows with the length of its chains.
+// nothing to come back to, is summed over shorter lengths, for the error of a sum grows with the length of its chains;
+// not one whose elements are rounded to less than the sums' precision anyway.
 constexpr int64_t kDepthBytes = 2048;
 constexpr int64_t kShortDepths[][2] = {{1024, 32}, {4096, 64}, {65536, 128}};  // elements of C, depth
 // Columns of B that one work item passes over for each of its panels of A: they stay in the L2 cache.
@@ -56,10 +57,11 @@ class Multiply {
   explicit Multiply(const Gemm& g)
       : g_(g),
         kernels_(TENSOROPS_KERNELS(gemm_kernels)),
+        pairs_(g.type == DType::bf16 ? TENSOROPS_BF16_KERNELS(gemm_bf16_kernels) : nullptr),
         compute_(compute_type(g.type)),
-        size_(kernels_.size[static_cast<int>(compute_)]),
-        micro_(kernels_.micro[static_cast<int>(compute_)]),
-        pack_(kernels_.pack[static_cast<int>(g.type)]),
+        size_(pairs_ != nullptr ? pairs_->size : kernels_.size[static_cast<int>(compute_)]),
+        micro_(pairs_ != nullptr ? pairs_->micro : kernels_.micro[static_cast<int>(compute_)]),
+        pack_(pairs_ != nullptr ? pairs_->pack : kernels_.pack[static_cast<int>(g.type)]),
         in_bytes_(element_size(g.type)),
         c_bytes_(element_size(g.epilogue.c_type)),
         source_bytes_(element_size(g.epilogue.source_type)),
@@ -114,10 +116,14 @@ class Multiply {
 
  private:
   int64_t max_depth() const {
-    for (const auto& [elements, depth] : kShortDepths)
-      if (g_.m * g_.n <= elements) return depth;
-    return kDepthBytes / width_;
+    if (is_compute_type(g_.type, compute_)) {
+      for (const auto& [elements, depth] : kShortDepths)
+        if (g_.m * g_.n <= elements) return depth;
+    }
+    return kDepthBytes / width_ * (pairs_ != nullptr ? 2 : 1);
   }
+  // Steps of a panel that k elements take: its elements are width_ bytes long.
+  int64_t steps(int64_t k) const { return pairs_ != nullptr ? ceil_div(k, 2) : k; }
 
   enum class Path { axpy, dot, panels };
   Path path() const {
@@ -203,8 +209,9 @@ class Multiply {
                         (g_.m > kUnpackedPanels * size_.mr && g_.k * g_.n * width_ > kUnpackedBytes);
     // A B that is not packed may still end in a part of a vector, which is.
     const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
-    const int64_t a_bytes = pack_a ? block_rows * depth * width_ : 0;
-    const int64_t b_bytes = pack_b ? block_columns * depth * width_ : packed_from < g_.n ? size_.nr * depth * width_ : 0;
+    const int64_t step_bytes = steps(depth) * width_;
+    const int64_t a_bytes = pack_a ? block_rows * step_bytes : 0;
+    const int64_t b_bytes = pack_b ? block_columns * step_bytes : packed_from < g_.n ? size_.nr * step_bytes : 0;
     constexpr int64_t kOnStack = 8 * 1024;
     alignas(64) char stack[kOnStack];
     std::optional<Scratch> heap, sums;
@@ -250,13 +257,13 @@ class Multiply {
       if (begin < a_count) {
         const int64_t first = begin * size_.mr, last = std::min(std::min(end, a_count) * size_.mr, block.rows);
         pack_(a_at(block.i + first, block.p), g_.a.row, g_.a.column, last - first, block.k, size_.mr,
-              offset(block.a_panels, first * block.k, width_));
+              offset(block.a_panels, first * steps(block.k), width_));
       }
       if (end > a_count) {
         const int64_t first = (std::max(begin, a_count) - a_count) * size_.nr;
         const int64_t last = std::min((end - a_count) * size_.nr, block.columns - b_first);
         pack_(b_at(block.p, block.j + b_first + first), g_.b.column, g_.b.row, last - first, block.k, size_.nr,
-              offset(block.b_panels, first * block.k, width_));
+              offset(block.b_panels, first * steps(block.k), width_));
       }
     });
   }
@@ -280,11 +287,11 @@ class Multiply {
     const int64_t b_first = first_packed(block);
     const auto multiply_tile = [&](int64_t i, int64_t j) {
       GemmTile tile;
-      tile.k = block.k;
+      tile.k = steps(block.k);
       tile.rows = std::min<int64_t>(size_.mr, block.rows - i);
       tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
       if (block.a_panels != nullptr) {
-        tile.a = offset(block.a_panels, i * block.k, width_);
+        tile.a = offset(block.a_panels, i * tile.k, width_);
         tile.a_step = size_.mr;
       } else {
         tile.a = a_at(block.i + i, block.p);
@@ -292,7 +299,7 @@ class Multiply {
         tile.a_step = g_.a.column;
       }
       if (j >= b_first) {
-        tile.b = offset(block.b_panels, (j - b_first) * block.k, width_);
+        tile.b = offset(block.b_panels, (j - b_first) * tile.k, width_);
         tile.b_step = size_.nr;
       } else {
         tile.b = b_at(block.p, block.j + j);
@@ -380,6 +387,7 @@ class Multiply {
 
   const Gemm& g_;
   const GemmKernels& kernels_;
+  const GemmBf16Kernels* const pairs_;
   const Compute compute_;
   const GemmTileSize size_;
   const GemmMicroKernel micro_;

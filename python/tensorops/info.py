@@ -26,6 +26,7 @@ def facts() -> dict[str, Any]:
         "compiler": built["compiler"],
         "flags": built["flags"],
         "CPU capability in use": _C.cpu_capability(),
+        "products of bf16": "AVX512-BF16" if _C.has_avx512_bf16() else "in float32",
         "threads": torch.get_num_threads(),
         "CUDA": built["cuda"] or "not built",
         "CUDA architectures": built["cuda_architectures"] or "none",

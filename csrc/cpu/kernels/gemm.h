@@ -69,4 +69,14 @@ struct GemmKernels {
 
 TENSOROPS_DECLARE_KERNELS(GemmKernels, gemm_kernels)
 
+// Products of bf16 by the instruction that adds two of them to a sum in f32. A panel's element is a pair, steps 2p and
+// 2p + 1 of k side by side, the last of an odd k with a zero; a tile's k, a_step and b_step count pairs.
+struct GemmBf16Kernels {
+  GemmTileSize size;
+  GemmMicroKernel micro;  // of packed operands
+  GemmPack pack;          // k counts elements; a panel is width * ceil(k / 2) pairs long
+};
+
+TENSOROPS_DECLARE_BF16_KERNELS(GemmBf16Kernels, gemm_bf16_kernels)
+
 }  // namespace tensorops::cpu

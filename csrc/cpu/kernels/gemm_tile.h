@@ -1,0 +1,255 @@
+// The micro-kernel of matrix multiplication and its epilogue: what every set of kernels shares.
+//
+// Operands are made of steps along k. A step is one element of the type that is summed, T, or two bf16 side by side
+// (avx512_bf16/): then an operand's element type E is Bf16Pair, and T float.
+#pragma once
+
+#include "cpu/kernels/convert.h"
+#include "cpu/kernels/gemm.h"
+#include "cpu/kernels/lanes.h"
+#include "cpu/kernels/multiply_add.h"
+#include "cpu/kernels/vec_math.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+#define TENSOROPS_FORMULA TENSOROPS_INLINE
+#include "ops/elementwise_formulas.h"
+
+// The tile: as many accumulators as the register file holds next to one row of B and a broadcast element of A.
+#if defined(__AVX512F__)
+constexpr int kRows = 14;
+#elif defined(__AVX2__)
+constexpr int kRows = 6;
+#else
+constexpr int kRows = 4;
+#endif
+constexpr int kVectors = 2;
+constexpr int kIntegerRows = 4;  // integers are served, not tuned: a smaller tile keeps the binary small
+
+template <class T>
+constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
+template <class T>
+constexpr int columns_of = kVectors * Vec<T>::size;
+
+template <class T>
+struct DTypeOf;
+template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
+template <> struct DTypeOf<double> { static constexpr DType value = DType::f64; };
+template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32; };
+template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::i64; };
+
+template <class T>
+TENSOROPS_INLINE T scalar_of(const GemmScalar& s) {
+  if constexpr (is_floating<T>) return static_cast<T>(s.real);
+  else return static_cast<T>(s.integer);
+}
+
+template <class T>
+TENSOROPS_INLINE Vec<T> activate(Vec<T> x, GemmActivation activation) {
+  if constexpr (is_floating<T>) {
+    switch (activation) {
+      case GemmActivation::relu: return maximum(x, 0);
+      case GemmActivation::gelu: return gelu(x);
+      case GemmActivation::gelu_tanh: return gelu_tanh(x);
+      case GemmActivation::sigmoid: return sigmoid(x);
+      case GemmActivation::tanh: return tanh(x);
+      case GemmActivation::silu: return x * sigmoid(x);
+      default: return x;
+    }
+  }
+  return x;
+}
+
+// f(a value of the storage type) for one of the dtypes whose compute type is T.
+template <class T, class F>
+TENSOROPS_INLINE void for_storage(DType type, F f) {
+  if constexpr (__is_same(T, float)) {
+    if (type == DType::bf16) return f(BFloat16{});
+    if (type == DType::f16) return f(Half{});
+  }
+  if constexpr (__is_same(T, int32_t)) {
+    if (type == DType::u8) return f(uint8_t{});
+    if (type == DType::i8) return f(int8_t{});
+    if (type == DType::i16) return f(int16_t{});
+    if (type == DType::boolean) return f(Bool{});
+  }
+  f(T{});
+}
+template <class T>
+void load_any(DType type, const void* from, int64_t index, int64_t stride, T* to, int64_t n) {
+  for_storage<T>(type, [&]<class S>(S) {
+    load_run<S, T>(static_cast<const S*>(from) + index, stride * int64_t(sizeof(S)), to, n);
+  });
+}
+template <class T>
+void store_any(DType type, const T* from, void* to, int64_t index, int64_t stride, int64_t n) {
+  for_storage<T>(type, [&]<class S>(S) {
+    store_run<S, T>(from, static_cast<S*>(to) + index, stride * int64_t(sizeof(S)), n);
+  });
+}
+
+// The epilogue of columns [column, column + columns) of a tile whose sums lie in memory, row by row; `columns` may be
+// anything. Takes each element through the same operations as the micro-kernel does in registers.
+constexpr int64_t kStaged = 256;
+template <class T>
+__attribute__((noinline)) void finish_any(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row,
+                                          int64_t column, int64_t columns) {
+  using V = Vec<T>;
+  const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
+  alignas(64) T source[kStaged], result[kStaged];
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    for (int64_t begin = 0; begin < columns; begin += kStaged) {
+      const int64_t n = columns - begin < kStaged ? columns - begin : kStaged;
+      const int64_t first = column + begin;
+      if (tile.source != nullptr)
+        load_any<T>(e.source_type, tile.source, i * e.source_row + first * e.source_column, e.source_column, source, n);
+      for (int64_t j = 0; j < n; j += V::size) {
+        const int64_t lanes = n - j < V::size ? n - j : V::size;
+        V x = alpha * load_lanes<T>(sums + i * sums_row + begin + j, lanes);
+        if (tile.source != nullptr) x = fma(beta, load_lanes<T>(source + j, lanes), x);
+        activate(x, e.activation).store(result + j);
+      }
+      store_any<T>(e.c_type, result, tile.c, i * e.c_row + first * e.c_column, e.c_column, n);
+    }
+  }
+}
+
+// The common case of it: adjacent columns, nothing but factors.
+template <class C, class S, class T>
+__attribute__((noinline)) void finish_adjacent(const GemmTile& tile, const GemmEpilogue& e, const T* sums,
+                                               int64_t sums_row, int64_t column, int64_t columns) {
+  using V = Vec<T>;
+  const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const S* source = static_cast<const S*>(tile.source) + i * e.source_row + column;
+    C* c = static_cast<C*>(tile.c) + i * e.c_row + column;
+    for (int64_t j = 0; j < columns; j += V::size) {
+      const int64_t lanes = columns - j;
+      V x = alpha * load_lanes<T>(sums + i * sums_row + j, lanes);
+      if (tile.source != nullptr) x = fma(beta, load_lanes<T>(source + j, lanes), x);
+      store_lanes(x, c + j, lanes);
+    }
+  }
+}
+
+template <class T>
+TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row, int64_t column,
+                             int64_t columns) {
+  if constexpr (is_floating<T>) {
+    const bool sums_type = tile.source == nullptr || e.source_type == DTypeOf<T>::value;
+    if (e.c_column == 1 && e.activation == GemmActivation::none &&
+        (tile.source == nullptr || (e.source_column == 1 && (sums_type || e.source_type == e.c_type)))) {
+      return for_storage<T>(e.c_type, [&]<class C>(C) TENSOROPS_LAMBDA_INLINE {
+        if (sums_type) finish_adjacent<C, T>(tile, e, sums, sums_row, column, columns);
+        else finish_adjacent<C, C>(tile, e, sums, sums_row, column, columns);
+      });
+    }
+  }
+  finish_any<T>(tile, e, sums, sums_row, column, columns);
+}
+
+// ---- The micro-kernel ------------------------------------------------------------------------------------------------
+
+// R rows by N vectors of C in registers. Rows of an unpacked A are addressed three to a pointer, which base + stride * 1|2
+// covers, so that the pointers fit the general registers.
+template <class E, class T, int R, int N, bool Packed>
+void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
+  using V = Vec<T>;
+  using Operand = Vec<E>;
+  V sum[R][N];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) sum[i][v] = V(T(0));
+
+  const E* b = static_cast<const E*>(tile.b);
+  const int64_t b_step = tile.b_step;
+  if constexpr (Packed) {
+    const E* a = static_cast<const E*>(tile.a);
+    for (int64_t p = tile.k; p > 0; --p, a += rows_of<T>, b += b_step) {
+      Operand row[N];
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * V::size);
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
+        const Operand x = a[i];
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) sum[i][v] = multiply_add(x, row[v], sum[i][v]);
+      }
+    }
+  } else {
+    constexpr int kPointers = (R + 2) / 3;
+    const int64_t a_row = tile.a_row, a_step = tile.a_step;
+    const E* a[kPointers];
+    for (int i = 0; i < kPointers; ++i) a[i] = static_cast<const E*>(tile.a) + 3 * i * a_row;
+    for (int64_t p = tile.k; p > 0; --p, b += b_step) {
+      Operand row[N];
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * V::size);
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
+        const Operand x = a[i / 3][(i % 3) * a_row];
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) sum[i][v] = multiply_add(x, row[v], sum[i][v]);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kPointers; ++i) a[i] += a_step;
+    }
+  }
+
+  // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
+  const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&
+                     (tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1));
+  if (plain) {
+    const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
+    T* c = static_cast<T*>(tile.c);
+    const T* source = static_cast<const T*>(tile.source);
+    const int64_t last = tile.columns - (N - 1) * V::size;  // lanes of the last vector
+    const auto leave = [&](auto load_last, auto store_last) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) {
+          V x = alpha * sum[i][v];
+          if (source != nullptr) {
+            const T* from = source + i * e.source_row + v * V::size;
+            x = fma(beta, v + 1 < N ? V::load(from) : load_last(from), x);
+          }
+          T* to = c + i * e.c_row + v * V::size;
+          if (v + 1 < N) x.store(to);
+          else store_last(x, to);
+        }
+    };
+    if (last == V::size)
+      leave([](const T* from) TENSOROPS_LAMBDA_INLINE { return V::load(from); },
+            [](V x, T* to) TENSOROPS_LAMBDA_INLINE { x.store(to); });
+    else
+      leave([&](const T* from) TENSOROPS_LAMBDA_INLINE { return load_part<T>(from, last); },
+            [&](V x, T* to) TENSOROPS_LAMBDA_INLINE { store_part(x, to, last); });
+    return;
+  }
+  alignas(64) T staged[R * N * V::size];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) sum[i][v].store(staged + (i * N + v) * V::size);
+  finish<T>(tile, e, staged, N * V::size, 0, tile.columns);
+}
+
+// The instance for the tile's rows and vectors.
+template <class E, class T, int N, bool Packed, int R = rows_of<T>>
+TENSOROPS_INLINE void for_rows(const GemmTile& tile, const GemmEpilogue& e) {
+  if constexpr (R > 1) {
+    if (tile.rows < R) return for_rows<E, T, N, Packed, R - 1>(tile, e);
+  }
+  micro_kernel<E, T, R, N, Packed>(tile, e);
+}
+template <class E, class T, bool Packed>
+TENSOROPS_INLINE void for_columns(const GemmTile& tile, const GemmEpilogue& e) {
+  if (tile.columns > Vec<T>::size) for_rows<E, T, 2, Packed>(tile, e);
+  else for_rows<E, T, 1, Packed>(tile, e);
+}
+
+}  // namespace
+}  // namespace tensorops::cpu::TENSOROPS_ISA
