@@ -3,7 +3,8 @@
     python setup.py build && python tools/emulate_cuda.py build/emulate && PYTHONPATH=build/emulate python -m pytest tests
 
 All other rooms are linked as that first build has left them. A GPU shows more (speed, real races, the compiler); this shows
-wrong indices, shapes, barriers and formulas where there is none. With --sanitize the kernels run under AddressSanitizer (LD_PRELOAD libasan.so).
+wrong indices, shapes, barriers and formulas where there is none. With --sanitize the kernels run under AddressSanitizer
+(LD_PRELOAD libasan.so).
 """
 
 from __future__ import annotations
