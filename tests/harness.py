@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import tensorops
@@ -23,12 +25,23 @@ from tests.cases.case import Case, Draw
 FAMILIES = ("elementwise", "matmul", "convolution", "pooling", "reduction", "loss")
 
 
+# Set where CUDA's kernels stand in for the CPU's (tools/emulate_cuda.py).
+EMULATED_CUDA = os.environ.get("TENSOROPS_TEST_EMULATED_CUDA") == "1"
+
+
 def family_cases(family: str) -> list[Case]:
     """The family's table; empty where it has none yet, which test_family_has_cases reports."""
     name = f"tests.cases.{family}"
     if importlib.util.find_spec(name) is None:
         return []
-    return list(importlib.import_module(name).CASES)
+    rows = list(importlib.import_module(name).CASES)
+    return cuda_rows(rows) if EMULATED_CUDA else rows
+
+
+def cuda_rows(rows: list[Case]) -> list[Case]:
+    """The rows with the dtypes that their ops have on CUDA, without those that have none."""
+    rows = [row if row.cuda_dtypes is None else replace(row, dtypes=row.cuda_dtypes) for row in rows]
+    return [row for row in rows if row.dtypes]
 
 
 def lookup(root: Any, path: str) -> Callable[..., Any]:
