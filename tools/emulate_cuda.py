@@ -3,8 +3,9 @@
     python setup.py build && python tools/emulate_cuda.py build/emulate
     TENSOROPS_TEST_EMULATED_CUDA=1 PYTHONPATH=build/emulate python -m pytest tests
 
-All other rooms are linked as that first build has left them. A GPU shows more (speed, real races, the compiler); this shows wrong indices, shapes, barriers and formulas where there is
-none. With --sanitize the kernels run under AddressSanitizer (LD_PRELOAD libasan.so).
+All other rooms are linked as that first build has left them. A GPU shows more (speed, real races, the compiler); this shows
+wrong indices, shapes, barriers and formulas where there is none. With --sanitize the kernels run under AddressSanitizer
+(LD_PRELOAD libasan.so).
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def emulated_launches(text: str) -> str:
         lines = [line for line in kernel.splitlines() if not line.lstrip().startswith("//")]
         kernel = "\n".join(lines)
         text = f"{text[:start]}\n  emulate::launch({grid}, {block}, {shared}, [&] {{ {kernel}{call}; }}){text[end:]}"
-    return DYNAMIC_SHARED.sub(r"auto* const \1 = reinterpret_cast<unsigned char*>(emulate::dynamic_shared.data());", text)
+    return DYNAMIC_SHARED.sub(
+        r"auto* const \1 = reinterpret_cast<unsigned char*>(emulate::dynamic_shared.data());", text
+    )
 
 
 def split_arguments(text: str) -> list[str]:
@@ -111,7 +114,7 @@ def prepare(folder: Path) -> None:
 
 
 def finished_objects() -> list[Path]:
-    """What the package's own build has left of the other rooms; of the CPU's, what is neither an op nor its inner kernels."""
+    """What the package's own build has left of the other rooms; of the CPU's, neither ops nor their inner kernels."""
     built = sorted(ROOT.glob(f"build/temp.*-{sys.implementation.cache_tag}/csrc"))
     if not built:
         raise SystemExit("emulate_cuda: build the package first (python setup.py build)")
