@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import tensorops
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,11 +31,14 @@ from tests.harness import (
     inplace_twins,
     largest_ulp,
     layout_variants,
+    lookup,
     map_tensors,
+    on_device,
     ours,
     reference,
     same_bits,
     same_layout,
+    same_layout_on,
     tensors_of,
     theirs,
     threads,
@@ -483,6 +487,82 @@ def accepts_out(function: Callable[..., Any], args: tuple, kwargs: dict, result:
     except TypeError:
         return False
     return True
+
+
+# --- on a GPU: one test per op, over all its rows, large ones too -------------------------------------------------------
+
+
+def for_rows(cases: list[Case], check: Callable[[Case], None]) -> None:
+    """Runs the check for every row, on the GPU, before it fails."""
+    failures = []
+    with on_device("cuda"):
+        for case in cases:
+            try:
+                check(case)
+            except Exception as error:
+                failures.append((case.name, error))
+    if failures:
+        message = "\n".join(f"{name}: {type(error).__name__}: {error}" for name, error in failures)
+        raise AssertionError(f"{len(failures)} of {len(cases)} rows\n{message}") from failures[0][1]
+
+
+@pytest.mark.cuda
+def test_forward_on_cuda(cuda_cases: list[Case]) -> None:
+    for_rows(cuda_cases, test_forward)
+
+
+@pytest.mark.cuda
+def test_gradient_on_cuda(cuda_cases: list[Case]) -> None:
+    for_rows([case for case in cuda_cases if case.gradient and case.torch_gradient and not case.large], test_gradient)
+
+
+@pytest.mark.cuda
+def test_layouts_on_cuda(cuda_cases: list[Case]) -> None:
+    for_rows([case for case in cuda_cases if not case.large], test_layouts)
+
+
+@pytest.mark.cuda
+def test_reproducible_on_cuda(cuda_cases: list[Case]) -> None:
+    """Bit for bit the same on every run."""
+
+    def check(case: Case) -> None:
+        args, kwargs = draw(case, representative(case))
+        first, second = (tensors_of(ours(case.op)(*args, **kwargs)) for _ in range(2))
+        assert all(bool(same_or_nan(a, b).all()) for a, b in zip(first, second, strict=True))
+
+    for_rows(cuda_cases, check)
+
+
+@pytest.mark.cuda
+def test_writes_on_cuda(cuda_cases: list[Case]) -> None:
+    """out= and the twin `op_`, where torch has them: the values that come without."""
+
+    def check(case: Case) -> None:
+        args, kwargs = map_tensors(lambda t: same_layout_on(t, "cuda"), draw(case, representative(case)))
+        function, torchs = lookup(tensorops, case.op), lookup(torch, case.op)
+        plain = function(*args, **kwargs)
+        out = map_tensors(torch.empty_like, plain)
+        try:
+            torchs(*args, **kwargs, out=out)
+        except (TypeError, RuntimeError):
+            out = None
+        if out is not None:
+            out = map_tensors(lambda t: torch.zeros_like(t), plain)
+            assert_equal(function(*args, **kwargs, out=out), plain, "out=")
+            assert_equal(out, plain, "out=")
+        inplace, torchs_inplace = inplace_twins(case.op)
+        if torchs_inplace is None or not isinstance(args[0], Tensor):
+            return
+        try:
+            torchs_inplace(same_layout(args[0]), *args[1:], **kwargs)
+        except (TypeError, RuntimeError, ValueError):
+            return
+        assert inplace is not None
+        target = same_layout(args[0])
+        assert inplace(target, *args[1:], **kwargs) is target
+        assert_equal(target, plain.to(target.dtype), "in place")
+
+    for_rows([case for case in cuda_cases if not case.large], check)
 
 
 # --- the table itself ---------------------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import tensorops
 import torch
 from torch import Tensor
@@ -23,12 +26,23 @@ from tests.cases.case import Case, Draw
 FAMILIES = ("elementwise", "matmul", "convolution", "pooling", "reduction", "loss")
 
 
+# Set where CUDA's kernels stand in for the CPU's (tools/emulate_cuda.py).
+EMULATED_CUDA = os.environ.get("TENSOROPS_TEST_EMULATED_CUDA") == "1"
+
+
 def family_cases(family: str) -> list[Case]:
     """The family's table; empty where it has none yet, which test_family_has_cases reports."""
     name = f"tests.cases.{family}"
     if importlib.util.find_spec(name) is None:
         return []
-    return list(importlib.import_module(name).CASES)
+    rows = list(importlib.import_module(name).CASES)
+    return cuda_rows(rows) if EMULATED_CUDA else rows
+
+
+def cuda_rows(rows: list[Case]) -> list[Case]:
+    """The rows with the dtypes that their ops have on CUDA, without those that have none."""
+    rows = [row if row.cuda_dtypes is None else replace(row, dtypes=row.cuda_dtypes) for row in rows]
+    return [row for row in rows if row.dtypes]
 
 
 def lookup(root: Any, path: str) -> Callable[..., Any]:
@@ -39,15 +53,59 @@ def lookup(root: Any, path: str) -> Callable[..., Any]:
 
 
 def ours(op: str) -> Callable[..., Any]:
-    """Tensorops' function of that name."""
+    """Tensorops' function of that name; inside on_device(...), run there."""
     function = lookup(tensorops, op)
-    assert function is not theirs(op), f"tensorops.{op} is torch's own function"
-    return function
+    assert function is not lookup(torch, op), f"tensorops.{op} is torch's own function"
+    return run_on(function, _device) if _device else function
 
 
 def theirs(op: str) -> Callable[..., Any]:
-    """Torch's function of that name."""
-    return lookup(torch, op)
+    """Torch's function of that name; inside on_device(...), run there."""
+    function = lookup(torch, op)
+    return run_on(function, _device) if _device else function
+
+
+def rounded_to_tf32(t: Tensor) -> Tensor:
+    """Float32 with 10 bits of mantissa, rounded to nearest, ties away from zero."""
+    return ((t.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+needs_tf32 = pytest.mark.skipif(
+    not EMULATED_CUDA and not torch.cuda.is_available(), reason="tf32 needs an NVIDIA GPU, or the emulated kernels"
+)
+CUDA_OR_EMULATED = "cpu" if EMULATED_CUDA else "cuda"
+
+_device: str | None = None
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Ops run on this device for a while, on copies of their arguments; results come back to the CPU, gradients too."""
+    global _device
+    _device = device
+    try:
+        yield
+    finally:
+        _device = None
+
+
+def run_on(function: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """The function of CPU tensors that computes on a device."""
+
+    def moved(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = map_tensors(lambda t: same_layout_on(t, device), (args, kwargs))
+        return map_tensors(lambda t: same_layout_on(t, "cpu"), function(*args, **kwargs))
+
+    return moved
+
+
+def same_layout_on(t: Tensor, device: str) -> Tensor:
+    """A copy on the device with t's strides and storage offset, through which gradients go back."""
+    if t.numel() == 0:
+        return t.to(device, copy=True)
+    extent = t.storage_offset() + sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) + 1
+    whole = t.as_strided((extent,), (1,), 0).to(device, copy=True)
+    return whole.as_strided(t.shape, t.stride(), t.storage_offset())
 
 
 def inplace_twins(op: str) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:

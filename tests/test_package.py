@@ -399,3 +399,35 @@ def test_vmap_keeps_type_promotion_and_writes_in_place():
     torch.testing.assert_close(torch.vmap(inplace)(x, y), (x + y) * 2)
     with pytest.raises(RuntimeError, match="same for all examples"):
         torch.vmap(lambda x, y: tensorops.add_(x, y), in_dims=(None, 0))(row, torch.randn(3, 4))
+
+
+def ops_without_cuda_kernel() -> set[str]:
+    """Names of ops that have a kernel of their own on the CPU and none on CUDA; composites have neither."""
+    cpu, cuda = (
+        {op for op in torch._C._dispatch_get_registrations_for_dispatch_key(key) if op.startswith("tensorops::")}
+        for key in ("CPU", "CUDA")
+    )
+    assert cpu
+    return cpu - cuda
+
+
+@pytest.mark.skipif(not _C.build_facts()["cuda"], reason="a build for the CPU alone")
+def test_every_op_has_a_cuda_kernel():
+    assert not ops_without_cuda_kernel()
+
+
+def test_a_missing_cuda_kernel_is_noticed():
+    library = torch.library.Library("tensorops", "FRAGMENT")
+    try:
+        library.define("_on_the_cpu_alone(Tensor input) -> Tensor")
+        library.define("_on_both(Tensor input) -> Tensor")
+        library.define("_composite(Tensor input) -> Tensor")
+        library.impl("_on_the_cpu_alone", torch.clone, "CPU")
+        for key in ("CPU", "CUDA"):
+            library.impl("_on_both", torch.clone, key)
+        library.impl("_composite", torch.clone, "CompositeImplicitAutograd")
+        noticed = ops_without_cuda_kernel()
+        assert "tensorops::_on_the_cpu_alone" in noticed
+        assert not {"tensorops::_on_both", "tensorops::_composite"} & noticed
+    finally:
+        library._destroy()

@@ -61,7 +61,7 @@ struct Room {
   static Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType type, c10::Device) {
     return cpu::empty_strided(sizes, strides, type);
   }
-  static void multiply(const char*, const GemmProblem& p, c10::Device) {
+  static void multiply(const char*, const GemmProblem& p, const Tensor&) {
     if (p.sums_batches) return sum_batches(p);
     Gemm g = describe(p);
     set_result(g, p.c, p.dtype, p.c_row, p.c_column, p.c_batch);

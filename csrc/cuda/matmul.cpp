@@ -24,11 +24,11 @@ struct Room {
   static Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType type, c10::Device device) {
     return cuda::empty_strided(sizes, strides, type, device);
   }
-  static void multiply(const char* name, const GemmProblem& problem, c10::Device device) {
-    if (problem.m == 0 || problem.n == 0 || (problem.batches == 0 && !problem.sums_batches)) return;
-    TORCH_CHECK_NOT_IMPLEMENTED(gemm_covers(problem), "\"", name, "_cuda\" not implemented for integers");
+  static void multiply(const char* name, const GemmProblem& problem, const Tensor& out) {
+    if (out.numel() == 0) return;
+    TORCH_CHECK_NOT_IMPLEMENTED(gemm_covers(problem), "\"", name, "_cuda\" not implemented for '", out.scalar_type(), "'");
     const int64_t bytes = gemm_workspace_bytes(problem);
-    const Tensor workspace = bytes > 0 ? empty({bytes}, c10::kByte, device) : Tensor();
+    const Tensor workspace = bytes > 0 ? empty({bytes}, c10::kByte, out.device()) : Tensor();
     launch_gemm(problem, at::globalContext().allowTF32CuBLAS(), workspace.defined() ? workspace.mutable_data_ptr() : nullptr,
                 stream());
     check_launch();

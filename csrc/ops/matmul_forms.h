@@ -2,7 +2,7 @@
 // room registers all of it by giving a type with
 //   struct Entry { explicit Entry(std::initializer_list<const Tensor*>); };  lives while an op works on these tensors
 //   static Tensor empty_strided(IntArrayRef sizes, IntArrayRef strides, ScalarType, Device);
-//   static void multiply(const char* name, const GemmProblem&, Device);
+//   static void multiply(const char* name, const GemmProblem&, const Tensor& out);
 #pragma once
 
 #include <ATen/MemoryOverlap.h>
@@ -147,7 +147,7 @@ class MatmulForms {
   static void multiply_into(const ProductRow& row, const Tensor& a, const Tensor& b, const Tensor& out) {
     GemmProblem p = gemm_problem(row.product, a, b);
     set_result(p, out);
-    Room::multiply(row.name, p, out.device());
+    Room::multiply(row.name, p, out);
   }
 
   static Tensor product(const ProductRow& row, const Tensor& a, const Tensor& b) {
@@ -179,7 +179,7 @@ class MatmulForms {
     if (!beta.equal(0)) set_source(p, input, out.sizes());
     // As in BLAS, a product that counts for nothing is not computed: its NaNs stay out of the sum.
     if (alpha.equal(0) && row.product != Product::outer && row.product != Product::bmm) p.k = 0;
-    Room::multiply(row.name, p, out.device());
+    Room::multiply(row.name, p, out);
   }
 
   struct SumTypes {
@@ -251,7 +251,7 @@ class MatmulForms {
       added = bias->dim() > 1 ? bias->expand(out.sizes()).reshape({m, n}) : *bias;
       set_source(p, added, {m, n});
     }
-    Room::multiply("linear", p, out.device());
+    Room::multiply("linear", p, out);
   }
 
   static const Tensor* pointer(Bias bias) { return bias ? &*bias : nullptr; }

@@ -53,7 +53,17 @@ def conv(
         return arguments(x, w, b, **kwargs)
 
     return Case(
-        "conv2d", make, label, dtypes, gradient, exact, large=large, smooth=not large, flops=_flops, bytes=_bytes
+        "conv2d",
+        make,
+        label,
+        dtypes,
+        gradient,
+        exact,
+        large=large,
+        smooth=not large,
+        flops=_flops,
+        bytes=_bytes,
+        cuda_dtypes=tuple(dtype for dtype in dtypes if dtype.is_floating_point),
     )
 
 

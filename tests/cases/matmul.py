@@ -6,6 +6,7 @@ tile, whole tiles, several blocks of k, sums long enough to be cut into pieces; 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -224,4 +225,9 @@ def linears() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = [*products(), *matmuls(), *sums(), *linears()]
+def on_cuda(case: Case) -> Case:
+    """Torch multiplies matrices of integers on the CPU alone; outer products are elementwise."""
+    return case if case.op in ("outer", "addr") else replace(case, cuda_dtypes=FLOATING)
+
+
+CASES: list[Case] = [on_cuda(case) for case in (*products(), *matmuls(), *sums(), *linears())]
