@@ -45,7 +45,8 @@ struct Kernels {
         load(TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)]),
         store(TENSOROPS_KERNELS(elementwise_kernels).store[static_cast<int>(compute)][static_cast<int>(dtype)]),
         pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]),
-        border(TENSOROPS_KERNELS(conv_kernels).border[static_cast<int>(dtype)]) {}
+        border(TENSOROPS_KERNELS(conv_kernels).border[static_cast<int>(dtype)]),
+        pairs(dtype == DType::bf16 ? TENSOROPS_BF16_KERNELS(conv_bf16_kernels) : nullptr) {}
 
   DType compute_dtype() const {
     constexpr DType types[] = {DType::f32, DType::f64, DType::i32, DType::i64};
@@ -61,6 +62,25 @@ struct Kernels {
   StoreKernel store;
   GemmPack pack;
   std::remove_extent_t<decltype(ConvKernels::border)> border;
+  const ConvBf16Kernels* pairs;  // null: products in the compute type
+};
+
+// What a product takes for elements: numbers in the compute type, or pairs of bf16, which are as wide, from neighbouring
+// channels or from neighbouring images. The last of an odd number stands beside a zero.
+enum class Pairs { none, channels, images };
+
+struct Layout {
+  Pairs pairs = Pairs::none;
+  int64_t inner = 1;     // channels of one group
+  int64_t elements = 1;  // that they become
+
+  static Layout of_channels(int64_t inner, const Kernels& kernels) {
+    if (kernels.pairs == nullptr || inner <= 1) return {Pairs::none, inner, inner};
+    return {Pairs::channels, inner, divide_up(inner, 2)};
+  }
+  static Layout of_images(int64_t batch, const Kernels& kernels) {
+    return {kernels.pairs == nullptr || batch <= 1 ? Pairs::none : Pairs::images, 1, 1};
+  }
 };
 
 // Columns of a product cut into panels of one or two vectors.
@@ -82,13 +102,17 @@ struct Border {
   bool any() const { return top > 0 || left > 0 || bottom > 0 || right > 0; }
 };
 
-// A batch of images as the inner kernel wants them: in the compute type, with a border of zeros. Images that already
-// are so are used where they lie; the others are copied, a few at a time.
+// A batch of images as the inner kernel wants them: in the compute type or in pairs, with a border of zeros. Images that
+// already are so are used where they lie; the others are copied, a few at a time.
 class Images {
  public:
-  Images(const Tensor& t, const Border& border, const Kernels& kernels)
-      : source_(t), border_(border), kernels_(kernels), element_(static_cast<int64_t>(t.element_size())) {
-    const int64_t channels = t.size(1);
+  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout)
+      : source_(t),
+        border_(border),
+        kernels_(kernels),
+        layout_(layout),
+        element_(static_cast<int64_t>(t.element_size())),
+        channels_(layout.pairs == Pairs::channels ? t.size(1) / layout.inner * layout.elements : t.size(1)) {
     height_ = t.size(2) + border.top + border.bottom;
     width_ = t.size(3) + border.left + border.right;
     in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute);
@@ -96,18 +120,20 @@ class Images {
       image_ = t.stride(0), channel = t.stride(1), row = t.stride(2), pixel = t.stride(3);
       return;
     }
-    channels_last_ = t.stride(1) == 1 && channels > 1 && t.stride(3) != 1;
-    image_ = channels * height_ * width_;
+    // Adjacent channels are pairs as they lie, but for an odd number of them.
+    channels_last_ = t.stride(1) == 1 && channels_ > 1 && t.stride(3) != 1 &&
+                     (layout.pairs != Pairs::channels || layout.inner % 2 == 0);
+    image_ = channels_ * height_ * width_;
     channel = channels_last_ ? 1 : height_ * width_;
-    row = channels_last_ ? width_ * channels : width_;
-    pixel = channels_last_ ? channels : 1;
+    row = channels_last_ ? width_ * channels_ : width_;
+    pixel = channels_last_ ? channels_ : 1;
   }
 
   bool in_place() const { return in_place_; }
   // Bytes of a copy of one image.
   int64_t bytes() const { return image_ * kernels_.width; }
   // Work items that a copy of one image is made of, and one such item.
-  int64_t items() const { return channels_last_ ? height_ : source_.size(1); }
+  int64_t items() const { return channels_last_ ? height_ : channels_; }
   int64_t item_cost() const { return channels_last_ ? row : channel; }
   void copy(int64_t n, int64_t item, char* image) const {
     if (channels_last_)
@@ -119,7 +145,7 @@ class Images {
     return static_cast<const char*>(source_.const_data_ptr()) + n * source_.stride(0) * element_;
   }
 
-  // Strides in elements, of the originals or of the copies.
+  // Strides in elements (pairs, where channels are paired), of the originals or of the copies.
   int64_t channel, row, pixel;
 
  private:
@@ -131,6 +157,19 @@ class Images {
     const int64_t right = border_.right * kernels_.width, w = source_.size(3);
     std::memset(to, 0, border_.top * line);
     to += border_.top * line;
+    if (layout_.pairs != Pairs::none) {
+      const bool images = layout_.pairs == Pairs::images;
+      const int64_t inside = c % layout_.elements * 2, first = c / layout_.elements * layout_.inner + inside;
+      const bool second = images ? n + 1 < source_.size(0) : inside + 1 < layout_.inner;
+      for (int64_t h = 0; h < source_.size(2); ++h, to += line) {
+        std::memset(to, 0, left);
+        kernels_.pairs->pair_rows(at(n, first, h), !second ? nullptr : images ? at(n + 1, first, h) : at(n, first + 1, h),
+                                  source_.stride(3), w, to + left);
+        std::memset(to + line - right, 0, right);
+      }
+      std::memset(to, 0, border_.bottom * line);
+      return;
+    }
     if (source_.stride(3) == 1) {
       kernels_.border(at(n, c, 0), source_.stride(2), source_.size(2), w, border_.left, border_.right, to, width_);
       std::memset(to + source_.size(2) * line, 0, border_.bottom * line);
@@ -152,7 +191,24 @@ class Images {
     const int64_t left = border_.left * pixel * kernels_.width, right = border_.right * pixel * kernels_.width;
     const char* from = at(n, 0, h);
     std::memset(to, 0, left);
-    if (source_.stride(3) == channels) {
+    if (layout_.pairs == Pairs::images) {
+      const bool second = n + 1 < source_.size(0);
+      const bool dense = source_.stride(3) == channels;
+      const int64_t runs = dense ? 1 : source_.size(3), run = dense ? source_.size(3) * channels : channels;
+      for (int64_t i = 0; i < runs; ++i) {
+        const int64_t skip = i * source_.stride(3) * element_;
+        kernels_.pairs->pair_rows(from + skip, second ? at(n + 1, 0, h) + skip : nullptr, 1, run,
+                                  to + left + i * run * kernels_.width);
+      }
+    } else if (layout_.pairs == Pairs::channels) {
+      const int64_t bytes = channels * element_;
+      if (source_.stride(3) == channels) {
+        std::memcpy(to + left, from, source_.size(3) * bytes);
+      } else {
+        for (int64_t w = 0; w < source_.size(3); ++w)
+          std::memcpy(to + left + w * bytes, from + w * source_.stride(3) * element_, bytes);
+      }
+    } else if (source_.stride(3) == channels) {
       kernels_.load(from, element_, to + left, source_.size(3) * channels);
     } else {
       for (int64_t w = 0; w < source_.size(3); ++w)
@@ -165,7 +221,8 @@ class Images {
   const Tensor& source_;
   const Border border_;
   const Kernels& kernels_;
-  const int64_t element_;
+  const Layout layout_;
+  const int64_t element_, channels_;
   int64_t height_, width_, image_;
   bool in_place_, channels_last_ = false;
 };
@@ -202,8 +259,8 @@ Border border_of(const DataPass& pass) {
 
 // Weights of one group and panel as k rows of the panel's width. k runs over (channel, tap), or over (tap, channel)
 // where the image's channels are adjacent.
-void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, int64_t first, int64_t columns,
-                  int64_t width, bool channels_inside, char* to) {
+void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& layout, int64_t group, int64_t first,
+                  int64_t columns, int64_t width, bool channels_inside, char* to) {
   const auto element = static_cast<int64_t>(pass.weight.element_size());
   const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
                      (group * pass.weight_group + first * pass.weight_outer) * element;
@@ -211,15 +268,37 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, i
     kernels.pack(from + at * element, pass.weight_outer, step, columns, k, static_cast<int>(width), to);
     to += k * width * kernels.width;
   };
+  // The weights at `at` beside those of the next channel, if there is one.
+  const auto pack_pairs = [&](int64_t at, bool next, int64_t step, int64_t k) {
+    const char* const here = from + at * element;
+    kernels.pairs->pack(here, next ? here + pass.weight_inner * element : nullptr, pass.weight_outer, step, columns, k,
+                        static_cast<int>(width), to);
+    to += k * width * kernels.width;
+  };
   const auto taps = static_cast<int64_t>(pass.taps.size());
   if (taps == 0) return;
   if (channels_inside) {
-    for (const Tap& tap : pass.taps) pack(tap.weight, pass.weight_inner, pass.inner);
+    for (const Tap& tap : pass.taps) {
+      if (layout.pairs == Pairs::channels) pack_pairs(tap.weight, true, 2 * pass.weight_inner, layout.elements);
+      else pack(tap.weight, pass.weight_inner, pass.inner);
+    }
     return;
   }
   const int64_t spacing = taps > 1 ? pass.taps[1].weight - pass.taps[0].weight : 1;
   bool even = true;
   for (int64_t t = 0; t < taps; ++t) even &= pass.taps[t].weight == pass.taps[0].weight + t * spacing;
+  if (layout.pairs == Pairs::channels) {
+    for (int64_t c = 0; c < pass.inner; c += 2) {
+      const int64_t at = c * pass.weight_inner;
+      const bool next = c + 1 < pass.inner;
+      if (even) {
+        pack_pairs(at + pass.taps[0].weight, next, spacing, taps);
+      } else {
+        for (const Tap& tap : pass.taps) pack_pairs(at + tap.weight, next, 1, 1);
+      }
+    }
+    return;
+  }
   if (even && pass.weight_inner == taps * spacing) return pack(pass.taps[0].weight, spacing, pass.inner * taps);
   for (int64_t c = 0; c < pass.inner; ++c) {
     if (even) {
@@ -233,8 +312,11 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, int64_t group, i
 // Rows of pixels, or single pixels, in the order of the result; the tables of offsets that a tile needs.
 class DataTiles {
  public:
-  DataTiles(const DataPass& pass, const Images& images, const Kernels& kernels)
-      : pass_(pass), images_(images), kernels_(kernels) {
+  DataTiles(const DataPass& pass, const Images& images, const Kernels& kernels, const Layout& layout)
+      : pass_(pass),
+        images_(images),
+        kernels_(kernels),
+        tile_kernel_(layout.pairs == Pairs::channels ? kernels.pairs->tile : kernels.tile) {
     const int64_t pixels = pass.height * pass.width;
     // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them.
     by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 3 >= kernels.size.rows * 2;
@@ -266,7 +348,7 @@ class DataTiles {
           out_rows[r] = i * pass_.row_stride + j * pass_.pixel_stride;
           if (++j == pass_.width) j = 0, ++i;
         }
-        kernels_.tile(tile);
+        tile_kernel_(tile);
       }
     }
   }
@@ -279,6 +361,7 @@ class DataTiles {
   const DataPass& pass_;
   const Images& images_;
   const Kernels& kernels_;
+  void (*const tile_kernel_)(const ConvTile&);
   bool by_rows_, out_adjacent_;
   int64_t per_block_;
 };
@@ -518,12 +601,13 @@ void run(const DataPass& pass, const Kernels& kernels) {
   if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
   const Border border = border_of(pass);
-  const Images images(pass.source, border, kernels);
+  const Layout layout = Layout::of_channels(pass.inner, kernels);
+  const Images images(pass.source, border, kernels, layout);
   const Panels panels(pass.outer, kernels.size);
   const auto taps = static_cast<int64_t>(pass.taps.size());
-  const int64_t k = pass.inner * taps, width = kernels.width;
+  const int64_t k = layout.elements * taps, width = kernels.width;
 
-  const bool channels_inside = images.channel == 1 && pass.inner > 1;
+  const bool channels_inside = images.channel == 1 && pass.inner > 1 && (layout.pairs == Pairs::none || pass.inner % 2 == 0);
   std::vector<int64_t> steps;
   steps.reserve(k);
   const auto tap_offset = [&](const Tap& tap) {
@@ -531,9 +615,9 @@ void run(const DataPass& pass, const Kernels& kernels) {
   };
   if (channels_inside) {
     for (const Tap& tap : pass.taps)
-      for (int64_t c = 0; c < pass.inner; ++c) steps.push_back(tap_offset(tap) + c * images.channel);
+      for (int64_t c = 0; c < layout.elements; ++c) steps.push_back(tap_offset(tap) + c * images.channel);
   } else {
-    for (int64_t c = 0; c < pass.inner; ++c)
+    for (int64_t c = 0; c < layout.elements; ++c)
       for (const Tap& tap : pass.taps) steps.push_back(tap_offset(tap) + c * images.channel);
   }
 
@@ -545,7 +629,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t group = item / panels.count, panel = item % panels.count, first = panels.begin(panel);
       const int64_t columns = panels.columns_of(panel);
-      pack_weights(pass, kernels, group, first, columns, panels.width_of(panel), channels_inside,
+      pack_weights(pass, kernels, layout, group, first, columns, panels.width_of(panel), channels_inside,
                    packed.data() + group * group_bytes + first * k * width);
       char* bias = bias_at(group) + first * width;
       std::memset(bias, 0, panels.width_of(panel) * width);
@@ -558,7 +642,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
     }
   });
 
-  const DataTiles tiles(pass, images, kernels);
+  const DataTiles tiles(pass, images, kernels, layout);
   const int64_t batch = pass.source.size(0);
   const int64_t chunk = images.in_place()
                             ? batch
@@ -586,7 +670,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
         const int64_t first = panels.begin(panel);
         ConvTile tile;
         tile.x = (images.in_place() ? images.original(from + n) : staged.data() + n * images.bytes()) +
-                 group * pass.inner * images.channel * width;
+                 group * layout.elements * images.channel * width;
         tile.steps = steps.data();
         tile.k = k;
         tile.b = packed.data() + group * group_bytes + first * k * width;
@@ -828,7 +912,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
-  const Images images(input, border, kernels);
+  const Layout layout = Layout::of_images(batch, kernels);
+  const bool paired = layout.pairs == Pairs::images;
+  const int64_t span = paired ? 2 : 1, units = divide_up(batch, span);  // images of an element; such groups of them
+  const Images images(input, border, kernels, layout);
   const Panels panels(outer, kernels.size);
 
   // Rows are in the order of the result's memory.
@@ -847,7 +934,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   };
   const int64_t part_bytes = groups * rows * panels.total() * width;
   const int64_t parts =
-      std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, batch);
+      std::clamp<int64_t>(std::min(kSums / part_bytes, divide_up(16, groups * panels.count)), 1, units);
   const Scratch sums(parts * part_bytes);
   const auto sums_at = [&](int64_t part, int64_t group, int64_t panel) {
     return sums.data() + part * part_bytes + (group * panels.total() + panels.begin(panel)) * rows * width;
@@ -857,9 +944,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const int64_t block = std::min(pixels, kBlockPixels);
   const int64_t together =
       std::clamp<int64_t>(std::min(kBlockPixels / pixels, images.in_place() ? batch : kStaged / images.bytes()), 1,
-                          divide_up(batch, parts));
+                          divide_up(units, parts));
   const int64_t image_step = images.in_place() ? input.stride(0) : images.bytes() / width;
   const auto element = static_cast<int64_t>(grad.element_size());
+  const auto tile_kernel = paired ? kernels.pairs->tile : kernels.tile;
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
@@ -873,12 +961,12 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     tile.out_rows = out_rows;
     tile.init_row = panel_width;
     bool fresh = true;
-    const int64_t last = batch * (part + 1) / parts;
-    for (int64_t n = batch * part / parts; n < last; n += together) {
-      const int64_t images_here = std::min(together, last - n);
+    const int64_t last = units * (part + 1) / parts;
+    for (int64_t unit = units * part / parts; unit < last; unit += together) {
+      const int64_t images_here = std::min(together, last - unit), n = unit * span;
       if (!images.in_place())
         for (int64_t item = 0; item < images_here * images.items(); ++item)
-          images.copy(n + item / images.items(), item % images.items(),
+          images.copy(n + item / images.items() * span, item % images.items(),
                       staged + item / images.items() * images.bytes());
       tile.x = (images.in_place() ? images.original(n) : staged) + group * inner * images.channel * width;
       const char* from = static_cast<const char*>(grad.const_data_ptr()) +
@@ -893,9 +981,15 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
             for (int64_t t = 0; t < run; ++t)
               steps[tile.k + t] =
                   image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
-            kernels.pack(from + (image * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element,
-                         grad.stride(1), grad.stride(3), panels.columns_of(panel), run, static_cast<int>(panel_width),
-                         packed + tile.k * panel_width * width);
+            const char* const here =
+                from + (image * span * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
+            char* const to = packed + tile.k * panel_width * width;
+            const auto to_width = static_cast<int>(panel_width);
+            if (paired)
+              kernels.pairs->pack(here, n + image * span + 1 < batch ? here + grad.stride(0) * element : nullptr,
+                                  grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
+            else
+              kernels.pack(here, grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
             tile.k += run;
             at += run;
           }
@@ -907,7 +1001,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
           tile.adjacent = adjacent(first, tile.row_count);
           tile.out = sum + first * panel_width * width;
           tile.init = fresh ? nullptr : tile.out;
-          kernels.tile(tile);
+          tile_kernel(tile);
         }
         fresh = false;
       }

@@ -23,11 +23,13 @@ constexpr int64_t kDepthBytes = 2048;
 constexpr int64_t kShortDepths[][2] = {{1024, 32}, {4096, 64}, {65536, 128}};  // elements of C, depth
 // Columns of B that one work item passes over for each of its panels of A: they stay in the L2 cache.
 constexpr int64_t kItemColumns = 256;
-// Few rows whose B is contiguous along k: dot products, all rows on a piece of B while it is in the cache.
-constexpr int64_t kDotRows = 2 * kSkinnyRows;
-constexpr int64_t kDotColumns = 16, kAxpyColumns = 1024;
+// B is contiguous along k and has few rows to meet, or the rows of A are contiguous too and C is small: dot products, which
+// neither pack, nor pad C to whole tiles, nor come back to it. A small C has at most so many squares of a vector by a vector.
+constexpr int64_t kDotRows = 2 * kSkinnyRows, kDotSquares = 16;
+// The rows and columns of one piece: its rows pass over B while it is in the cache.
+constexpr int64_t kDotPieceRows = 16, kDotColumns = 16, kAxpyColumns = 1024;
 // From this width on adding up rows of B beats the micro-kernel, from this depth on dot products do.
-constexpr int64_t kAxpyWidth = 48, kDotDepth = 48;
+constexpr int64_t kAxpyWidth = 48, kDotDepth = 48, kSmallDotDepth = 96;
 // Below this many multiply-adds nothing is gained by threads.
 constexpr int64_t kSmall = 40 * 40 * 40;
 // A matrix is read where it lies, not packed, when each of its elements is used for so few panels that packing would not
@@ -69,7 +71,7 @@ class Multiply {
 
   void run() const {
     const int64_t pieces = path() == Path::axpy ? ceil_div(g_.n, kAxpyColumns)
-                           : path() == Path::dot ? ceil_div(g_.n, kDotColumns)
+                           : path() == Path::dot ? ceil_div(g_.m, kDotPieceRows) * ceil_div(g_.n, kDotColumns)
                                                  : ceil_div(g_.m, 64) * ceil_div(g_.n, 64);
     const bool floating = compute_ == Compute::f32 || compute_ == Compute::f64;
     if (pieces < kSplitPieces && g_.k >= 2 * kSplitDepth && floating) return split(std::min(kSplits, g_.k / kSplitDepth));
@@ -129,7 +131,9 @@ class Multiply {
   Path path() const {
     const int type = static_cast<int>(g_.type);
     const bool deep = g_.k >= kDotDepth || g_.n == 1;
-    if (g_.m <= kDotRows && kernels_.dot[type] != nullptr && g_.b.row == 1 && deep) return Path::dot;
+    const bool small = pairs_ == nullptr && g_.a.column == 1 && g_.k >= kSmallDotDepth &&
+                       g_.m * g_.n <= kDotSquares * size_.vector * size_.vector;
+    if ((g_.m <= kDotRows || small) && kernels_.dot[type] != nullptr && g_.b.row == 1 && deep) return Path::dot;
     if (g_.m <= kSkinnyRows && kernels_.axpy[type] != nullptr && g_.b.column == 1 && g_.n >= kAxpyWidth) return Path::axpy;
     return Path::panels;
   }
@@ -179,21 +183,25 @@ class Multiply {
       a = rows->data();
       a_row = g_.k;
     }
-    parallel(ceil_div(g_.n, kDotColumns), cost(g_.m, kDotColumns, g_.k), [&](int64_t begin, int64_t end) {
+    const int64_t row_pieces = ceil_div(g_.m, kDotPieceRows), pieces = row_pieces * ceil_div(g_.n, kDotColumns);
+    parallel(pieces, cost(std::min(g_.m, kDotPieceRows), kDotColumns, g_.k), [&](int64_t begin, int64_t end) {
       GemmTile tile;
       tile.k = g_.k;
       tile.a_row = a_row;
       tile.a_step = tile.b_step = 1;
       tile.b_column = g_.b.column;
-      for (int64_t j = begin * kDotColumns; j < std::min(end * kDotColumns, g_.n); j += kDotColumns)
-        for (int64_t i = 0; i < g_.m; i += kSkinnyRows) {
-          tile.rows = std::min(kSkinnyRows, g_.m - i);
-          tile.columns = std::min(kDotColumns, g_.n - j);
+      for (int64_t piece = begin; piece < end; ++piece) {
+        const int64_t first = piece % row_pieces * kDotPieceRows, last = std::min(first + kDotPieceRows, g_.m);
+        const int64_t j = piece / row_pieces * kDotColumns;
+        tile.columns = std::min(kDotColumns, g_.n - j);
+        for (int64_t i = first; i < last; i += kSkinnyRows) {
+          tile.rows = std::min(kSkinnyRows, last - i);
           tile.a = offset(a, i * a_row, in_bytes_);
           tile.b = b_at(0, j);
           place(tile, i, j);
           kernel(tile, g_.epilogue);
         }
+      }
     });
   }
 

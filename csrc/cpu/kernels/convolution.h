@@ -126,4 +126,17 @@ struct ConvKernels {
 
 TENSOROPS_DECLARE_KERNELS(ConvKernels, conv_kernels)
 
+// Products of bf16 by the instruction that adds two of them to a sum in f32: x and b have pairs of bf16 for elements, all
+// else, the size of a tile too, is as for f32 under AVX-512. A null `second` is zeros.
+struct ConvBf16Kernels {
+  void (*tile)(const ConvTile&);
+  // One panel: to[p * width + l] is element l * lane_stride + p * step_stride of `first` and of `second`, side by side.
+  void (*pack)(const void* first, const void* second, int64_t lane_stride, int64_t step_stride, int64_t lanes,
+               int64_t steps, int width, void* to);
+  // n adjacent pairs of the elements, `stride` apart, of two rows.
+  void (*pair_rows)(const void* first, const void* second, int64_t stride, int64_t n, void* to);
+};
+
+TENSOROPS_DECLARE_BF16_KERNELS(ConvBf16Kernels, conv_bf16_kernels)
+
 }  // namespace tensorops::cpu

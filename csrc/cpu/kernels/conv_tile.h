@@ -1,0 +1,214 @@
+// The tile product of convolution: what every set of kernels shares. As in gemm_tile.h, operands have elements of type E:
+// the type that is summed, T, or Bf16Pair.
+#pragma once
+
+#include "cpu/kernels/convert.h"
+#include "cpu/kernels/convolution.h"
+#include "cpu/kernels/lanes.h"
+#include "cpu/kernels/multiply_add.h"
+#include "cpu/kernels/vec_math.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kRows = 14, kSingleRows = 28;
+#elif defined(__AVX2__)
+constexpr int kRows = 6, kSingleRows = 12;
+#else
+constexpr int kRows = 4, kSingleRows = 8;
+#endif
+constexpr int kIntegerRows = 4;  // integers are served, not tuned
+constexpr int kVectors = 2;
+constexpr int64_t kChain = 64;
+
+template <class T>
+constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
+template <class T>
+constexpr int single_rows_of = is_floating<T> ? kSingleRows : kIntegerRows;
+
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
+};
+
+// n adjacent sums to n places, `stride` elements apart, of the output's dtype.
+template <class T>
+TENSOROPS_INLINE void store_as(DType type, const T* from, void* to, int64_t index, int64_t stride, int64_t n) {
+#define STORE(dtype)                                                                           \
+  case DType::dtype: {                                                                         \
+    using S = Storage<DType::dtype>::type;                                                     \
+    return store_run<S, T>(from, static_cast<S*>(to) + index, stride * int64_t(sizeof(S)), n); \
+  }
+  if constexpr (__is_same(T, float)) {
+    switch (type) {
+      STORE(bf16)
+      STORE(f16)
+      default:
+        break;
+    }
+  }
+  if constexpr (__is_same(T, int32_t)) {
+    switch (type) {
+      STORE(u8)
+      STORE(i8)
+      STORE(i16)
+      default:
+        break;
+    }
+  }
+#undef STORE
+  store_run<T, T>(from, static_cast<T*>(to) + index, stride * int64_t(sizeof(T)), n);
+}
+
+// Sums that lie in memory as [rows][width] go where they belong.
+template <class T>
+__attribute__((noinline)) void scatter(const ConvTile& tile, const T* sums, int64_t width) {
+  constexpr int V = Vec<T>::size;
+  if (!tile.out_adjacent) {
+    for (int64_t r = 0; r < tile.row_count; ++r)
+      store_as<T>(tile.out_type, sums + r * width, tile.out, tile.out_rows[r], tile.out_column, tile.columns);
+    return;
+  }
+  // Adjacent rows: transposed a square at a time, so that whole runs are stored.
+  const bool plain = tile.out_type == DTypeOf<T>::value;
+  T* out = static_cast<T*>(tile.out);
+  for (int64_t j = 0; j < tile.columns; j += V) {
+    const int64_t columns = tile.columns - j < V ? tile.columns - j : V;
+    for (int64_t r = 0; r < tile.row_count; r += V) {
+      const int64_t rows = tile.row_count - r < V ? tile.row_count - r : V;
+      Vec<T> square[V];
+#pragma GCC unroll 16
+      for (int i = 0; i < V; ++i) square[i] = i < rows ? Vec<T>::load(sums + (r + i) * width + j) : Vec<T>(T(0));
+      transpose<T>(square);
+      int64_t at = tile.out_rows[0] + r + j * tile.out_column;
+      if (plain) {
+#pragma GCC unroll 16
+        for (int i = 0; i < V; ++i)
+          if (i < columns) store_lanes(square[i], out + at + i * tile.out_column, rows);
+      } else {
+        alignas(64) T run[V];
+        for (int64_t i = 0; i < columns; ++i, at += tile.out_column) {
+          square[i].store(run);
+          store_as<T>(tile.out_type, run, tile.out, at, 1, rows);
+        }
+      }
+    }
+  }
+}
+
+// R rows by N vectors in registers.
+template <class E, class T, int R, int N, bool Adjacent>
+void tile_kernel(const ConvTile& tile) {
+  using V = Vec<T>;
+  using Operand = Vec<E>;
+  constexpr int kWidth = N * V::size;
+  V sum[R][N], total[R][N];
+  const E* b = static_cast<const E*>(tile.b);
+  const int64_t* steps = tile.steps;
+  const E* const first = static_cast<const E*>(tile.x) + tile.rows[0];
+  [[maybe_unused]] const E* x[R];
+  if constexpr (!Adjacent)
+    for (int r = 0; r < R; ++r) x[r] = static_cast<const E*>(tile.x) + tile.rows[r];
+
+  for (int64_t done = 0;; done += kChain) {
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
+    const int64_t count = tile.k - done < kChain ? tile.k - done : kChain;
+    for (const int64_t* const end = steps + count; steps != end; ++steps, b += kWidth) {
+      const int64_t step = *steps;
+      Operand row[N];
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * V::size);
+      [[maybe_unused]] const E* at = first + step;
+      // The next tile of the row reads on from here; the planes are too far apart for the hardware to see it coming.
+      if constexpr (Adjacent) __builtin_prefetch(at + 2 * R);
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r) {
+        const Operand value = Adjacent ? at[r] : x[r][step];
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[r][v] = multiply_add(value, row[v], sum[r][v]);
+      }
+    }
+    if (done > 0) {
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + total[r][v];
+    }
+    if (done + kChain >= tile.k) break;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) total[r][v] = sum[r][v];
+  }
+  if (tile.init != nullptr) {
+    const T* init = static_cast<const T*>(tile.init);
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + V::load(init + r * tile.init_row + v * V::size);
+  }
+
+  if (tile.out_column == 1 && tile.out_type == DTypeOf<T>::value) {
+    T* out = static_cast<T*>(tile.out);
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) {
+        const int64_t lanes = tile.columns - v * V::size;
+        store_lanes(sum[r][v], out + tile.out_rows[r] + v * V::size, lanes);
+      }
+    return;
+  }
+  alignas(64) T sums[R * kWidth];
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < N; ++v) sum[r][v].store(sums + r * kWidth + v * V::size);
+  scatter<T>(tile, sums, kWidth);
+}
+
+template <class E, class T, int N, bool Adjacent, int R>
+TENSOROPS_INLINE void for_rows(const ConvTile& tile) {
+  if constexpr (R > 1) {
+    if (tile.row_count < R) return for_rows<E, T, N, Adjacent, R - 1>(tile);
+  }
+  tile_kernel<E, T, R, N, Adjacent>(tile);
+}
+
+template <class E, class T>
+void tile(const ConvTile& t) {
+  if (t.columns > Vec<T>::size) {
+    if (is_floating<T> && t.adjacent)
+      for_rows<E, T, 2, is_floating<T>, rows_of<T>>(t);
+    else
+      for_rows<E, T, 2, false, rows_of<T>>(t);
+  } else {
+    if (is_floating<T> && t.adjacent)
+      for_rows<E, T, 1, is_floating<T>, single_rows_of<T>>(t);
+    else
+      for_rows<E, T, 1, false, rows_of<T>>(t);
+  }
+}
+template <class T>
+constexpr ConvTileSize tile_size{rows_of<T>, single_rows_of<T>, kVectors * Vec<T>::size, Vec<T>::size};
+
+}  // namespace
+}  // namespace tensorops::cpu::TENSOROPS_ISA
