@@ -155,13 +155,15 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
     const Rule& rule = rule_of(op);
     int reads = 0;
     std::array<c10::SymDimVector, 3> sizes;
+    std::array<c10::ScalarType, 3> types;
     for (int i = 0; i < inputs.count; ++i) {
+      types[i] = inputs[i].scalar_type();
       sizes[i] = c10::SymDimVector(inputs[i].sym_sizes());
       if (inputs[i].requires_grad()) reads |= rule.reads[i];
     }
     const at::Tensor nothing;
     const auto kept = [&](int i) { return i < inputs.count && (reads >> i & 1) ? inputs.tensors[i] : &nothing; };
-    attach({kept(0), kept(1), kept(2)}, [op, scalars, count = inputs.count, sizes = std::move(sizes)](Backward& b) {
+    attach({kept(0), kept(1), kept(2)}, [op, scalars, count = inputs.count, sizes = std::move(sizes), types](Backward& b) {
       // In the dtype of the result: the logarithm of a bf16 base would otherwise be one of bf16, and bools cannot be subtracted.
       // A factor or divisor of no dimensions keeps its precision, as in the forward.
       const bool scales = op == Elementwise::mul || op == Elementwise::_div_true;
@@ -176,8 +178,11 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
       for (int i = 0; i < count; ++i) {
         if (!b.needs(i)) continue;
         TORCH_CHECK(rule_of(op).implemented[i], "derivative for tensorops::", row_of(op).name, " is not implemented");
-        const auto gradient = rule_of(op).gradient[i](b.gradient(), in, p.values);
-        if (gradient) b.result(i, sum_to_size(shaped_like(b.gradient(), *gradient), sizes[i]));
+        // A 0-dim input may have a wider dtype than the result; its gradient, a sum, is computed in that.
+        const bool wider = sizes[i].empty() && c10::promoteTypes(types[i], b.gradient().scalar_type()) == types[i];
+        const at::Tensor g = wider ? b.gradient().to(types[i]) : b.gradient();
+        const auto gradient = rule_of(op).gradient[i](g, in, p.values);
+        if (gradient) b.result(i, sum_to_size(shaped_like(g, *gradient), sizes[i]));
       }
     });
   }
