@@ -228,7 +228,7 @@ void inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::T
       for (int i = 0; i < inputs.count; ++i)
         if (inputs[i].requires_grad()) reads |= rule_of(op).reads[i];
     for (int i = 0; i < inputs.count; ++i) {
-      if (!(reads >> i & 1) || !inputs[i].is_alias_of(self)) continue;
+      if (!(reads >> i & 1) || !may_alias(inputs[i], self)) continue;
       old[i] = inputs[i].clone();
       before.tensors[i] = &old[i];
     }

@@ -224,9 +224,11 @@ Tensor& clamp_tensor_inplace(const Tensor& a, TensorBound min, TensorBound max) 
              : ops::elementwise_inplace(Elementwise::_clamp_max, {{&a, &*max}, 2}, {});
 }
 // On the CPU torch's result is contiguous whatever the input's layout.
-Tensor logsigmoid(const Tensor& a) { return ops::elementwise(Elementwise::logsigmoid, a.is_cpu() ? a.contiguous() : a); }
+Tensor contiguous_on_cpu(const Tensor& a) { return a.is_cpu() ? a.contiguous() : a; }
+Tensor logsigmoid(const Tensor& a) { return ops::elementwise(Elementwise::logsigmoid, contiguous_on_cpu(a)); }
 Tensor& logsigmoid_out(const Tensor& a, Tensor& out) {
-  return ops::elementwise_out(Elementwise::logsigmoid, {{&a}, 1}, {}, out);
+  const Tensor input = contiguous_on_cpu(a);
+  return ops::elementwise_out(Elementwise::logsigmoid, {{&input}, 1}, {}, out);
 }
 Tensor& gelu_out(const Tensor& a, std::string_view approximate, Tensor& out) {
   return ops::elementwise_out(ops::gelu_row(approximate), {{&a}, 1}, {}, out);
