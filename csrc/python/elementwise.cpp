@@ -160,7 +160,8 @@ void bind_row(PyObject* module, const ElementwiseRow& row) {
   } else if (op == Elementwise::round) {
     others = {overload("round(Tensor input, *, int64_t decimals, Tensor out=None)", ops::round_decimals, round_decimals_out)};
     inplace_others = {overload("round_(Tensor input, *, int64_t decimals)", round_decimals_inplace)};
-  } else if (row.tensors == 2) {
+  } else if (row.tensors == 2 && op != Elementwise::mul && op != Elementwise::floor_divide) {
+    // Of those two, and of add and sub, torch's parser takes numbers for any tensor.
     const std::string number_first = "Scalar input, Tensor " + second, number_second = "Tensor input, Scalar " + second;
     if (ops::takes_second_number(row)) {
       others.push_back(with_numbers<const Tensor&, const Number&>(name, number_second, op));
