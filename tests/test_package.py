@@ -384,6 +384,21 @@ def test_second_derivatives_under_vmap(name):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_writing_in_place_under_func_grad():
+    x, y = torch.randn(3), torch.randn(3)
+    for call in (
+        lambda t, x: method(t, "mul_")(x.clone(), x),
+        lambda t, x: method(t, "square_")(x * y),
+        lambda t, x: method(t, "addr_")(torch.outer(x, y), x, x.clone()),
+    ):
+        got, want = (torch.func.grad(lambda x, t=t, call=call: call(t, x).sum())(x) for t in (tensorops, torch))
+        torch.testing.assert_close(got, want)
+
+
+def method(root, name):
+    return getattr(torch.Tensor if root is torch else root, name)
+
+
 def test_vmap_keeps_type_promotion_and_writes_in_place():
     scalars = torch.arange(3, dtype=torch.float64)
     row = torch.randn(4)

@@ -33,7 +33,7 @@ TYPES = {
 }
 
 # Where torch's argument parser takes a number for any tensor.
-NUMBERS = ("add", "sub", "div")
+NUMBERS = ("add", "sub", "mul", "div", "floor_divide")
 
 HEAD = '"""Written by tools/make_stubs.py; do not edit."""\n\n'
 

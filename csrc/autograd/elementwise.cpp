@@ -155,13 +155,15 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
     const Rule& rule = rule_of(op);
     int reads = 0;
     std::array<std::optional<std::vector<c10::SymInt>>, 3> sizes;  // of the inputs that were broadcast
+    std::array<c10::ScalarType, 3> types{};
     for (int i = 0; i < inputs.count; ++i) {
+      types[i] = inputs[i].scalar_type();
       if (inputs[i].sym_sizes() != out.sym_sizes()) sizes[i] = inputs[i].sym_sizes().vec();
       if (inputs[i].requires_grad()) reads |= rule.reads[i];
     }
     const at::Tensor nothing;
     const auto kept = [&](int i) { return i < inputs.count && (reads >> i & 1) ? inputs.tensors[i] : &nothing; };
-    attach({kept(0), kept(1), kept(2)}, [op, scalars, count = inputs.count, sizes = std::move(sizes)](Backward& b) {
+    attach({kept(0), kept(1), kept(2)}, [op, scalars, count = inputs.count, sizes = std::move(sizes), types](Backward& b) {
       // In the dtype of the result: the logarithm of a bf16 base would otherwise be one of bf16, and bools cannot be subtracted.
       // A factor or divisor of no dimensions keeps its precision, as in the forward.
       const bool scales = op == Elementwise::mul || op == Elementwise::_div_true;
@@ -177,9 +179,13 @@ void record(Graph& graph, Elementwise op, const Inputs& inputs, const Scalars& s
       for (int i = 0; i < count; ++i) {
         if (!b.needs(i)) continue;
         TORCH_CHECK(rule_of(op).implemented[i], "derivative for tensorops::", row_of(op).name, " is not implemented");
-        const auto gradient = rule_of(op).gradient[i](b.gradient(), in, p.values);
+        // A 0-dim input may have a wider dtype than the result; its gradient, a sum, is computed in that.
+        const c10::ScalarType type = b.gradient().scalar_type();
+        const bool wider = sizes[i] && sizes[i]->empty() && types[i] != type && c10::promoteTypes(types[i], type) == types[i];
+        const at::Tensor g = wider ? b.gradient().to(types[i]) : b.gradient();
+        const auto gradient = rule_of(op).gradient[i](g, in, p.values);
         if (!gradient) continue;
-        const at::Tensor shaped = shaped_like(b.gradient(), *gradient);
+        const at::Tensor shaped = shaped_like(g, *gradient);
         b.result(i, sizes[i] ? sum_to_size(shaped, *sizes[i]) : shaped);
       }
     });
@@ -226,7 +232,7 @@ void inplace(Elementwise op, const Inputs& inputs, const Scalars& scalars, at::T
       for (int i = 0; i < inputs.count; ++i)
         if (inputs[i].requires_grad()) reads |= rule_of(op).reads[i];
     for (int i = 0; i < inputs.count; ++i) {
-      if (!(reads >> i & 1) || !inputs[i].is_alias_of(self)) continue;
+      if (!(reads >> i & 1) || !may_alias(inputs[i], self)) continue;
       old[i] = inputs[i].clone();
       before.tensors[i] = &old[i];
     }

@@ -99,7 +99,7 @@ void sum_inplace(const SumRow& row, Tensor& self, const Tensor& a, const Tensor&
   Graph graph(row.node, {&self, &a, &b});
   graph.before_inplace(self);
   // What the backward reads of the overwritten memory must outlive the write.
-  const bool keep_a = graph.recording() && a.is_alias_of(self), keep_b = graph.recording() && b.is_alias_of(self);
+  const bool keep_a = graph.recording() && may_alias(a, self), keep_b = graph.recording() && may_alias(b, self);
   const Tensor old_a = keep_a ? a.clone() : a, old_b = keep_b ? b.clone() : b;
   auto backward = sum_backward(row.product, self, a, b, beta, alpha);
   Graph::forward([&] { return row.inplace(self, a, b, beta, alpha); });

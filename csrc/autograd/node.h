@@ -108,6 +108,11 @@ class FunctionNode final : public torch::autograd::Node {
   c10::SmallVector<torch::autograd::SavedVariable, 2> saved_;  // with the node: most ops save no more
 };
 
+// Whether a write to one may change the other; of a torch.func wrapper, which has no storage, that is not known.
+inline bool may_alias(const at::Tensor& a, const at::Tensor& b) {
+  return !a.has_storage() || !b.has_storage() || a.is_alias_of(b);
+}
+
 class Graph {
  public:
   using Tensors = std::initializer_list<const at::Tensor*>;

@@ -161,8 +161,8 @@ TENSOROPS_FORMULA V remainder(V a, V b) {
   return select((r != 0) & ((r < 0) ^ (b < 0)), r + b, r);
 }
 
-// -g * a / b², rounded once but for what underflows: each step's rounding error, where the room has fused multiply-adds
-// to find it, is added at the end. residual(x, y, z) is z - x * y, exact for z = x * y and x = z / y as rounded.
+// -g * a / b², rounded once but for what underflows: each step's rounding error is added at the end. residual(x, y, z) is
+// z - x * y, exact for z = x * y and x = z / y as rounded.
 template <class V>
 TENSOROPS_FORMULA V div_gradient(V g, V a, V b) {
   const V quotient = a / b, slope = quotient / b, product = g * slope;

@@ -41,7 +41,9 @@ Tensor like(const Tensor& input, int64_t dim, Dtype dtype) {
   at::maybe_wrap_dim(dim, input.dim());
   return at::empty_symint(input.sym_sizes(), input.options().dtype(scan_dtype(input, dtype)));
 }
+template <const auto& op>
 Tensor& resized(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
+  TORCH_CHECK(input.device() == out.device(), op.name(), "(): input is on ", input.device(), ", out= on ", out.device());
   at::maybe_wrap_dim(dim, input.dim());
   TORCH_CHECK(!dtype || *dtype == out.scalar_type(), "Expected out tensor to have dtype ", *dtype, ", but got ", out.scalar_type(), " instead");
   at::native::resize_output_symint(out, input.sym_sizes());
@@ -60,8 +62,8 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   library.impl("cumprod", like);
   library.impl("cumsum_", inplace);
   library.impl("cumprod_", inplace);
-  library.impl("cumsum.out", resized);
-  library.impl("cumprod.out", resized);
+  library.impl("cumsum.out", resized<ops::cumsum_out>);
+  library.impl("cumprod.out", resized<ops::cumprod_out>);
   library.impl("_reverse_cumsum", [](const Tensor& input, int64_t dim) { return like(input, dim, input.scalar_type()); });
   library.impl("_linear_scan", [](const Tensor& input, const Tensor&, int64_t dim, bool) {
     return like(input, dim, input.scalar_type());

@@ -28,6 +28,7 @@ Tensor like(const Tensor& input, int64_t dim, Dtype dtype) {
 }
 template <const auto& op>
 Tensor& resized(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
+  TORCH_CHECK(input.device() == out.device(), op.name(), "(): input is on ", input.device(), ", out= on ", out.device());
   at::maybe_wrap_dim(dim, input.dim());
   const auto type = softmax_dtype(op.name(), input, dtype);
   TORCH_CHECK(type == out.scalar_type(), "Expected out tensor to have dtype ", type, ", but got ", out.scalar_type(), " instead");

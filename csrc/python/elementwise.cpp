@@ -160,7 +160,8 @@ void bind_row(PyObject* module, const ElementwiseRow& row) {
   } else if (op == Elementwise::round) {
     others = {overload("round(Tensor input, *, int64_t decimals, Tensor out=None)", ops::round_decimals, round_decimals_out)};
     inplace_others = {overload("round_(Tensor input, *, int64_t decimals)", round_decimals_inplace)};
-  } else if (row.tensors == 2) {
+  } else if (row.tensors == 2 && op != Elementwise::mul && op != Elementwise::floor_divide) {
+    // Of those two, and of add and sub, torch's parser takes numbers for any tensor.
     const std::string number_first = "Scalar input, Tensor " + second, number_second = "Tensor input, Scalar " + second;
     if (ops::takes_second_number(row)) {
       others.push_back(with_numbers<const Tensor&, const Number&>(name, number_second, op));
@@ -224,9 +225,11 @@ Tensor& clamp_tensor_inplace(const Tensor& a, TensorBound min, TensorBound max) 
              : ops::elementwise_inplace(Elementwise::_clamp_max, {{&a, &*max}, 2}, {});
 }
 // On the CPU torch's result is contiguous whatever the input's layout.
-Tensor logsigmoid(const Tensor& a) { return ops::elementwise(Elementwise::logsigmoid, a.is_cpu() ? a.contiguous() : a); }
+Tensor contiguous_on_cpu(const Tensor& a) { return a.is_cpu() ? a.contiguous() : a; }
+Tensor logsigmoid(const Tensor& a) { return ops::elementwise(Elementwise::logsigmoid, contiguous_on_cpu(a)); }
 Tensor& logsigmoid_out(const Tensor& a, Tensor& out) {
-  return ops::elementwise_out(Elementwise::logsigmoid, {{&a}, 1}, {}, out);
+  const Tensor input = contiguous_on_cpu(a);
+  return ops::elementwise_out(Elementwise::logsigmoid, {{&input}, 1}, {}, out);
 }
 Tensor& gelu_out(const Tensor& a, std::string_view approximate, Tensor& out) {
   return ops::elementwise_out(ops::gelu_row(approximate), {{&a}, 1}, {}, out);

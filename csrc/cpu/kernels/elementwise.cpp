@@ -20,6 +20,23 @@ TENSOROPS_INLINE Mask<T> isfinite(Vec<T> x) {
   if constexpr (is_floating<T>) return abs(x) < T(__builtin_inf());
   else return x == x;
 }
+// z - x * y, rounded once where z is close to the product; without FMA by Dekker's exact product (1971), whose halves of a
+// factor have few enough bits that theirs are exact.
+template <class T>
+TENSOROPS_INLINE Vec<T> residual(Vec<T> x, Vec<T> y, Vec<T> z) {
+#if defined(__FMA__)
+  return fma(-x, y, z);
+#else
+  const Vec<T> splitter = T(sizeof(T) == 4 ? 0x1p12 + 1 : 0x1p27 + 1);
+  const auto upper = [&](Vec<T> a) TENSOROPS_LAMBDA_INLINE {
+    const Vec<T> scaled = splitter * a;
+    return scaled - (scaled - a);
+  };
+  const Vec<T> x1 = upper(x), x2 = x - x1, y1 = upper(y), y2 = y - y1, product = x * y;
+  const Vec<T> lost = ((x1 * y1 - product) + x1 * y2 + x2 * y1) + x2 * y2;
+  return (z - product) - lost;
+#endif
+}
 // Integers: zero divisors are refused before the kernel runs; the padding of a tail may hold some.
 template <class T>
 TENSOROPS_INLINE Vec<T> div_trunc(Vec<T> a, Vec<T> b) {

@@ -117,16 +117,6 @@ TENSOROPS_INLINE Vec<T> sqrt(Vec<T> x) {
 #endif
 }
 
-// z - x * y, rounded once; 0 without FMA, which would make of it a rounding error itself.
-template <class T>
-TENSOROPS_INLINE Vec<T> residual(Vec<T> x, Vec<T> y, Vec<T> z) {
-#if defined(__FMA__)
-  return fma(-x, y, z);
-#else
-  return 0;
-#endif
-}
-
 #if defined(__AVX512F__)
 #define TENSOROPS_ROUND(name, mode, libm)                                                             \
   template <class T>                                                                                  \
