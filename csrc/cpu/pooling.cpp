@@ -248,6 +248,30 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
   });
 }
 
+// Windows of two columns that tile a contiguous plane, whole windows all of them.
+bool tiles_plane(const PoolWindow& window, const Tensor& in, const Tensor& out) {
+  const auto tiles = [](const PoolAxis& axis, int64_t in_size, int64_t out_size) {
+    return axis.kernel == axis.stride && axis.padding == 0 && axis.dilation == 1 && out_size * axis.stride <= in_size;
+  };
+  return window.w.kernel == 2 && tiles(window.w, in.size(-1), out.size(-1)) && tiles(window.h, in.size(-2), out.size(-2));
+}
+
+// `position` may be undefined; averages are divided by `divisor`.
+template <class Kernel>
+void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& position, const PoolWindow& window, double divisor,
+                   Kernel kernel) {
+  const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
+  const int64_t size = input.element_size(), position_size = position.defined() ? position.element_size() : 0;
+  char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
+    for (int64_t image = begin; image < end; ++image) {
+      const int64_t from = in.row(image, 0), to = out.row(image, 0);
+      kernel({bytes(input) + from * size, window.h.kernel, out.height, out.width, in.height, in.width, in.elements() - from,
+              (end - image) * out.area(), divisor, mutable_bytes(output) + to * size, positions + to * position_size});
+    }
+  });
+}
+
 // Contiguous memory, rows of few outputs: one window at a time. `prepare(run, i, oh, ow)` is called for the i-th output.
 constexpr int64_t kNarrow = 3;
 constexpr int64_t kScattered = 16;     // positions of a window beyond which a gradient is scattered rather than gathered
@@ -330,14 +354,6 @@ void backward_planes(const Tensor& result, int64_t cost, const Add& add) {
       unstage({sums.data(), 0, 1, area, area, area, planes});
     }
   });
-}
-
-// Windows of two columns that tile a contiguous plane, whole windows all of them.
-bool tiles_plane(const PoolWindow& window, const Tensor& grad, const Tensor& result) {
-  const auto tiles = [](const PoolAxis& axis, int64_t in, int64_t out) {
-    return axis.kernel == axis.stride && axis.padding == 0 && axis.dilation == 1 && out * axis.stride <= in;
-  };
-  return window.w.kernel == 2 && tiles(window.w, result.size(-1), grad.size(-1)) && tiles(window.h, result.size(-2), grad.size(-2));
 }
 
 // `position` is undefined for averages, which are divided by `divisor`.
@@ -477,6 +493,10 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
       input.scalar_type());
   const int64_t position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  if (!direct && tiles_plane(window, input, output)) {
+    const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_tiles[static_cast<int>(kind)];
+    return forward_tiles(input, output, position, window, 1, kernel_for("max_pool2d", table, input.scalar_type()));
+  }
   if (!direct && output.size(-1) <= kNarrow) {
     const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_window[static_cast<int>(kind)];
     return forward_windows(input, output, window, kernel_for("max_pool2d", table, input.scalar_type()),
@@ -576,7 +596,7 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
                                         [](int64_t, int64_t) { return 1.0; });
     return result;
   }
-  if (!last && tiles_plane(window, grad, result)) {
+  if (!last && tiles_plane(window, result, grad)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.tiles_backward[kind], grad.scalar_type());
     backward_tiles(grad, position, result, window, 1, kernel);
     return result;
@@ -784,6 +804,11 @@ void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_
   const auto kernel = kernel_for(
       "avg_pool2d", TENSOROPS_KERNELS(pooling_kernels).mean[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)],
       input.scalar_type());
+  if (!direct && tiles_plane(window, input, output)) {
+    const auto& table = TENSOROPS_KERNELS(pooling_kernels).mean_tiles;
+    const auto divisor = static_cast<double>(divisor_override.value_or(window.positions()));
+    return forward_tiles(input, output, {}, window, divisor, kernel_for("avg_pool2d", table, input.scalar_type()));
+  }
   const Divisors divisors(window, input.size(-2), input.size(-1), output.size(-2), output.size(-1), count_include_pad,
                           divisor_override);
   by_compute_type(input.scalar_type(), [&]<class T>(T) {
@@ -841,7 +866,7 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
   const auto kernel = kernel_for(
       "avg_pool2d_backward",
       kernels.mean_backward[static_cast<int>(channels_last ? PoolTaps::direct : PoolTaps::staged)], grad.scalar_type());
-  if (!channels_last && tiles_plane(window, grad, result)) {
+  if (!channels_last && tiles_plane(window, result, grad)) {
     const auto tiles = kernel_for("avg_pool2d_backward", kernels.tiles_backward[static_cast<int>(PoolPosition::none)],
                                   grad.scalar_type());
     backward_tiles(grad, {}, result, window, static_cast<double>(divisor_override.value_or(window.positions())), tiles);

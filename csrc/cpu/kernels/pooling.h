@@ -63,8 +63,17 @@ struct MaxPoolScatter : PoolScatter {
 struct MeanPoolScatter : PoolScatter {
   const void* divisor;
 };
-// The way back for windows of two columns that tile the plane: each element has one window.
+// Windows of two columns that tile a plane, whole windows all of them: nothing has to be staged.
 struct PoolTiles {
+  const void* in;
+  int64_t rows;  // of a window
+  int64_t out_height, out_width, height, width;
+  int64_t readable, room;  // elements of the plane without a fault, and of the results that are this caller's to write
+  double divisor;          // of averages
+  void *out, *position;
+};
+// Their way back: each element has one window.
+struct PoolTilesBackward {
   const void *gradient, *position;
   int64_t rows;  // of a window
   int64_t out_height, out_width, height, width;
@@ -109,13 +118,15 @@ struct PoolingKernels {
   // Null where torch has no such pooling for the dtype.
   void (*max[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolRun&);
   void (*mean[kTaps][kDTypes])(const MeanPoolRun&);
+  void (*max_tiles[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
+  void (*mean_tiles[kDTypes])(const PoolTiles&);
   void (*max_window[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolWindowRun&);
   void (*mean_window[kDTypes])(const PoolWindowRun&);
   void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
   void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
   void (*mean_scatter[kDTypes])(const MeanPoolScatter&);
   // With no position, averages.
-  void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
+  void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTilesBackward&);
   // Results of staged taps are of the compute type, for unstage.
   void (*mean_backward[kTaps][kDTypes])(const MeanPoolBackwardRun&);
   void (*stage[kDTypes])(const PoolStage&);
