@@ -1,6 +1,6 @@
-// Pooling on the CPU: walks the outputs run by run (see kernels/pooling.h) and threads over the runs. Every output is
-// computed from the inputs under its window alone, forwards and backwards, so no result depends on how runs are shared
-// out among threads.
+// Pooling on the CPU: walks the outputs run by run (see kernels/pooling.h) and threads over rows of them, or over planes.
+// Every output is computed from the inputs under its window alone; on the way back an element's windows are added in their
+// order, by one thread. So no result depends on how the work is shared out.
 #include "ops/pooling.h"
 
 #include <c10/util/SmallVector.h>
@@ -263,11 +263,12 @@ void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& posi
   const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
   const int64_t size = input.element_size(), position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
-  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) {
-      const int64_t from = in.row(image, 0), to = out.row(image, 0);
-      kernel({bytes(input) + from * size, window.h.kernel, out.height, out.width, in.height, in.width, in.elements() - from,
-              (end - image) * out.area(), divisor, mutable_bytes(output) + to * size, positions + to * position_size});
+  parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin, n; row < end; row += n) {
+      const int64_t oh = row % out.height, from = in.row(row / out.height, oh * window.h.stride), to = row * out.width;
+      n = std::min(out.height - oh, end - row);
+      kernel({bytes(input) + from * size, window.h.kernel, n, out.width, in.width, in.elements() - from,
+              (end - row) * out.width, divisor, mutable_bytes(output) + to * size, positions + to * position_size});
     }
   });
 }
@@ -361,13 +362,16 @@ template <class Kernel>
 void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window, double divisor,
                     Kernel kernel) {
   const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
-  const int64_t size = grad.element_size();
-  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) {
-      const int64_t at = image * out.area();
-      kernel({bytes(grad) + at * size, position.defined() ? bytes(position) + at * position.element_size() : nullptr,
-              window.h.kernel, out.height, out.width, in.height, in.width, out.elements() - at, (end - image) * in.area(),
-              divisor, mutable_bytes(result) + image * in.area() * size});
+  const int64_t size = grad.element_size(), position_size = position.defined() ? position.element_size() : 0;
+  const char* positions = position.defined() ? bytes(position) : nullptr;
+  // Where the elements above a row of windows end. Rows of the plane that no window has follow the last.
+  const auto above = [&](int64_t row) { return in.row(row / out.height, row % out.height * window.h.stride); };
+  parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin, n; row < end; row += n) {
+      const int64_t at = row * out.width, to = above(row);
+      n = std::min(out.height - row % out.height, end - row);
+      kernel({bytes(grad) + at * size, positions + at * position_size, window.h.kernel, n, out.width, in.width,
+              out.elements() - at, above(row + n) - to, above(end) - to, divisor, mutable_bytes(result) + to * size});
     }
   });
 }

@@ -469,7 +469,7 @@ void tiles_backward(const PoolTilesBackward& t) {
     }
     for (int64_t x = 2 * t.out_width; x < t.width; ++x) to[x] = StoreAs<S, C>::from(C(0));
   }
-  for (int64_t i = t.out_height * t.rows * t.width; i < t.height * t.width; ++i) out[i] = StoreAs<S, C>::from(C(0));
+  for (int64_t i = t.out_height * t.rows * t.width; i < t.elements; ++i) out[i] = StoreAs<S, C>::from(C(0));
 }
 
 // A division of what is not below zero by the strides that there are as a rule is a shift.

@@ -1,7 +1,9 @@
-// Inner pooling kernels. All of them work on runs: n outputs side by side, each seen through the same taps, where
+// Inner pooling kernels. As a rule they work on runs: n outputs side by side, each seen through the same taps, where
 // taps[t][i] is what tap t of the window shows to output i. In channels_last memory a run is the channels of one pixel
 // and the taps point into the tensor. In contiguous memory a run is a row of outputs and the taps point into staged
 // rows: padded, converted to the compute type, and split by column modulo stride, so that taps are contiguous there too.
+// Beside runs there are whole planes: tiles, windows that lie side by side without gaps, and scatters, by which windows
+// give their gradients to the elements under them.
 #pragma once
 
 #include <cstdint>
@@ -63,11 +65,11 @@ struct MaxPoolScatter : PoolScatter {
 struct MeanPoolScatter : PoolScatter {
   const void* divisor;
 };
-// Windows of two columns that tile a plane, whole windows all of them: nothing has to be staged.
+// Rows of windows of two columns that tile a plane, whole windows all of them: nothing has to be staged.
 struct PoolTiles {
   const void* in;
   int64_t rows;  // of a window
-  int64_t out_height, out_width, height, width;
+  int64_t out_height, out_width, width;
   int64_t readable, room;  // elements of the plane without a fault, and of the results that are this caller's to write
   double divisor;          // of averages
   void *out, *position;
@@ -76,8 +78,9 @@ struct PoolTiles {
 struct PoolTilesBackward {
   const void *gradient, *position;
   int64_t rows;  // of a window
-  int64_t out_height, out_width, height, width;
-  int64_t readable, room;  // elements of the gradient without a fault, and of the result that are this caller's to write
+  int64_t out_height, out_width, width;
+  int64_t readable;        // elements of the gradient without a fault
+  int64_t elements, room;  // of the result: to be written, zeros behind the windows, and that are this caller's to write
   double divisor;          // of averages
   void* out;
 };
