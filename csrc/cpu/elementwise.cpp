@@ -19,7 +19,7 @@
 namespace tensorops::cpu {
 namespace {
 
-constexpr int64_t kBlock = 512;  // elements staged at a time; four f64 buffers fill a third of a 48 KB L1
+constexpr int64_t kBlockBytes = 4096;  // staged at a time; four buffers fill half of a 32 KB L1
 
 bool divides_integers(Elementwise op, Compute compute) {
   if (compute != Compute::i32 && compute != Compute::i64) return false;
@@ -47,7 +47,8 @@ class Walker {
         kernel_(kernels_.kernel[static_cast<int>(row.op)][static_cast<int>(compute_)]),
         params_(params),
         checks_divisor_(divides_integers(row.op, compute_)),
-        width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4) {
+        width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4),
+        block_(kBlockBytes / width_) {
     for (int i = 0; i < inputs.count; ++i)
       rounds_[i + 1] = differs(i + 1) && !keeps_precision(row, inputs, i);
     rounds_[0] = differs(0) && row.domain != Domain::PREDICATE;
@@ -55,7 +56,7 @@ class Walker {
 
   // Returns false when an integer divisor was zero.
   bool run(int64_t begin, int64_t end) const {
-    alignas(64) char buffers[kMaxOperands][kBlock * 8];
+    alignas(64) char buffers[kMaxOperands][kBlockBytes];
     c10::SmallVector<int64_t, 6> index(loop_.sizes.size());
     int64_t rest = begin;
     for (size_t dim = 0; dim < loop_.sizes.size(); ++dim) {
@@ -67,12 +68,12 @@ class Walker {
     const char* repeated[kMaxOperands] = {};  // the element that fills a buffer
     // A short innermost dimension is staged across rows; a long one is cut at its end.
     const int64_t row = loop_.sizes[0];
-    const bool across_rows = row < kBlock / 4 && loop_.sizes.size() > 1;
+    const bool across_rows = row < block_ / 4 && loop_.sizes.size() > 1;
     bool ok = true;
     for (int64_t at = begin; at < end;) {
       int64_t n = end - at;
       if (!across_rows) n = std::min(n, row - index[0]);
-      if (staged || across_rows) n = std::min(n, kBlock);
+      if (staged || across_rows) n = std::min(n, block_);
       const void* in[kMaxOperands - 1] = {};
       for (int i = 1; i < loop_.count; ++i) {
         if (across_rows) {
@@ -82,7 +83,7 @@ class Walker {
         } else if (loop_.operands[i].strides[0] == 0) {
           // One element all along the row: a buffer full of it serves every block.
           const char* element = address(i, index);
-          if (repeated[i] != element) gather(i, index, std::min(kBlock, row), buffers[i], /*repeats=*/true);
+          if (repeated[i] != element) gather(i, index, std::min(block_, row), buffers[i], /*repeats=*/true);
           repeated[i] = element;
           in[i - 1] = buffers[i];
         } else {
@@ -104,7 +105,7 @@ class Walker {
   // Whether operand i has to go through the common dtype on its way between memory and the compute type.
   bool differs(int i) const { return loop_.operands[i].dtype != common_ && !is_compute_type(common_, compute_); }
   void round_to_common(char* run, int64_t n) const {
-    char rounded[kBlock * 4];
+    char rounded[kBlockBytes / 2];  // the common dtype is narrower than the compute type
     const int64_t size = element_size(common_);
     kernels_.store[static_cast<int>(compute_)][static_cast<int>(common_)](run, rounded, size, n);
     kernels_.load[static_cast<int>(common_)][static_cast<int>(compute_)](rounded, size, run, n);
@@ -164,7 +165,7 @@ class Walker {
   const ElementwiseKernel kernel_;
   const ElementwiseParams& params_;
   const bool checks_divisor_;
-  const int64_t width_;
+  const int64_t width_, block_;
   bool rounds_[kMaxOperands] = {};
 };
 

@@ -1,6 +1,6 @@
-// Pooling on the CPU: walks the outputs run by run (see kernels/pooling.h) and threads over the runs. Every output is
-// computed from the inputs under its window alone, forwards and backwards, so no result depends on how runs are shared
-// out among threads.
+// Pooling on the CPU: walks the outputs run by run (see kernels/pooling.h) and threads over rows of them, or over planes.
+// Every output is computed from the inputs under its window alone; on the way back an element's windows are added in their
+// order, by one thread. So no result depends on how the work is shared out.
 #include "ops/pooling.h"
 
 #include <c10/util/SmallVector.h>
@@ -248,6 +248,31 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
   });
 }
 
+// Windows of two columns that tile a contiguous plane, whole windows all of them.
+bool tiles_plane(const PoolWindow& window, const Tensor& in, const Tensor& out) {
+  const auto tiles = [](const PoolAxis& axis, int64_t in_size, int64_t out_size) {
+    return axis.kernel == axis.stride && axis.padding == 0 && axis.dilation == 1 && out_size * axis.stride <= in_size;
+  };
+  return window.w.kernel == 2 && tiles(window.w, in.size(-1), out.size(-1)) && tiles(window.h, in.size(-2), out.size(-2));
+}
+
+// `position` may be undefined; averages are divided by `divisor`.
+template <class Kernel>
+void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& position, const PoolWindow& window, double divisor,
+                   Kernel kernel) {
+  const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
+  const int64_t size = input.element_size(), position_size = position.defined() ? position.element_size() : 0;
+  char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin, n; row < end; row += n) {
+      const int64_t oh = row % out.height, from = in.row(row / out.height, oh * window.h.stride), to = row * out.width;
+      n = std::min(out.height - oh, end - row);
+      kernel({bytes(input) + from * size, window.h.kernel, n, out.width, in.width, in.elements() - from,
+              (end - row) * out.width, divisor, mutable_bytes(output) + to * size, positions + to * position_size});
+    }
+  });
+}
+
 // Contiguous memory, rows of few outputs: one window at a time. `prepare(run, i, oh, ow)` is called for the i-th output.
 constexpr int64_t kNarrow = 3;
 constexpr int64_t kScattered = 16;     // positions of a window beyond which a gradient is scattered rather than gathered
@@ -332,26 +357,21 @@ void backward_planes(const Tensor& result, int64_t cost, const Add& add) {
   });
 }
 
-// Windows of two columns that tile a contiguous plane, whole windows all of them.
-bool tiles_plane(const PoolWindow& window, const Tensor& grad, const Tensor& result) {
-  const auto tiles = [](const PoolAxis& axis, int64_t in, int64_t out) {
-    return axis.kernel == axis.stride && axis.padding == 0 && axis.dilation == 1 && out * axis.stride <= in;
-  };
-  return window.w.kernel == 2 && tiles(window.w, result.size(-1), grad.size(-1)) && tiles(window.h, result.size(-2), grad.size(-2));
-}
-
 // `position` is undefined for averages, which are divided by `divisor`.
 template <class Kernel>
 void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window, double divisor,
                     Kernel kernel) {
   const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
-  const int64_t size = grad.element_size();
-  parallel(in.images, in.area(), [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) {
-      const int64_t at = image * out.area();
-      kernel({bytes(grad) + at * size, position.defined() ? bytes(position) + at * position.element_size() : nullptr,
-              window.h.kernel, out.height, out.width, in.height, in.width, out.elements() - at, (end - image) * in.area(),
-              divisor, mutable_bytes(result) + image * in.area() * size});
+  const int64_t size = grad.element_size(), position_size = position.defined() ? position.element_size() : 0;
+  const char* positions = position.defined() ? bytes(position) : nullptr;
+  // Where the elements above a row of windows end. Rows of the plane that no window has follow the last.
+  const auto above = [&](int64_t row) { return in.row(row / out.height, row % out.height * window.h.stride); };
+  parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin, n; row < end; row += n) {
+      const int64_t at = row * out.width, to = above(row);
+      n = std::min(out.height - row % out.height, end - row);
+      kernel({bytes(grad) + at * size, positions + at * position_size, window.h.kernel, n, out.width, in.width,
+              out.elements() - at, above(row + n) - to, above(end) - to, divisor, mutable_bytes(result) + to * size});
     }
   });
 }
@@ -477,6 +497,10 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
       input.scalar_type());
   const int64_t position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  if (!direct && tiles_plane(window, input, output)) {
+    const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_tiles[static_cast<int>(kind)];
+    return forward_tiles(input, output, position, window, 1, kernel_for("max_pool2d", table, input.scalar_type()));
+  }
   if (!direct && output.size(-1) <= kNarrow) {
     const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_window[static_cast<int>(kind)];
     return forward_windows(input, output, window, kernel_for("max_pool2d", table, input.scalar_type()),
@@ -576,7 +600,7 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
                                         [](int64_t, int64_t) { return 1.0; });
     return result;
   }
-  if (!last && tiles_plane(window, grad, result)) {
+  if (!last && tiles_plane(window, result, grad)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.tiles_backward[kind], grad.scalar_type());
     backward_tiles(grad, position, result, window, 1, kernel);
     return result;
@@ -784,6 +808,11 @@ void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_
   const auto kernel = kernel_for(
       "avg_pool2d", TENSOROPS_KERNELS(pooling_kernels).mean[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)],
       input.scalar_type());
+  if (!direct && tiles_plane(window, input, output)) {
+    const auto& table = TENSOROPS_KERNELS(pooling_kernels).mean_tiles;
+    const auto divisor = static_cast<double>(divisor_override.value_or(window.positions()));
+    return forward_tiles(input, output, {}, window, divisor, kernel_for("avg_pool2d", table, input.scalar_type()));
+  }
   const Divisors divisors(window, input.size(-2), input.size(-1), output.size(-2), output.size(-1), count_include_pad,
                           divisor_override);
   by_compute_type(input.scalar_type(), [&]<class T>(T) {
@@ -841,7 +870,7 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
   const auto kernel = kernel_for(
       "avg_pool2d_backward",
       kernels.mean_backward[static_cast<int>(channels_last ? PoolTaps::direct : PoolTaps::staged)], grad.scalar_type());
-  if (!channels_last && tiles_plane(window, grad, result)) {
+  if (!channels_last && tiles_plane(window, result, grad)) {
     const auto tiles = kernel_for("avg_pool2d_backward", kernels.tiles_backward[static_cast<int>(PoolPosition::none)],
                                   grad.scalar_type());
     backward_tiles(grad, {}, result, window, static_cast<double>(divisor_override.value_or(window.positions())), tiles);

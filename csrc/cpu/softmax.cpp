@@ -40,8 +40,10 @@ class Lineup {
 
   void run() const {
     const bool direct = contiguous(0) && contiguous(1) && contiguous(2) && lines_.axes[0].size >= 16;
-    const bool across = lines_.count > 1 && (!lines_.contiguous_lines() || lines_.length < kShortLine) &&
-                        (direct || lines_.length <= kTile / 16);
+    // Vectors along lines have idle lanes at their ends, vectors across lines beside the last.
+    const auto vectors = [](int64_t n) { return (n + 15) / 16; };
+    const bool is_short = lines_.length < kShortLine && lines_.length * vectors(lines_.count) < lines_.count * vectors(lines_.length);
+    const bool across = lines_.count > 1 && (!lines_.contiguous_lines() || is_short) && (direct || lines_.length <= kTile / 16);
     if (across) compute_side_by_side(direct);
     else compute_one_by_one();
   }

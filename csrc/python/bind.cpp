@@ -87,7 +87,10 @@ PyObject* as_structseq(PyObject* tuple, Entry& entry) {
   if (entry.result_type == nullptr)
     entry.result_type =
         pybind11::object(pybind11::module_::import("torch.return_types").attr(entry.structseq.c_str())).release().ptr();
-  return PyObject_CallOneArg(entry.result_type, tuple);
+  PyObject* named = PyStructSequence_New(reinterpret_cast<PyTypeObject*>(entry.result_type));
+  for (Py_ssize_t i = 0; named != nullptr && i < PyTuple_GET_SIZE(tuple); ++i)
+    PyStructSequence_SET_ITEM(named, i, Py_NewRef(PyTuple_GET_ITEM(tuple, i)));
+  return named;
 }
 
 PyObject* parse_and_call(Entry& entry, PyObject* args, PyObject* kwargs) {

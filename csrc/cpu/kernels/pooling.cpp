@@ -337,11 +337,11 @@ void mean_scatter(const MeanPoolScatter& s) {
   }
 }
 
-// The even lanes of a and b, and the two halves of a and b interleaved.
+// The even (0) or odd (1) lanes of a and b, and the two halves of a and b interleaved.
 template <class C>
-TENSOROPS_INLINE Vec<C> even_lanes(Vec<C> a, Vec<C> b) {
+TENSOROPS_INLINE Vec<C> alternate_lanes(Vec<C> a, Vec<C> b, int first) {
   typename Native<Lane<C>>::type from;
-  for (int i = 0; i < Vec<C>::size; ++i) from[i] = 2 * i;
+  for (int i = 0; i < Vec<C>::size; ++i) from[i] = 2 * i + first;
   return Vec<C>(__builtin_shuffle(a.v, b.v, from));
 }
 template <class C>
@@ -352,8 +352,88 @@ TENSOROPS_INLINE Vec<C> interleaved(Vec<C> a, Vec<C> b, int half) {
   return Vec<C>(__builtin_shuffle(a.v, b.v, from));
 }
 
+// Calls f(row, j) for the vectors of results from column j of a row on that may be read and written whole, and rest(row, j)
+// for the other results.
+template <class C, class F, class G>
+TENSOROPS_INLINE void for_tiles(const PoolTiles& t, F f, G rest) {
+  constexpr int64_t size = Vec<C>::size;
+  for (int64_t row = 0; row < t.out_height; ++row) {
+    const int64_t last = row * t.rows + t.rows - 1;  // row of the plane
+    const int64_t whole = min((t.readable - last * t.width) / 2, t.room - row * t.out_width) - size;
+    int64_t j = 0;
+    for (; j < t.out_width && j <= whole; j += size) f(row, j);
+    for (; j < t.out_width; ++j) rest(row, j);
+  }
+}
+
 template <class S, class C, class Position>
-void tiles_backward(const PoolTiles& t) {
+void max_tiles(const PoolTiles& t) {
+  constexpr bool places = !__is_same(Position, NoPosition);
+  constexpr int64_t size = Vec<C>::size;
+  using L = Vec<Lane<C>>;
+  const S* in = static_cast<const S*>(t.in);
+  S* out = static_cast<S*>(t.out);
+  for_tiles<C>(t, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
+    const S* x = in + row * t.rows * t.width + 2 * j;
+    Vec<C> best(lowest<S, C>());
+    L position(Lane<C>(0));
+    const auto take = [&](Vec<C> v, int64_t k) TENSOROPS_LAMBDA_INLINE {
+      const Mask<C> better = (v > best) | (v != v);
+      best = select(better, v, best);
+      if constexpr (places) position = select_lane<C>(better, L(Lane<C>(k)), position);
+    };
+    for (int64_t r = 0; r < t.rows; ++r, x += t.width) {
+      const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
+      take(alternate_lanes(a, b, 0), 2 * r);
+      take(alternate_lanes(a, b, 1), 2 * r + 1);
+    }
+    store_vector(best, out + row * t.out_width + j);
+    if constexpr (places) store_positions(position, static_cast<Position*>(t.position) + row * t.out_width + j);
+  }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
+    C best = lowest<S, C>();
+    int64_t position = 0;
+    for (int64_t k = 0; k < 2 * t.rows; ++k) {
+      const C v = load_as<C>(in[(row * t.rows + (k >> 1)) * t.width + 2 * j + (k & 1)]);
+      if (!(v > best) && v == v) continue;
+      best = v;
+      position = k;
+    }
+    out[row * t.out_width + j] = StoreAs<S, C>::from(best);
+    if constexpr (places) static_cast<Position*>(t.position)[row * t.out_width + j] = static_cast<Position>(position);
+  });
+}
+
+template <class S, class C>
+void mean_tiles(const PoolTiles& t) {
+  constexpr int64_t size = Vec<C>::size;
+  const S* in = static_cast<const S*>(t.in);
+  S* out = static_cast<S*>(t.out);
+  const C divisor = C(t.divisor);
+  for_tiles<C>(t, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
+    const S* x = in + row * t.rows * t.width + 2 * j;
+    Vec<C> sum(C(0));
+    for (int64_t r = 0; r < t.rows; ++r, x += t.width) {
+      const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
+      sum = sum + alternate_lanes(a, b, 0) + alternate_lanes(a, b, 1);
+    }
+    if constexpr (is_floating<C>) sum = sum / Vec<C>(divisor);
+    else sum = map_lanes(sum, [&](C a) { return divisor == -1 ? C(0 - uint64_t(a)) : C(a / divisor); });
+    store_vector(sum, out + row * t.out_width + j);
+  }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
+    C sum = 0;
+    for (int64_t k = 0; k < 2 * t.rows; ++k) {
+      const C v = load_as<C>(in[(row * t.rows + (k >> 1)) * t.width + 2 * j + (k & 1)]);
+      if constexpr (is_floating<C>) sum += v;
+      else sum = C(uint64_t(sum) + uint64_t(v));
+    }
+    if constexpr (is_floating<C>) sum /= divisor;
+    else sum = divisor == -1 ? C(0 - uint64_t(sum)) : C(sum / divisor);
+    out[row * t.out_width + j] = StoreAs<S, C>::from(sum);
+  });
+}
+
+template <class S, class C, class Position>
+void tiles_backward(const PoolTilesBackward& t) {
   constexpr int64_t size = Vec<C>::size;
   constexpr bool averages = __is_same(Position, NoPosition);
   const S* g = static_cast<const S*>(t.gradient);
@@ -389,7 +469,7 @@ void tiles_backward(const PoolTiles& t) {
     }
     for (int64_t x = 2 * t.out_width; x < t.width; ++x) to[x] = StoreAs<S, C>::from(C(0));
   }
-  for (int64_t i = t.out_height * t.rows * t.width; i < t.height * t.width; ++i) out[i] = StoreAs<S, C>::from(C(0));
+  for (int64_t i = t.out_height * t.rows * t.width; i < t.elements; ++i) out[i] = StoreAs<S, C>::from(C(0));
 }
 
 // A division of what is not below zero by the strides that there are as a rule is a shift.
@@ -413,7 +493,7 @@ void stage(const PoolStage& s) {
       for (; j < end && j + size <= readable; j += size) load_vector<C>(from + j).store(staged + j);
     } else if (s.stride == 2) {
       for (; j < end && 2 * (j + size) <= readable; j += size)
-        even_lanes(load_vector<C>(from + 2 * j), load_vector<C>(from + 2 * j + size)).store(staged + j);
+        alternate_lanes(load_vector<C>(from + 2 * j), load_vector<C>(from + 2 * j + size), 0).store(staged + j);
     }
     for (; j < end; ++j) staged[j] = load_as<C>(from[j * s.stride]);
     for (j = 0; j < begin; ++j) staged[j] = fill;
@@ -473,6 +553,10 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MAX_DIRECT_I32(S, C) max_run<S, S, C, int32_t>
 #define MEAN_STAGED(S, C) mean_run<C, S, C>
 #define MEAN_DIRECT(S, C) mean_run<S, S, C>
+#define MAX_TILES(S, C) max_tiles<S, C, NoPosition>
+#define MAX_TILES_U8(S, C) max_tiles<S, C, uint8_t>
+#define MAX_TILES_I32(S, C) max_tiles<S, C, int32_t>
+#define MEAN_TILES(S, C) mean_tiles<S, C>
 #define MAX_WINDOW(S, C) max_window<S, C, NoPosition>
 #define MAX_WINDOW_U8(S, C) max_window<S, C, uint8_t>
 #define MAX_WINDOW_I32(S, C) max_window<S, C, int32_t>
@@ -498,6 +582,8 @@ const PoolingKernels pooling_kernels = {
     {{NUMBERS(MAX_STAGED), NUMBERS(MAX_STAGED_U8), NUMBERS(MAX_STAGED_I32)},
      {NUMBERS(MAX_DIRECT), NUMBERS(MAX_DIRECT_U8), NUMBERS(MAX_DIRECT_I32)}},
     {FLOATS_AND_INT64(MEAN_STAGED), FLOATS_AND_INT64(MEAN_DIRECT)},
+    {NUMBERS(MAX_TILES), NUMBERS(MAX_TILES_U8), NUMBERS(MAX_TILES_I32)},
+    FLOATS_AND_INT64(MEAN_TILES),
     {NUMBERS(MAX_WINDOW), NUMBERS(MAX_WINDOW_U8), NUMBERS(MAX_WINDOW_I32)},
     FLOATS_AND_INT64(MEAN_WINDOW),
     {FLOATS(NONE), FLOATS(MAX_BACKWARD_U8), FLOATS(MAX_BACKWARD_I32)},

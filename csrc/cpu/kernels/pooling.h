@@ -1,7 +1,9 @@
-// Inner pooling kernels. All of them work on runs: n outputs side by side, each seen through the same taps, where
+// Inner pooling kernels. As a rule they work on runs: n outputs side by side, each seen through the same taps, where
 // taps[t][i] is what tap t of the window shows to output i. In channels_last memory a run is the channels of one pixel
 // and the taps point into the tensor. In contiguous memory a run is a row of outputs and the taps point into staged
 // rows: padded, converted to the compute type, and split by column modulo stride, so that taps are contiguous there too.
+// Beside runs there are whole planes: tiles, windows that lie side by side without gaps, and scatters, by which windows
+// give their gradients to the elements under them.
 #pragma once
 
 #include <cstdint>
@@ -63,12 +65,22 @@ struct MaxPoolScatter : PoolScatter {
 struct MeanPoolScatter : PoolScatter {
   const void* divisor;
 };
-// The way back for windows of two columns that tile the plane: each element has one window.
+// Rows of windows of two columns that tile a plane, whole windows all of them: nothing has to be staged.
 struct PoolTiles {
+  const void* in;
+  int64_t rows;  // of a window
+  int64_t out_height, out_width, width;
+  int64_t readable, room;  // elements of the plane without a fault, and of the results that are this caller's to write
+  double divisor;          // of averages
+  void *out, *position;
+};
+// Their way back: each element has one window.
+struct PoolTilesBackward {
   const void *gradient, *position;
   int64_t rows;  // of a window
-  int64_t out_height, out_width, height, width;
-  int64_t readable, room;  // elements of the gradient without a fault, and of the result that are this caller's to write
+  int64_t out_height, out_width, width;
+  int64_t readable;        // elements of the gradient without a fault
+  int64_t elements, room;  // of the result: to be written, zeros behind the windows, and that are this caller's to write
   double divisor;          // of averages
   void* out;
 };
@@ -109,13 +121,15 @@ struct PoolingKernels {
   // Null where torch has no such pooling for the dtype.
   void (*max[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolRun&);
   void (*mean[kTaps][kDTypes])(const MeanPoolRun&);
+  void (*max_tiles[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
+  void (*mean_tiles[kDTypes])(const PoolTiles&);
   void (*max_window[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolWindowRun&);
   void (*mean_window[kDTypes])(const PoolWindowRun&);
   void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
   void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
   void (*mean_scatter[kDTypes])(const MeanPoolScatter&);
   // With no position, averages.
-  void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
+  void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTilesBackward&);
   // Results of staged taps are of the compute type, for unstage.
   void (*mean_backward[kTaps][kDTypes])(const MeanPoolBackwardRun&);
   void (*stage[kDTypes])(const PoolStage&);
