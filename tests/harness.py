@@ -70,6 +70,17 @@ def rounded_to_tf32(t: Tensor) -> Tensor:
     return ((t.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
+@contextmanager
+def tf32(backend: Any, allowed: bool) -> Iterator[None]:
+    """A backend's allow_tf32 for a while."""
+    before = backend.allow_tf32
+    backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        backend.allow_tf32 = before
+
+
 needs_tf32 = pytest.mark.skipif(
     not EMULATED_CUDA and not torch.cuda.is_available(), reason="tf32 needs an NVIDIA GPU, or the emulated kernels"
 )

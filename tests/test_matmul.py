@@ -8,7 +8,7 @@ import torch
 
 from tests.faults import assert_same_deprecation, assert_same_refusal
 from tests.generic import *  # noqa: F403
-from tests.harness import CUDA_OR_EMULATED, lookup, needs_tf32, rounded_to_tf32
+from tests.harness import CUDA_OR_EMULATED, lookup, needs_tf32, rounded_to_tf32, tf32
 
 FAMILY = "matmul"
 
@@ -171,14 +171,14 @@ def test_linear_by_a_vector_refused(input: tuple[int, ...], bias: tuple[int, ...
 @pytest.mark.cuda
 @needs_tf32
 @pytest.mark.parametrize("shape", [(70, 40, 50), (17, 2000, 20)])
-def test_tf32_when_allowed(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]) -> None:
+def test_tf32_when_allowed(shape: tuple[int, int, int]) -> None:
     """allow_tf32 rounds the factors of a float32 product, and nothing else."""
     m, k, n = shape
     a, b = torch.randn(m, k), torch.randn(k, n)
     results = []
     for allowed in (False, True):
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allowed)
-        results.append(tensorops.mm(a.to(CUDA_OR_EMULATED), b.to(CUDA_OR_EMULATED)).cpu().double())
+        with tf32(torch.backends.cuda.matmul, allowed):
+            results.append(tensorops.mm(a.to(CUDA_OR_EMULATED), b.to(CUDA_OR_EMULATED)).cpu().double())
     exact, rounded = a.double() @ b.double(), rounded_to_tf32(a).double() @ rounded_to_tf32(b).double()
     for result, expected in zip(results, (exact, rounded), strict=True):
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-6 * k)
