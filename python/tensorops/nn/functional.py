@@ -172,9 +172,9 @@ def max_unpool2d(
             padding=padding,
             output_size=output_size,
         )
-    kernel = _pair(kernel_size)
-    step = kernel if stride is None else _pair(stride)
-    size = _unpooled_size(input, kernel, step, _pair(padding), output_size)
+    window = _pair(kernel_size)
+    step = _pair(stride) if stride is not None else window
+    size = _unpooled_size(input, window, step, _pair(padding), output_size)
     return _C.max_unpool2d(input, indices, size)
 
 
