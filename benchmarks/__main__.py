@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -268,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
         print(text)
         passed &= right
     document = run.document()
-    options.json.write_text(json.dumps(document, indent=1) + "\n")
+    report.write(document, options.json)
     print(f"\n{time.monotonic() - started:.0f} s; stored: {options.json}")
     try:
         print("pictures:", *pictures.draw(document, options.plot))

@@ -56,6 +56,17 @@ def read(path: Path) -> Document:
     return document
 
 
+def write(document: Document, path: Path) -> None:
+    """Stores a run, a row a line."""
+    parts = []
+    for name, value in document.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(f"  {json.dumps(item)}" for item in value) + "\n]"
+        parts.append(f"{json.dumps(name)}: {text}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+
 def key(row: dict) -> tuple:
     """What makes a row the same in another run."""
     return tuple(row[name] for name in KEY)

@@ -135,7 +135,8 @@ def test_compare(stored, tmp_path, capsys):
     after["machine"]["torch"] = "9.9"
     paths = [tmp_path / name for name in ("a.json", "b.json")]
     for path, document in zip(paths, (before, after), strict=True):
-        path.write_text(json.dumps(document))
+        report.write(document, path)
+        assert report.read(path) == document
     capsys.readouterr()
     assert command.main(["--compare", *map(str, paths)]) == 0
     printed = capsys.readouterr().out
