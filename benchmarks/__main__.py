@@ -230,6 +230,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         options.only = re.compile(options.only)
     except re.error as error:
         parser.error(f"-k {options.only}: {error}")
+    if options.json == LATEST:
+        LATEST.parent.mkdir(exist_ok=True)
     options.plot = options.plot or options.json.with_suffix("")
     for name, path in (("--json", options.json), ("--plot", options.plot)):
         if not path.parent.is_dir():

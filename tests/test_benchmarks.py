@@ -94,6 +94,11 @@ def test_markdown_shows_headline_rows_and_families(stored):
     assert "benchmarks/results/run-ratios.png" in text
 
 
+def test_the_usual_place_of_a_run_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "LATEST", tmp_path / "results" / "latest.json")
+    assert command.parse([]).json.parent.is_dir()
+
+
 def test_self_check(tmp_path, few_rows, capsys):
     path = tmp_path / "run.json"
     assert run(path, "--self-check", "--budget", "0.2", "-k", "exp 100 f32 fresh|mm") == 0

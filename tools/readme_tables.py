@@ -33,7 +33,8 @@ def benchmarks() -> str:
 
     documents = {path.stem: report.read(path) for path in RESULTS.glob("cpu*.json")}
     latest_first = sorted(documents.items(), key=lambda item: item[1]["machine"]["date"], reverse=True)
-    return "\n\n".join(report.markdown(document, stem).strip() for stem, document in latest_first)
+    tables = [report.markdown(document, stem).strip() for stem, document in latest_first]
+    return "\n\n".join(tables) or "No run of this version is stored yet."
 
 
 def main() -> None:
