@@ -91,8 +91,10 @@ TENSOROPS_INLINE Vec<float> erf(Vec<float> x) {
   return Vec<float>((Native<float>::type)((FloatBits)result.v | ((FloatBits)x.v & sign_bit)));
 }
 
+#if defined(__FMA__)
 // The normal distribution's, for gelu: 1/2 + x P(u) within 5.5, u = x^2 / (5.5^2 / 2) - 1, where P is well conditioned, and 0 or 1
-// beyond; x cdf(x) is good to 2 ulp where x is positive. Next to erf it spares an exponential.
+// beyond; x cdf(x) is good to 2 ulp where x is positive. Next to erf it spares an exponential. Without FMA the sum's roundings
+// cost too much beside -5: there the general formula stands, by erf.
 TENSOROPS_INLINE Vec<float> normal_cdf(Vec<float> x) {
   const Vec<float> u = fma(x * x, Vec<float>(6.611569971e-02f), Vec<float>(-1.0f));
   Vec<float> p = 8.364994574e-05f;
@@ -115,6 +117,7 @@ TENSOROPS_INLINE Vec<float> normal_cdf(Vec<float> x) {
   const Vec<float> inside = fma(x, p, Vec<float>(0.5f));
   return select(x > 5.5f, Vec<float>(1.0f), select(x < -5.5f, Vec<float>(0.0f), inside));
 }
+#endif
 
 }  // namespace
 }  // namespace tensorops::cpu::TENSOROPS_ISA
