@@ -21,7 +21,7 @@ TENSOROPS_INLINE Mask<T> isfinite(Vec<T> x) {
   else return x == x;
 }
 // z - x * y, rounded once where z is close to the product; without FMA by Dekker's exact product (1971), whose halves of a
-// factor have few enough bits that theirs are exact.
+// factor have few enough bits that theirs are exact, and 0 where these would underflow.
 template <class T>
 TENSOROPS_INLINE Vec<T> residual(Vec<T> x, Vec<T> y, Vec<T> z) {
 #if defined(__FMA__)
@@ -34,7 +34,7 @@ TENSOROPS_INLINE Vec<T> residual(Vec<T> x, Vec<T> y, Vec<T> z) {
   };
   const Vec<T> x1 = upper(x), x2 = x - x1, y1 = upper(y), y2 = y - y1, product = x * y;
   const Vec<T> lost = ((x1 * y1 - product) + x1 * y2 + x2 * y1) + x2 * y2;
-  return (z - product) - lost;
+  return select(abs(z) < T(sizeof(T) == 4 ? 0x1p-102 : 0x1p-969), 0, (z - product) - lost);
 #endif
 }
 // Integers: zero divisors are refused before the kernel runs; the padding of a tail may hold some.
