@@ -29,7 +29,7 @@ constexpr int64_t kDotRows = 2 * kSkinnyRows, kDotSquares = 16;
 // The rows and columns of one piece: its rows pass over B while it is in the cache.
 constexpr int64_t kDotPieceRows = 16, kDotColumns = 16, kAxpyColumns = 1024;
 // From this width on adding up rows of B beats the micro-kernel, from this depth on dot products do.
-constexpr int64_t kAxpyWidth = 48, kDotDepth = 48, kSmallDotDepth = 96;
+constexpr int64_t kAxpyWidth = 48, kDotDepth = 48, kSmallDotDepth = 256;
 // Below this many multiply-adds nothing is gained by threads.
 constexpr int64_t kSmall = 40 * 40 * 40;
 // Up to this many multiply-adds nothing is gained by pairs of bf16 either, and torch keeps subnormals, which they flush.
