@@ -29,9 +29,11 @@ constexpr int64_t kDotRows = 2 * kSkinnyRows, kDotSquares = 16;
 // The rows and columns of one piece: its rows pass over B while it is in the cache.
 constexpr int64_t kDotPieceRows = 16, kDotColumns = 16, kAxpyColumns = 1024;
 // From this width on adding up rows of B beats the micro-kernel, from this depth on dot products do.
-constexpr int64_t kAxpyWidth = 48, kDotDepth = 48, kSmallDotDepth = 96;
+constexpr int64_t kAxpyWidth = 48, kDotDepth = 48, kSmallDotDepth = 256;
 // Below this many multiply-adds nothing is gained by threads.
 constexpr int64_t kSmall = 40 * 40 * 40;
+// Up to this many multiply-adds nothing is gained by pairs of bf16 either, and torch keeps subnormals, which they flush.
+constexpr int64_t kKeepsSubnormals = 16 * 16 * 16;
 // A matrix is read where it lies, not packed, when each of its elements is used for so few panels that packing would not
 // pay, or when it fits the L1 cache.
 constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
@@ -59,7 +61,8 @@ class Multiply {
   explicit Multiply(const Gemm& g)
       : g_(g),
         kernels_(TENSOROPS_KERNELS(gemm_kernels)),
-        pairs_(g.type == DType::bf16 ? TENSOROPS_BF16_KERNELS(gemm_bf16_kernels) : nullptr),
+        pairs_(g.type == DType::bf16 && g.m * g.n * g.k > kKeepsSubnormals ? TENSOROPS_BF16_KERNELS(gemm_bf16_kernels)
+                                                                           : nullptr),
         compute_(compute_type(g.type)),
         size_(pairs_ != nullptr ? pairs_->size : kernels_.size[static_cast<int>(compute_)]),
         micro_(pairs_ != nullptr ? pairs_->micro : kernels_.micro[static_cast<int>(compute_)]),

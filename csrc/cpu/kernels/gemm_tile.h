@@ -229,6 +229,22 @@ void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
             [&](V x, T* to) TENSOROPS_LAMBDA_INLINE { store_part(x, to, last); });
     return;
   }
+#if defined(__AVX512BF16__)
+  // Bare sums of pairs leave as bf16 by the CPU's own rounding: it flushes subnormals, which they are not.
+  if (__is_same(E, Bf16Pair) && e.c_type == DType::bf16 && e.c_column == 1 && e.activation == GemmActivation::none &&
+      tile.source == nullptr && e.alpha.real == 1) {
+    BFloat16* c = static_cast<BFloat16*>(tile.c);
+    const int64_t last = tile.columns - (N - 1) * V::size;
+    const auto mask = static_cast<__mmask16>((1u << last) - 1);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v)
+        _mm256_mask_storeu_epi16(c + i * e.c_row + v * V::size, v + 1 < N ? __mmask16(0xffff) : mask,
+                                 (__m256i)_mm512_cvtneps_pbh((__m512)sum[i][v].v));
+    return;
+  }
+#endif
   alignas(64) T staged[R * N * V::size];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
