@@ -22,7 +22,7 @@ fi
 PYTHONPATH=$(PYTHON=$venv/bin/python tools/build.sh build/cuda)
 export PYTHONPATH
 code=$("$venv/bin/python" tools/cuda_architectures.py "$PYTHONPATH"/tensorops/_C*.so)
-for arch in sm_80 sm_90; do
+for arch in sm_80 sm_90a; do
   grep -qx "$arch" <<<"$code" || { echo "check_cuda: no code for $arch, only for: $code"; exit 1; }
 done
 "$venv/bin/python" -m tensorops.info

@@ -81,7 +81,6 @@ class Case:
     smooth: finite differences mean something here, so gradcheck is asked; not at kinks, ties, infinities.
     large: big enough to be split among threads; asked to be the same for every number of them, and little else.
     cuda_dtypes: the dtypes that the op has on CUDA, where they are fewer.
-    flops, bytes: arithmetic and memory traffic of one call, from the drawn arguments; for the benchmark's limits.
     """
 
     op: str
@@ -98,8 +97,6 @@ class Case:
     smooth: bool = True
     large: bool = False
     cuda_dtypes: tuple[torch.dtype, ...] | None = None
-    flops: Callable[..., float] | None = None
-    bytes: Callable[..., float] | None = None
 
     @property
     def name(self) -> str:

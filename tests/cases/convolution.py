@@ -11,22 +11,6 @@ from .case import FLOATING, INTEGRAL, Case, Draw, arguments
 LAST = torch.channels_last
 
 
-def _output(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-    """The result's sizes, from torch's own shape function."""
-    return torch.conv2d(input.to("meta"), weight.to("meta"), **kwargs)
-
-
-def _flops(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> float:
-    """Two per multiply-add."""
-    return 2.0 * _output(input, weight, *args, **kwargs).numel() * weight[0].numel()
-
-
-def _bytes(input: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> float:
-    """Input, weight and output once each."""
-    numel = input.numel() + weight.numel() + _output(input, weight, *args, **kwargs).numel()
-    return float(numel * input.element_size())
-
-
 def conv(
     label: str,
     input: tuple[int, ...],
@@ -61,8 +45,6 @@ def conv(
         exact,
         large=large,
         smooth=not large,
-        flops=_flops,
-        bytes=_bytes,
         cuda_dtypes=tuple(dtype for dtype in dtypes if dtype.is_floating_point),
     )
 

@@ -107,16 +107,6 @@ def add(op: str, label: str, make: Make, dtypes: tuple[torch.dtype, ...] = ALL_D
         CASES.append(Case(op, make, label, dtypes=found, **more))
 
 
-def number_of_bytes(operands: int) -> Callable[..., float]:
-    """Memory traffic of an op that reads its tensors and writes one."""
-
-    def count(*args: Any, **kwargs: Any) -> float:
-        sizes = [a.numel() * a.element_size() for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        return float(sum(sizes) + max(sizes, default=0))
-
-    return count
-
-
 def unary(
     op: str,
     low: float = -3.0,
@@ -143,8 +133,6 @@ def unary(
         "torch_gradient": torch_gradient,
         "smooth": smooth,
         "strides": strides,
-        "bytes": number_of_bytes(2),
-        "flops": lambda x, *a, **k: float(x.numel()),
     }
 
     def row(name: str, tensor: Callable[[Draw], Tensor], some: tuple = ALL_DTYPES, **more: Any) -> None:
@@ -261,8 +249,6 @@ def binary(
     common = {
         "exact": exact,
         "gradient": gradient,
-        "bytes": number_of_bytes(3),
-        "flops": lambda *a, **k: float(a[0].numel()),
     }
 
     def divisor(d: Draw, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -60,7 +60,6 @@ def entropy(
             constants=() if soft else ("weight",),
             smooth=not mean_of_nothing(shape, reduction),
             large=large,
-            bytes=lambda input, *args, **kwargs: input.nbytes,
         )
         for reduction in REDUCTIONS
     ]
@@ -112,7 +111,6 @@ def elements(op: str, label: str, make: Callable[[Draw], tuple], *, large: bool 
             f"{label}-{reduction}",
             constants=("weight",) if op == "binary_cross_entropy" else (),
             large=large,
-            bytes=lambda input, *args, **kwargs: 2 * input.nbytes,
         )
         for reduction in REDUCTIONS
     ]

@@ -43,22 +43,6 @@ BATCHED: dict[str, tuple[int, int, int, int]] = {
 }
 
 
-def product_bytes(*tensors: Tensor, **_: Any) -> float:
-    """Every operand read once, and a result of the last operand's width written."""
-    read = sum(t.numel() * t.element_size() for t in tensors)
-    return read + tensors[0].numel() // max(1, tensors[0].shape[-1]) * tensors[-1].shape[-1] * tensors[0].element_size()
-
-
-def product_flops(*tensors: Tensor, **_: Any) -> float:
-    """Two per multiply-add of the last two operands."""
-    a, b = tensors[-2:]
-    return 2.0 * a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
-
-
-def linear_flops(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> float:
-    return 2.0 * x.numel() * weight.shape[0]
-
-
 def products() -> list[Case]:
     """mm, mv, dot, bmm, outer."""
     rows: list[Case] = []
@@ -69,7 +53,6 @@ def products() -> list[Case]:
                 lambda d, m=m, n=n, k=k: arguments(d.normal(m, k), d.normal(k, n)),
                 label,
                 NUMERIC,
-                flops=product_flops,
             )
         )
         if n == 1 or label in ("tile", "odd", "no-k", "no-rows"):
@@ -89,15 +72,12 @@ def products() -> list[Case]:
         Case("outer", lambda d: arguments(d.normal(4), d.normal(3, dtype=torch.int32)), "promotes", FLOATING, gradient=False),
         # More than one block of k, of rows, of columns; sums cut into pieces; vectors long enough for threads.
         Case("mm", lambda d: arguments(d.normal(130, 600), d.normal(600, 70)), "depths", smooth=False),
-        Case("mm", lambda d: arguments(d.normal(300, 1100), d.normal(1100, 300)), "large", F32, smooth=False, large=True,
-             flops=product_flops, bytes=product_bytes),
+        Case("mm", lambda d: arguments(d.normal(300, 1100), d.normal(1100, 300)), "large", F32, smooth=False, large=True),
         Case("mm", lambda d: arguments(d.normal(5, 5000), d.normal(5000, 6)), "long", F32, smooth=False, large=True),
         Case("mm", lambda d: arguments(d.normal(6, 700), d.normal(700, 900)), "wide", F32, smooth=False, large=True),
-        Case("mv", lambda d: arguments(d.normal(700, 900), d.normal(900)), "large", F32, smooth=False, large=True,
-             flops=product_flops),
+        Case("mv", lambda d: arguments(d.normal(700, 900), d.normal(900)), "large", F32, smooth=False, large=True),
         Case("dot", lambda d: arguments(d.normal(150_001), d.normal(150_001)), "large", F32, smooth=False, large=True),
-        Case("bmm", lambda d: arguments(d.normal(9, 70, 80), d.normal(9, 80, 60)), "large", F32, smooth=False, large=True,
-             flops=product_flops),
+        Case("bmm", lambda d: arguments(d.normal(9, 70, 80), d.normal(9, 80, 60)), "large", F32, smooth=False, large=True),
         Case("outer", lambda d: arguments(d.normal(500), d.normal(300)), "large", F32, smooth=False, large=True),
     ]  # fmt: skip
     return rows
@@ -187,7 +167,7 @@ def sums() -> list[Case]:
         Case("baddbmm", lambda d: arguments(d.normal(3, 1, 7), d.normal(3, 6, 5), d.normal(3, 5, 7)), "batch-row", NUMERIC),
         Case("addr", lambda d: arguments(d.normal(7, 6).t(), d.normal(6), d.normal(7)), "transposed"),
         Case("addmm", lambda d: arguments(d.normal(300), d.normal(200, 700), d.normal(700, 300), beta=0.5, alpha=2), "large", F32,
-             smooth=False, large=True, flops=product_flops),
+             smooth=False, large=True),
         Case("addmv", lambda d: arguments(d.normal(700), d.normal(700, 900), d.normal(900)), "large", F32, smooth=False, large=True),
         Case("addbmm", lambda d: arguments(d.normal(70, 60), d.normal(9, 70, 80), d.normal(9, 80, 60)), "large", F32, smooth=False,
              large=True),
@@ -217,10 +197,10 @@ def linears() -> list[Case]:
         "empty-batch": lambda d: arguments(d.normal(0, 5), d.normal(7, 5), d.normal(7)),
         "no-k": lambda d: arguments(d.normal(3, 0), d.normal(7, 0), d.normal(7)),
     }
-    rows = [Case(op, make, label, NUMERIC, flops=linear_flops) for label, make in makes.items()]
+    rows = [Case(op, make, label, NUMERIC) for label, make in makes.items()]
     rows.append(
         Case(op, lambda d: arguments(d.normal(128, 500), d.normal(300, 500), d.normal(300)), "large", F32, smooth=False,
-             large=True, flops=linear_flops)
+             large=True)
     )  # fmt: skip
     return rows
 

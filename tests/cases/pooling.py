@@ -14,11 +14,6 @@ UNPOOL = "nn.functional.max_unpool2d"
 LAST = torch.channels_last
 
 
-def bytes_of(input: torch.Tensor, *args: object, **kwargs: object) -> float:
-    """The input read once; outputs are smaller by the stride."""
-    return input.nbytes
-
-
 def max_case(
     label: str, shape: tuple[int, ...], *args: object, last: bool = False, large: bool = False, **kwargs
 ) -> Case:
@@ -28,7 +23,7 @@ def max_case(
     def make(d: Draw) -> tuple[tuple, dict]:
         return arguments(d.distinct(*shape).to(memory_format=layout), *args, **kwargs)
 
-    return Case(MAX, make, label, exact=True, large=large, bytes=bytes_of)
+    return Case(MAX, make, label, exact=True, large=large)
 
 
 def avg_case(
@@ -40,7 +35,7 @@ def avg_case(
     def make(d: Draw) -> tuple[tuple, dict]:
         return arguments(d.normal(*shape).to(memory_format=layout), *args, **kwargs)
 
-    return Case(AVG, make, label, large=large, bytes=bytes_of)
+    return Case(AVG, make, label, large=large)
 
 
 def special_values(d: Draw) -> torch.Tensor:

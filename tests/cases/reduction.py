@@ -18,16 +18,6 @@ def transposed(draw: Draw, *shape: int) -> torch.Tensor:
     return draw.normal(*reversed(shape)).permute(*reversed(range(len(shape))))
 
 
-def bytes_read(input: torch.Tensor, *args: Any, **kwargs: Any) -> float:
-    """A reduction reads its input once; the result is small."""
-    return input.numel() * input.element_size()
-
-
-def bytes_both(input: torch.Tensor, *args: Any, **kwargs: Any) -> float:
-    """Scans and softmax read and write as much."""
-    return 2.0 * input.numel() * input.element_size()
-
-
 # label -> (shape and strides of the input, dim); every one is crossed with keepdim where the op has it.
 LAYOUTS: dict[str, tuple[Any, Any]] = {
     "all": (lambda d: d.normal(3, 5, 7), None),
@@ -71,7 +61,7 @@ def over_layouts(
         if keep:
             kwargs["keepdim"] = True
         name = (f"{label}, keepdim" if keep else label) + suffix
-        return Case(op, lambda draw: arguments(make(draw), *extra, **kwargs), name, bytes=bytes_read, **fields)
+        return Case(op, lambda draw: arguments(make(draw), *extra, **kwargs), name, **fields)
 
     cases = []
     for label, (make, dim) in layouts.items():
@@ -241,14 +231,13 @@ CASES += over_layouts("count_nonzero", LAYOUTS, keepdim=False, dtypes=ALL, gradi
 OFF_ZERO = 0.03125
 for _p in (2, 1, 0, INF, -INF, 3, 1.5, 0.5, -1):
     CASES += [
-        Case("norm", lambda d, p=_p: arguments(d.distinct(6, 31) + OFF_ZERO, p, 1), f"p={_p}, inner", bytes=bytes_read),
+        Case("norm", lambda d, p=_p: arguments(d.distinct(6, 31) + OFF_ZERO, p, 1), f"p={_p}, inner"),
         Case(
             "norm",
             lambda d, p=_p: arguments(d.distinct(31, 6) + OFF_ZERO, p, 0, True),
             f"p={_p}, outer",
-            bytes=bytes_read,
         ),
-        Case("norm", lambda d, p=_p: arguments(d.distinct(3, 4, 5) + OFF_ZERO, p), f"p={_p}, all", bytes=bytes_read),
+        Case("norm", lambda d, p=_p: arguments(d.distinct(3, 4, 5) + OFF_ZERO, p), f"p={_p}, all"),
     ]
 CASES += [
     # By name, torch's norm takes at most two dimensions.
@@ -268,7 +257,7 @@ LINES = {**with_dim(LAYOUTS), "long": (lambda d: d.normal(70000), 0), "empty": (
 for _op in ("cumsum", "cumprod"):
     _lines = {k: v for k, v in LINES.items() if _op == "cumsum" or k not in ("long", "long column")}
     CASES += [
-        Case(_op, lambda d, make=make, dim=dim: arguments(make(d), dim), label, bytes=bytes_both)
+        Case(_op, lambda d, make=make, dim=dim: arguments(make(d), dim), label)
         for label, (make, dim) in _lines.items()
         if not isinstance(dim, tuple)
     ]
@@ -295,7 +284,7 @@ CASES += [
 ]
 for _op in ("softmax", "log_softmax"):
     CASES += [
-        Case(_op, lambda d, make=make, dim=dim: arguments(make(d), dim), label, bytes=bytes_both)
+        Case(_op, lambda d, make=make, dim=dim: arguments(make(d), dim), label)
         for label, (make, dim) in LINES.items()
         if not isinstance(dim, tuple)
     ]
@@ -328,6 +317,6 @@ def large(op: str, shapes: dict[str, tuple[tuple[int, ...], int]], *between: Any
 
 for _op in ("sum", "mean", "prod", "var", "std", "norm", "amax", "any", "logsumexp", "argmax", "max"):
     _between = (2,) if _op == "norm" else ()
-    CASES += large(_op, REDUCED, *_between, gradient=_op not in ("any", "argmax"), bytes=bytes_read)
+    CASES += large(_op, REDUCED, *_between, gradient=_op not in ("any", "argmax"))
 for _op in ("cumsum", "cumprod", "softmax", "log_softmax"):
-    CASES += large(_op, SCANNED, bytes=bytes_both)
+    CASES += large(_op, SCANNED)
