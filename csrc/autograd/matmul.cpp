@@ -7,6 +7,7 @@
 #include "autograd/node.h"
 #include "autograd/sum_to_size.h"
 #include "ops/elementwise.h"
+#include "ops/scalar_type.h"
 
 namespace tensorops::autograd {
 namespace {
@@ -42,8 +43,6 @@ Tensor gradient_b(Product product, const Tensor& g, const Tensor& a, const c10::
 }
 
 // outer and addr promote: a gradient goes back to its input's dtype, and factors meet in the gradient's.
-Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
-
 struct Factor {
   explicit Factor(const Tensor& t) : sizes(t.sym_sizes()), type(t.scalar_type()) {}
   c10::SymDimVector sizes;

@@ -9,6 +9,7 @@
 #include "autograd/node.h"
 #include "autograd/tensor_expr.h"
 #include "ops/reduction_forms.h"
+#include "ops/scalar_type.h"
 #include "ops/scan.h"
 
 namespace tensorops::autograd {
@@ -39,9 +40,6 @@ SymInt reduced_count(const ReductionPlan& plan, const Tensor& input) {
     if (plan.reduced[i]) n = n * input.sym_size(i);
   return n;
 }
-
-// Tensor::to, without a call of it where there is nothing to do.
-Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
 
 // A count as a factor: a plain number unless it is symbolic.
 Expr number(const SymInt& n) { return static_cast<double>(n.guard_int(__FILE__, __LINE__)); }

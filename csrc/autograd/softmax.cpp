@@ -7,6 +7,7 @@
 #include "autograd/node.h"
 #include "autograd/tensor_expr.h"
 #include "ops/reduction.h"
+#include "ops/scalar_type.h"
 
 namespace tensorops::autograd {
 namespace {
@@ -20,8 +21,7 @@ Tensor forward(const Tensor& input, int64_t dim, Dtype dtype) {
   Tensor result = graph.forward([&] { return op(input, dim, dtype); });
   if (graph.recording())
     graph.record({&result}, {&result}, [dim, type = input.scalar_type()](Backward& b) {
-      const Tensor slope = backward(b.gradient(), b.saved(0), dim);
-      b.result(0, slope.scalar_type() == type ? slope : slope.to(type));
+      b.result(0, as(backward(b.gradient(), b.saved(0), dim), type));
     });
   return result;
 }

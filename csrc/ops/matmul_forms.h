@@ -138,8 +138,6 @@ class MatmulForms {
   }
 
  private:
-  static Tensor as(const Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
-
   static Tensor empty(c10::IntArrayRef sizes, c10::ScalarType type, c10::Device device) {
     return Room::empty_strided(sizes, row_major<int64_t>(sizes), type, device);
   }

@@ -1,6 +1,7 @@
 // From torch's dtypes to the kernels'.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Scalar.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
@@ -33,6 +34,9 @@ inline DType dtype_of(c10::ScalarType type) {
   TORCH_CHECK_NOT_IMPLEMENTED(dtype, "tensorops has no kernel for dtype ", type);
   return *dtype;
 }
+
+// Tensor::to, without a call of it where there is nothing to do.
+inline at::Tensor as(const at::Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
 
 // alpha and beta of an elementwise op are of the kind of its result.
 inline void check_factor(const char* op, const char* argument, c10::ScalarType result, const c10::Scalar& factor) {
