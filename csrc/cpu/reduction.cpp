@@ -48,6 +48,7 @@ class Reduce {
   Reduce(Reducer reducer, const ReduceParams& params, const at::Tensor& input, const ReductionPlan& plan, Compute compute)
       : params_(params),
         kernels_(TENSOROPS_KERNELS(reduction_kernels).kernels[static_cast<int>(reducer)][static_cast<int>(compute)]),
+        stored_(kernels_of_stored(reducer, dtype_of(input.scalar_type()), compute)),
         compute_(compute),
         width_(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4),
         states_(reducer == Reducer::minmax || reducer == Reducer::argmax || reducer == Reducer::argmin ||
@@ -57,7 +58,6 @@ class Reduce {
         data_(static_cast<const char*>(input.const_data_ptr())) {
     const DType dtype = dtype_of(input.scalar_type());
     load_ = TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)];
-    native_ = is_compute_type(dtype, compute);
     cost_ = reducer == Reducer::logsumexp || reducer == Reducer::norm_p ? 8 : 1;
     const int64_t size = element_size(dtype);
     int64_t out_stride = 1, index_stride = 1;
@@ -103,6 +103,14 @@ class Reduce {
   }
 
  private:
+  static StoredKernels kernels_of_stored(Reducer reducer, DType dtype, Compute compute) {
+    const ReductionKernels& table = TENSOROPS_KERNELS(reduction_kernels);
+    const ReduceKernels& kernels = table.kernels[static_cast<int>(reducer)][static_cast<int>(compute)];
+    if (is_compute_type(dtype, compute)) return {kernels.run, kernels.rows};
+    if (reducer == Reducer::sum_of_short) return dtype == DType::f16 ? table.sum_of_f16 : table.sum_of_bf16;
+    return {};
+  }
+
   bool along_runs() const {
     if (rows_ == 0 || reduced_.empty()) return false;
     if (columns_ < kFewColumns) return columns_ == 1 || rows_ >= kShortRun;
@@ -128,11 +136,11 @@ class Reduce {
 
   // The state of reduced elements [begin, end) of the column whose data starts at `column`.
   void run_state(const char* column, int64_t begin, int64_t end, const States& state) const {
-    if (native_ && reduced_[0].stride[0] == width_ &&
+    if (stored_.run != nullptr && reduced_[0].stride[0] == element_ &&
         (reduced_[0].size >= kLongPiece || begin / reduced_[0].size == (end - 1) / reduced_[0].size)) {
       int64_t done = 0;
       for_pieces(reduced_, begin, end, [&](const int64_t (&offset)[2], int64_t n) {
-        merge_run(column + offset[0], n, begin + done, done, state);
+        merge_run(stored_.run, column + offset[0], n, begin + done, done, state);
         done += n;
       });
       return;
@@ -145,14 +153,14 @@ class Reduce {
         load_(column + offset[0], reduced_[0].stride[0], to, m);
         to += m * width_;
       });
-      merge_run(buffer, n, at, at - begin, state);
+      merge_run(kernels_.run, buffer, n, at, at - begin, state);
     }
   }
-  void merge_run(const void* x, int64_t n, int64_t first, int64_t before, const States& state) const {
-    if (before == 0) return kernels_.run(params_, x, n, first, state);
+  void merge_run(ReduceRunKernel run, const void* x, int64_t n, int64_t first, int64_t before, const States& state) const {
+    if (before == 0) return run(params_, x, n, first, state);
     char own[kMaxStates * 8];
     const States piece = {own, 1};
-    kernels_.run(params_, x, n, first, piece);
+    run(params_, x, n, first, piece);
     kernels_.merge(state, before, piece, n, 1);
   }
 
@@ -226,7 +234,7 @@ class Reduce {
       for_pieces(kept_, c, c + n, [&](const int64_t (&column)[2], int64_t) {
         int64_t done = 0;
         for_pieces(reduced_, begin, end, [&](const int64_t (&offset)[2], int64_t m) {
-          kernels_.rows(params_, data_ + column[0] + offset[0], row_stride, m, n, begin + done, done, states);
+          stored_.rows(params_, data_ + column[0] + offset[0], row_stride, m, n, begin + done, done, states);
           done += m;
         });
       });
@@ -253,7 +261,7 @@ class Reduce {
 
   void reduce_columns() const {
     // Straight from memory when rows of the panel are contiguous and long enough, and many in a row.
-    const bool direct = native_ && !kept_.empty() && kept_[0].stride[0] == width_ && kept_[0].size >= 64 &&
+    const bool direct = stored_.rows != nullptr && !kept_.empty() && kept_[0].stride[0] == element_ && kept_[0].size >= 64 &&
                         (reduced_.size() <= 1 || reduced_[0].size >= 8);
     // Direct panels end with the innermost run.
     const int64_t run = direct ? kept_[0].size : columns_;
@@ -300,7 +308,7 @@ class Reduce {
   }
   // Accumulates rows that lie one after another, `before` rows being in the states already.
   void dense_rows(const char* from, int64_t rows, int64_t width, int64_t before, const States& states) const {
-    if (native_) return kernels_.rows(params_, from, width * width_, rows, width, 0, before, states);
+    if (stored_.rows != nullptr) return stored_.rows(params_, from, width * element_, rows, width, 0, before, states);
     alignas(64) char buffer[kStage * 8];
     const int64_t tile = kStage / width / 8 * 8;
     for (int64_t row = 0; row < rows; row += tile) {
@@ -311,12 +319,12 @@ class Reduce {
   }
 
   const ReduceParams params_;
-  const ReduceKernels kernels_;
+  const ReduceKernels kernels_;  // of elements that were brought into the compute type
+  const StoredKernels stored_;   // of elements where they lie; null where all must be brought into it
   const Compute compute_;
   const int64_t width_, states_;
   const char* data_;
   LoadKernel load_;
-  bool native_;
   int64_t cost_;
   ReduceAxes kept_, reduced_;  // innermost first
   int64_t columns_, rows_;

@@ -29,6 +29,12 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
     return Vec<C>((typename Native<C>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #endif
   }
+  if constexpr (__is_same(C, double) && __is_same(S, float)) {
+    typedef S Narrow __attribute__((vector_size(Vec<C>::size * sizeof(S))));
+    Narrow x;
+    __builtin_memcpy(&x, p, sizeof(x));
+    return Vec<C>(__builtin_convertvector(x, typename Native<C>::type));
+  }
   C lanes[Vec<C>::size];
   for (int i = 0; i < Vec<C>::size; ++i) lanes[i] = load_as<C>(p[i]);
   return Vec<C>::load(lanes);

@@ -1,7 +1,7 @@
 // The reducers, and the two loops that run them: along a contiguous run, and down the rows of contiguous columns.
 #include "cpu/kernels/reduction.h"
 
-#include "cpu/kernels/convert.h"
+#include "cpu/kernels/lanes.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -341,29 +341,6 @@ struct Wide {
   }
 };
 
-// Loads Vec<C>::size elements of T, or the first n of them, as C.
-template <class C, class T>
-TENSOROPS_INLINE Vec<C> load_vector(const T* p) {
-  if constexpr (__is_same(C, T)) {
-    return Vec<C>::load(p);
-  } else {
-    typedef T Narrow __attribute__((vector_size(Vec<C>::size * sizeof(T))));
-    Narrow x;
-    __builtin_memcpy(&x, p, sizeof(x));
-    return Vec<C>(__builtin_convertvector(x, typename Native<C>::type));
-  }
-}
-template <class C, class T>
-TENSOROPS_INLINE Vec<C> load_vector(const T* p, int64_t n) {
-  if constexpr (__is_same(C, T)) {
-    return Vec<C>::load(p, n);
-  } else {
-    T lanes[Vec<C>::size] = {};
-    for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
-    return load_vector<C>(lanes);
-  }
-}
-
 template <class A>
 TENSOROPS_INLINE Vec<A> iota() {
   A lanes[Vec<A>::size];
@@ -450,14 +427,15 @@ struct Step {
   }
 };
 
-template <class R, class T>
+// `Stored` is the dtype in memory: T, or a narrower one.
+template <class R, class T, class Stored = T>
 void run(const ReduceParams& params, const void* from, int64_t n, int64_t first, States state) {
   using S = Step<R, T>;
   using C = typename S::C;
   using A = typename S::A;
   using W = typename S::W;
   constexpr int L = S::lanes, K = S::K;
-  const T* x = static_cast<const T*>(from);
+  const Stored* x = static_cast<const Stored*>(from);
   W acc[K], origin;
   S::reset(acc);
   const Vec<A> lane = iota<A>();
@@ -486,7 +464,7 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
     W before[K];
     for (int k = 0; k < K; ++k) before[k] = acc[k];
     W s[K];
-    S::single(load_vector<C>(x + rows * L, tail), params, s);
+    S::single(load_part<C>(x + rows * L, tail), params, s);
     S::merge(acc, s, counts_of<A>(rows, 1), origin, A(L));
     for (int w = 0; w < W::parts; ++w) {
       const Mask<A> took = lane + Vec<A>(A(w * Vec<A>::size)) < Vec<A>(A(tail));
@@ -511,7 +489,7 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
   for (int k = 0; k < K; ++k) static_cast<A*>(state.data)[k * state.pitch] = first_lane(a[k]);
 }
 
-template <class R, class T>
+template <class R, class T, class Stored = T>
 void rows(const ReduceParams& params, const void* from, int64_t row_stride, int64_t count, int64_t columns, int64_t first,
           int64_t before, States states) {
   using S = Step<R, T>;
@@ -553,14 +531,14 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
     const Counts<A> counts = counts_of<A>(before + row, taken);
     const char* top = bytes + row * row_stride;
     const auto at = [&](int i, int64_t c) TENSOROPS_LAMBDA_INLINE {
-      return reinterpret_cast<const T*>(top + i * row_stride) + c;
+      return reinterpret_cast<const Stored*>(top + i * row_stride) + c;
     };
     const int64_t full = columns - columns % L;
     if (whole) {
       const auto group = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         column(c, n, [&](W* s) TENSOROPS_LAMBDA_INLINE {
           Vec<C> g[kGroup];
-          for (int i = 0; i < kGroup; ++i) g[i] = n == L ? load_vector<C>(at(i, c)) : load_vector<C>(at(i, c), n);
+          for (int i = 0; i < kGroup; ++i) g[i] = load_lanes<C>(at(i, c), n);
           S::group(g, params, s);
         }, counts, row);
       };
@@ -569,7 +547,7 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
     } else {
       const auto single = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         column(c, n, [&](W* s) TENSOROPS_LAMBDA_INLINE {
-          S::single(n == L ? load_vector<C>(at(0, c)) : load_vector<C>(at(0, c), n), params, s);
+          S::single(load_lanes<C>(at(0, c), n), params, s);
         }, counts, row);
       };
       for (int64_t c = 0; c < full; c += L) single(c, L);
@@ -588,16 +566,6 @@ TENSOROPS_INLINE void for_columns(int64_t columns, F f) {
   }
 }
 
-template <class A>
-TENSOROPS_INLINE Vec<A> load_lanes(const A* p, int64_t n) {
-  return n == Vec<A>::size ? Vec<A>::load(p) : Vec<A>::load(p, n);
-}
-template <class A>
-TENSOROPS_INLINE void store_lanes(Vec<A> x, A* p, int64_t n) {
-  if (n == Vec<A>::size) x.store(p);
-  else x.store(p, n);
-}
-
 template <class R, class T>
 void merge(States into, int64_t n_into, States from, int64_t n_from, int64_t columns) {
   using A = typename Step<R, T>::A;
@@ -608,8 +576,8 @@ void merge(States into, int64_t n_into, States from, int64_t n_from, int64_t col
   for_columns<K, A>(columns, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
     Vec<A> a[K], b[K];
     for (int k = 0; k < K; ++k) {
-      a[k] = load_lanes(to + k * into.pitch + c, n);
-      b[k] = load_lanes(other + k * from.pitch + c, n);
+      a[k] = load_lanes<A>(to + k * into.pitch + c, n);
+      b[k] = load_lanes<A>(other + k * from.pitch + c, n);
     }
     R::merge(a, b, counts);
     for (int k = 0; k < K; ++k) store_lanes(a[k], to + k * into.pitch + c, n);
@@ -623,7 +591,7 @@ void finish(const ReduceParams& params, States states, int64_t count, int64_t co
   A* data = static_cast<A*>(states.data);
   for_columns<K, A>(columns, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
     Vec<A> s[K];
-    for (int k = 0; k < K; ++k) s[k] = load_lanes(data + k * states.pitch + c, n);
+    for (int k = 0; k < K; ++k) s[k] = load_lanes<A>(data + k * states.pitch + c, n);
     R::finish(s, count, params);
     for (int k = 0; k < K; ++k) store_lanes(s[k], data + k * states.pitch + c, n);
   });
@@ -649,6 +617,7 @@ const ReductionKernels reduction_kernels = {{
    kernels_for<reducer, int64_t, types>()},
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
-}};
+}, {run<SumOfShort, float, Half>, rows<SumOfShort, float, Half>},
+   {run<SumOfShort, float, BFloat16>, rows<SumOfShort, float, BFloat16>}};
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

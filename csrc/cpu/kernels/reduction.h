@@ -71,8 +71,15 @@ struct ReduceKernels {
   FinishStatesKernel finish;
 };
 
+// What reads the elements as they are stored.
+struct StoredKernels {
+  ReduceRunKernel run = nullptr;
+  ReduceRowsKernel rows = nullptr;
+};
+
 struct ReductionKernels {
-  ReduceKernels kernels[kReducerCount][static_cast<int>(Compute::count)];
+  ReduceKernels kernels[kReducerCount][static_cast<int>(Compute::count)];  // of elements of the compute type
+  StoredKernels sum_of_f16, sum_of_bf16;                                   // for the states of sum_of_short
 };
 
 TENSOROPS_DECLARE_KERNELS(ReductionKernels, reduction_kernels)
