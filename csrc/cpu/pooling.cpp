@@ -340,18 +340,18 @@ PoolScatter scatter_of(const Tensor& grad, const Planes& out, const Planes& in, 
 }
 
 // The way back into contiguous memory: add(image, planes, sums) makes the sums of planes from an image on. They are the
-// result itself where it has the compute type, else go there by way of scratch.
+// result itself where `in_result` says so, else of type C and go there by way of scratch.
 template <class C, class Add>
-void backward_planes(const Tensor& result, int64_t cost, const Add& add) {
+void backward_planes(const Tensor& result, int64_t cost, bool in_result, const Add& add) {
   const Planes in(result, c10::MemoryFormat::Contiguous);
   const auto unstage = TENSOROPS_KERNELS(pooling_kernels).unstage[static_cast<int>(dtype_of(result.scalar_type()))];
   const int64_t size = result.element_size(), area = in.area();
   parallel(in.images, area + cost, [&](int64_t begin, int64_t end) {
     char* planes = mutable_bytes(result) + begin * area * size;
-    if (size == sizeof(C)) return add(begin, end - begin, reinterpret_cast<C*>(planes));
+    if (in_result) return add(begin, end - begin, planes);
     const Scratch sums((area + kPoolSlack) * sizeof(C));
     for (int64_t image = begin; image < end; ++image, planes += area * size) {
-      add(image, 1, sums.data<C>());
+      add(image, 1, sums.data());
       unstage({sums.data(), 0, 1, area, area, area, planes});
     }
   });
@@ -592,9 +592,11 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
   const Planes out(grad, format), in(result, format);
   const int64_t count = window.positions(), size = grad.element_size(), position_size = position.element_size();
   // A gather looks at all windows of an element, a scatter at one element of a window: where windows are large that is less.
-  // Beside each other channels can only be scattered into sums that are the result.
+  // Beside each other channels can only be scattered into sums that are the result: it has their dtype, or no two meet.
   const bool last = format == c10::MemoryFormat::ChannelsLast;
-  if (last && (count <= kScattered || compute_size(grad.scalar_type()) != size)) {
+  const bool apart = window.h.stride >= window.h.span() && window.w.stride >= window.w.span();
+  const bool in_result = apart || compute_size(grad.scalar_type()) == size;
+  if (last && (count <= kScattered || !in_result)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.max_backward[kind], grad.scalar_type());
     backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return true; },
                                         [](int64_t, int64_t) { return 1.0; });
@@ -605,7 +607,8 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
     backward_tiles(grad, position, result, window, 1, kernel);
     return result;
   }
-  const auto scatter = kernel_for("max_pool2d_backward", kernels.max_scatter[kind], grad.scalar_type());
+  const auto& table = apart ? kernels.max_scatter_apart : kernels.max_scatter;
+  const auto scatter = kernel_for("max_pool2d_backward", table[kind], grad.scalar_type());
   c10::SmallVector<int64_t, 64> row(count), column(count), offset(count);
   for (int64_t k = 0; k < count; ++k) {
     row[k] = k / window.w.kernel * window.h.dilation;
@@ -632,7 +635,7 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
     return result;
   }
   by_compute_type(grad.scalar_type(), [&]<class C>(C) {
-    backward_planes<C>(result, 4 * out.area(), [&](int64_t image, int64_t planes, C* sums) {
+    backward_planes<C>(result, 4 * out.area(), in_result, [&](int64_t image, int64_t planes, void* sums) {
       MaxPoolScatter task = task_of(out.row(image, 0), sums);
       task.planes = planes;
       scatter(task);
@@ -893,7 +896,8 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
       c10::SmallVector<T, 64> by;
       for (int64_t oh = 0; oh < out.height; ++oh)
         for (int64_t ow = 0; ow < out.width; ++ow) by.push_back(values[start[oh] + ow]);
-      backward_planes<T>(result, out.area() * window.positions(), [&](int64_t image, int64_t planes, T* sums) {
+      const bool in_result = result.element_size() == sizeof(T);
+      backward_planes<T>(result, out.area() * window.positions(), in_result, [&](int64_t image, int64_t planes, void* sums) {
         MeanPoolScatter task{scatter_of(grad, out, in, window), by.data()};
         task.gradient = bytes(grad) + out.row(image, 0) * grad.element_size();
         task.sums = sums;

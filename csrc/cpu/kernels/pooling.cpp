@@ -255,20 +255,22 @@ void mean_backward_run(const MeanPoolBackwardRun& run) {
   });
 }
 
-template <class C>
-TENSOROPS_INLINE void fill_zeros(C* p, int64_t n) {
-  int64_t i = 0;
-  for (; i + Vec<C>::size <= n; i += Vec<C>::size) Vec<C>(C(0)).store(p + i);
-  if (i < n) store_part(Vec<C>(C(0)), p + i, n - i);
+template <class T>
+TENSOROPS_INLINE void fill_zeros(T* p, int64_t n) {
+  __builtin_memset(p, 0, n * sizeof(T));
 }
 
-template <class S, class C, class Position>
+// Sum is C, or S where no two gradients meet.
+template <class S, class Sum, class C, class Position>
 void max_scatter(const MaxPoolScatter& s) {
   const auto positions = static_cast<uint32_t>(s.positions);
   const S* g = static_cast<const S*>(s.gradient);
   const auto* position = static_cast<const Position*>(s.position);
-  C* sums = static_cast<C*>(s.sums);
+  Sum* sums = static_cast<Sum*>(s.sums);
   const int64_t area = s.height * s.width, row_size = s.out_width * s.pitch;
+  const auto give = [](Sum& sum, S x) TENSOROPS_LAMBDA_INLINE {
+    sum = StoreAs<Sum, C>::from(load_as<C>(sum) + load_as<C>(x));
+  };
   // Windows [begin, end) of a row of them lie between the plane's left and right edge.
   int64_t begin = 0, end = s.out_width;
   while (begin < end && s.left + begin * s.column_step < 0) ++begin;
@@ -280,7 +282,7 @@ void max_scatter(const MaxPoolScatter& s) {
       if (k >= positions) continue;
       if (check_row && static_cast<uint64_t>(top + s.row[k]) >= static_cast<uint64_t>(s.height)) continue;
       if (check_column && static_cast<uint64_t>(left + s.column[k]) >= static_cast<uint64_t>(s.width)) continue;
-      sums[window + s.offset[k] + c] += load_as<C>(g[i]);
+      give(sums[window + s.offset[k] + c], g[i]);
     }
   };
   for (int64_t plane = 0; plane < s.planes; ++plane, sums += area * s.pitch) {
@@ -295,11 +297,11 @@ void max_scatter(const MaxPoolScatter& s) {
       }
       for (int64_t ow = 0; ow < begin; ++ow) add(top, ow, false, true);
       if (s.pitch == 1) {
-        C* window = sums + top * s.width + s.left + begin * s.column_step;
+        Sum* window = sums + top * s.width + s.left + begin * s.column_step;
 #pragma GCC unroll 4
         for (int64_t ow = begin; ow < end; ++ow, window += s.column_step) {
           const auto k = static_cast<uint32_t>(position[ow]);
-          if (k < positions) window[s.offset[k]] += load_as<C>(g[ow]);
+          if (k < positions) give(window[s.offset[k]], g[ow]);
         }
       } else {
         for (int64_t ow = begin; ow < end; ++ow) add(top, ow, false, false);
@@ -563,8 +565,10 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MEAN_WINDOW(S, C) mean_window<S, C>
 #define MAX_BACKWARD_U8(S, C) max_backward_run<S, C, uint8_t>
 #define MAX_BACKWARD_I32(S, C) max_backward_run<S, C, int32_t>
-#define MAX_SCATTER_U8(S, C) max_scatter<S, C, uint8_t>
-#define MAX_SCATTER_I32(S, C) max_scatter<S, C, int32_t>
+#define MAX_SCATTER_U8(S, C) max_scatter<S, C, C, uint8_t>
+#define MAX_SCATTER_I32(S, C) max_scatter<S, C, C, int32_t>
+#define MAX_SCATTER_APART_U8(S, C) max_scatter<S, S, C, uint8_t>
+#define MAX_SCATTER_APART_I32(S, C) max_scatter<S, S, C, int32_t>
 #define MEAN_SCATTER(S, C) mean_scatter<S, C>
 #define TILES_BACKWARD(S, C) tiles_backward<S, C, NoPosition>
 #define TILES_BACKWARD_U8(S, C) tiles_backward<S, C, uint8_t>
@@ -588,6 +592,7 @@ const PoolingKernels pooling_kernels = {
     FLOATS_AND_INT64(MEAN_WINDOW),
     {FLOATS(NONE), FLOATS(MAX_BACKWARD_U8), FLOATS(MAX_BACKWARD_I32)},
     {FLOATS(NONE), FLOATS(MAX_SCATTER_U8), FLOATS(MAX_SCATTER_I32)},
+    {FLOATS(NONE), FLOATS(MAX_SCATTER_APART_U8), FLOATS(MAX_SCATTER_APART_I32)},
     FLOATS(MEAN_SCATTER),
     {FLOATS(TILES_BACKWARD), FLOATS(TILES_BACKWARD_U8), FLOATS(TILES_BACKWARD_I32)},
     {FLOATS(MEAN_BACKWARD_STAGED), FLOATS(MEAN_BACKWARD_DIRECT)},

@@ -49,7 +49,7 @@ struct MaxPoolBackwardRun : PoolRun {
 // that a pixel has, `channels` are looked at; contiguous planes have one.
 struct PoolScatter {
   const void* gradient;
-  void* sums;  // of the compute type
+  void* sums;
   int64_t planes, channels, pitch;
   int64_t out_height, out_width, height, width;
   int64_t top, left, row_step, column_step;  // where the first window begins, and from window to window
@@ -127,6 +127,8 @@ struct PoolingKernels {
   void (*mean_window[kDTypes])(const PoolWindowRun&);
   void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
   void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
+  // Of windows that do not overlap: the sums, of one gradient each, are of the result's own dtype.
+  void (*max_scatter_apart[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
   void (*mean_scatter[kDTypes])(const MeanPoolScatter&);
   // With no position, averages.
   void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTilesBackward&);
