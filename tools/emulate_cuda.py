@@ -1,11 +1,11 @@
 """Builds the CUDA room for the CPU: its kernels run under tools/emulate_cuda.h, its ops take the place of the CPU's.
 
     python setup.py build && python tools/emulate_cuda.py build/emulate
-    TENSOROPS_TEST_EMULATED_CUDA=1 PYTHONPATH=build/emulate python -m pytest tests
+    TENSOROPS_TEST_EMULATED_CUDA=1 PYTHONPATH=build/emulate python -m pytest tests/test_reduction.py
 
-All other rooms are linked as that first build has left them. A GPU shows more (speed, real races, the compiler); this shows
-wrong indices, shapes, barriers and formulas where there is none. With --sanitize the kernels run under AddressSanitizer
-(LD_PRELOAD libasan.so).
+tools/check_emulated_cuda.sh does both. All other rooms are linked as that first build has left them. A GPU shows more
+(speed, real races, the compiler); this shows wrong indices, shapes, barriers and formulas where there is none. With
+--sanitize the kernels run under AddressSanitizer (LD_PRELOAD libasan.so).
 """
 
 from __future__ import annotations

@@ -169,18 +169,6 @@ class Walker {
   bool rounds_[kMaxOperands] = {};
 };
 
-// As torch converts it: a negative number wraps in an unsigned type, what does not fit is an error.
-int64_t integer_of(const c10::Scalar& value, DType dtype) {
-  switch (dtype) {
-    case DType::u8: return value.to<uint8_t>();
-    case DType::i8: return value.to<int8_t>();
-    case DType::i16: return value.to<int16_t>();
-    case DType::i32: return value.to<int32_t>();
-    case DType::boolean: return value.to<bool>();
-    default: return value.to<int64_t>();
-  }
-}
-
 ElementwiseParams params_of(const Scalars& scalars, DType common) {
   ElementwiseParams params;
   const Compute compute = compute_type(common);
@@ -190,20 +178,6 @@ ElementwiseParams params_of(const Scalars& scalars, DType common) {
     if (integers) params.integer[i] = integer_of(scalars.values[i], common);
   }
   return params;
-}
-
-// pow with a number that makes it a multiplication, a division or a root.
-const ElementwiseRow* simple_power(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs) {
-  if (row.op != Elementwise::pow || !inputs[1].unsafeGetTensorImpl()->is_wrapped_number()) return nullptr;
-  const double exponent = inputs[1].item().toDouble();
-  if (exponent == 2) return &row_of(Elementwise::square);
-  if (exponent == 3) return &row_of(Elementwise::_cube);
-  if (!c10::isFloatingType(types.common)) return nullptr;
-  if (exponent == 0.5) return &row_of(Elementwise::sqrt);
-  if (exponent == -0.5) return &row_of(Elementwise::rsqrt);
-  if (exponent == -1) return &row_of(Elementwise::reciprocal);
-  if (exponent == -2) return &row_of(Elementwise::_inverse_square);
-  return nullptr;
 }
 
 // What a transcendental costs next to an addition, for the choice of threads.

@@ -41,28 +41,48 @@ c10::Device check_devices(const Inputs& inputs, const at::Tensor* out) {
   return device;
 }
 
-Constant constant_of(const c10::Scalar& value, bool integers) {
-  return {value.toDouble(), integers ? value.to<int64_t>() : 0};
+// Calls f with the C++ type of a dtype.
+template <class F>
+Constant with_host_type(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::u8: return f(uint8_t{});
+    case DType::i8: return f(int8_t{});
+    case DType::i16: return f(int16_t{});
+    case DType::i32: return f(int32_t{});
+    case DType::i64: return f(int64_t{});
+    case DType::f16: return f(c10::Half{});
+    case DType::f32: return f(float{});
+    case DType::boolean: return f(bool{});
+    case DType::bf16: return f(c10::BFloat16{});
+    default: return f(double{});
+  }
 }
-
 template <class T>
-Constant host_value(const at::Tensor& t) {
-  const T value = *static_cast<const T*>(t.const_data_ptr());
+Constant constant_of(T value) {
   if constexpr (std::is_integral_v<T>) return {static_cast<double>(value), static_cast<int64_t>(value)};
   else return {static_cast<double>(value), 0};
 }
 Constant host_value(const at::Tensor& t) {
-  switch (dtype_of(t.scalar_type())) {
-    case DType::u8: return host_value<uint8_t>(t);
-    case DType::i8: return host_value<int8_t>(t);
-    case DType::i16: return host_value<int16_t>(t);
-    case DType::i32: return host_value<int32_t>(t);
-    case DType::i64: return host_value<int64_t>(t);
-    case DType::f16: return host_value<c10::Half>(t);
-    case DType::f32: return host_value<float>(t);
-    case DType::boolean: return host_value<bool>(t);
-    case DType::bf16: return host_value<c10::BFloat16>(t);
-    default: return host_value<double>(t);
+  return with_host_type(dtype_of(t.scalar_type()), [&]<class T>(T) { return constant_of(*static_cast<const T*>(t.const_data_ptr())); });
+}
+Constant rounded_to(DType dtype, const Constant& x) {
+  return with_host_type(dtype, [&]<class T>(T) {
+    if constexpr (std::is_integral_v<T>) return constant_of(static_cast<T>(x.integer));
+    else return constant_of(static_cast<T>(x.real));
+  });
+}
+
+// Whether a scalar from the host is computed with as it is. torch's CUDA kernels take it unrounded in more ops than its CPU
+// kernels do.
+bool keeps_host_precision(const ElementwiseRow& row, const Inputs& inputs, int i) {
+  switch (row.op) {
+    case Elementwise::add:
+    case Elementwise::sub:
+    case Elementwise::mul: return true;
+    case Elementwise::_div_floor:
+    case Elementwise::_div_trunc:
+    case Elementwise::floor_divide: return i == 1;
+    default: return keeps_precision(row, inputs, i);
   }
 }
 
@@ -142,20 +162,23 @@ void for_each_piece(Loop loop, const F& f) {
 void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs, const Scalars& scalars,
                   const at::Tensor& out) {
   if (out.numel() == 0) return;
+  if (const ElementwiseRow* simple = simple_power(row, types, inputs))
+    return compute_into(*simple, types, {{inputs.tensors[0]}, 1}, {}, out);
   const DType common = dtype_of(types.common);
   const Compute compute = compute_type(common);
   const StridedLauncher strided = strided_launcher(row.op, compute);
   TORCH_CHECK(strided != nullptr, "\"", row.name, "\" not implemented for '", types.common, "'");
 
   Loop loop = make_loop(out, inputs);
+  const bool integers = compute == Compute::i32 || compute == Compute::i64;
   Constant constants[3], arguments[3];
   for (int i = 0; i < inputs.count; ++i) {
     if (!is_host_scalar(inputs[i])) continue;
     constants[i] = host_value(inputs[i]);
+    if (integers || !keeps_host_precision(row, inputs, i)) constants[i] = rounded_to(common, constants[i]);
     loop.operands[i + 1].data = nullptr;
   }
-  const bool integers = compute == Compute::i32 || compute == Compute::i64;
-  for (int i = 0; i < scalars.count; ++i) arguments[i] = constant_of(scalars.values[i], integers);
+  for (int i = 0; i < scalars.count; ++i) arguments[i] = {scalars.values[i].toDouble(), integers ? integer_of(scalars.values[i], common) : 0};
 
   const ContiguousLauncher* contiguous = contiguous_table(common);
   if (contiguous != nullptr && is_contiguous_run(loop, row.op, common, dtype_of(types.result))) {

@@ -206,7 +206,9 @@ ops::TwoTensors functional(Reduction op, const at::Tensor& input, const Reductio
 
 void out_variant(Reduction op, const at::Tensor& input, const ReductionArguments& arguments, at::Tensor& out,
                  at::Tensor* second) {
-  const ReductionPlan plan = plan_reduction(op, input, arguments);
+  ReductionPlan plan = plan_reduction(op, input, arguments);
+  // torch computes a variance in the dtype of out=.
+  if ((op == Reduction::var || op == Reduction::std) && out.scalar_type() == c10::kDouble) plan.computed = c10::kDouble;
   const auto sizes = reduced_sizes<int64_t>(plan, input.sizes());
   const Guard guard(input.device());
   at::Tensor targets[2] = {out, second != nullptr ? *second : at::Tensor()};

@@ -146,6 +146,20 @@ inline bool keeps_precision(const ElementwiseRow& row, const Inputs& inputs, int
   return row.op == Elementwise::where && i == 0;
 }
 
+// pow with a number that makes it a multiplication, a division or a root.
+inline const ElementwiseRow* simple_power(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs) {
+  if (row.op != Elementwise::pow || !inputs[1].unsafeGetTensorImpl()->is_wrapped_number()) return nullptr;
+  const double exponent = inputs[1].item().toDouble();
+  if (exponent == 2) return &row_of(Elementwise::square);
+  if (exponent == 3) return &row_of(Elementwise::_cube);
+  if (!c10::isFloatingType(types.common)) return nullptr;
+  if (exponent == 0.5) return &row_of(Elementwise::sqrt);
+  if (exponent == -0.5) return &row_of(Elementwise::rsqrt);
+  if (exponent == -1) return &row_of(Elementwise::reciprocal);
+  if (exponent == -2) return &row_of(Elementwise::_inverse_square);
+  return nullptr;
+}
+
 // Whether the result may be cast to the dtype of out=: not where torch computes straight into it.
 inline bool casts_result(const ElementwiseRow& row, const Inputs& inputs) {
   switch (row.op) {

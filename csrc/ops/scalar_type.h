@@ -35,6 +35,18 @@ inline DType dtype_of(c10::ScalarType type) {
   return *dtype;
 }
 
+// A number as torch converts it to an integer dtype: a negative one wraps in an unsigned type, what does not fit is an error.
+inline int64_t integer_of(const c10::Scalar& value, DType dtype) {
+  switch (dtype) {
+    case DType::u8: return value.to<uint8_t>();
+    case DType::i8: return value.to<int8_t>();
+    case DType::i16: return value.to<int16_t>();
+    case DType::i32: return value.to<int32_t>();
+    case DType::boolean: return value.to<bool>();
+    default: return value.to<int64_t>();
+  }
+}
+
 // Tensor::to, without a call of it where there is nothing to do.
 inline at::Tensor as(const at::Tensor& t, c10::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
 

@@ -81,6 +81,7 @@ class Case:
     smooth: finite differences mean something here, so gradcheck is asked; not at kinks, ties, infinities.
     large: big enough to be split among threads; asked to be the same for every number of them, and little else.
     cuda_dtypes: the dtypes that the op has on CUDA, where they are fewer.
+    rounds_scalar: torch's CPU kernels round the 0-d operand to bf16 or f16, its CUDA kernels do not.
     """
 
     op: str
@@ -97,6 +98,7 @@ class Case:
     smooth: bool = True
     large: bool = False
     cuda_dtypes: tuple[torch.dtype, ...] | None = None
+    rounds_scalar: bool = False
 
     @property
     def name(self) -> str:

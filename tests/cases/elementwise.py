@@ -281,6 +281,7 @@ def binary(
                 n,
             ),
             smooth=False,
+            rounds_scalar=op in ("add", "sub"),
         )
     if label:
         return
@@ -295,7 +296,12 @@ def binary(
         torchs = not (op == "pow" and mixed == torch.bool)
         asked: dict[str, Any] = {"torch_gradient": torchs, "smooth": not torchs}
         row(f"promote {name}", lambda d, m=mixed: (within(d, low, high, 5, 7), divisor(d, 7, dtype=m)), **asked)
-        row(f"promote 0-d {name}", lambda d, m=mixed: (within(d, low, high, 9), divisor(d, dtype=m)), **asked)
+        row(
+            f"promote 0-d {name}",
+            lambda d, m=mixed: (within(d, low, high, 9), divisor(d, dtype=m)),
+            rounds_scalar=op in ("add", "sub"),
+            **asked,
+        )
     row("large", lambda d: (within(d, low, high, LARGE), divisor(d, LARGE)), FLOATING, large=True, smooth=False)
 
 

@@ -161,6 +161,8 @@ struct WeightEpilogue {
 
 // ---- few channels: one thread per result ---------------------------------------------------------------------------
 
+constexpr int64_t kTermsPerPart = 32;  // one chain of additions would lose more bits the longer it is
+
 template <class T, class Accumulator, bool Transposed>
 __global__ void __launch_bounds__(kThreads)
     direct_kernel(PatchSource<T, Transposed> patches, PackedSource<T> weight, ImageEpilogue<T> epilogue,
@@ -172,8 +174,12 @@ __global__ void __launch_bounds__(kThreads)
     weight.batch(group);
     epilogue.batch(group);
     Accumulator sum = 0;
-    for (int64_t at = 0; at < k; ++at)
-      sum += load_as<Accumulator>(patches.at(pixel, at)) * load_as<Accumulator>(weight.at(j, at));
+    for (int64_t at = 0; at < k;) {
+      Accumulator part = 0;
+      for (const int64_t end = at + kTermsPerPart < k ? at + kTermsPerPart : k; at < end; ++at)
+        part += load_as<Accumulator>(patches.at(pixel, at)) * load_as<Accumulator>(weight.at(j, at));
+      sum += part;
+    }
     epilogue(pixel, j, sum);
   }
 }

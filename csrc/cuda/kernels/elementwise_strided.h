@@ -21,8 +21,20 @@ struct StridedArguments {
   C scalars[3];
 };
 
+// What is of another dtype goes through the common one, as in torch: uint8 5 < int32 300 compares 5 with 44.
 template <class C>
-TENSOROPS_DEVICE void gather(const char* data, DType dtype, C constant, const uint32_t (&offset)[kPerThread],
+TENSOROPS_DEVICE void round_to(DType common, C (&x)[kPerThread]) {
+  with_storage(common, [&](auto storage) {
+    using S = decltype(storage);
+    if constexpr (std::is_same_v<ComputeOf<S>, C> && !std::is_same_v<S, C>) {
+#pragma unroll
+      for (int j = 0; j < kPerThread; ++j) x[j] = load_as<C>(store_as<S>(x[j]));
+    }
+  });
+}
+
+template <class C>
+TENSOROPS_DEVICE void gather(const char* data, DType dtype, DType common, C constant, const uint32_t (&offset)[kPerThread],
                              C (&to)[kPerThread]) {
   if (data == nullptr) {
 #pragma unroll
@@ -34,16 +46,7 @@ TENSOROPS_DEVICE void gather(const char* data, DType dtype, C constant, const ui
 #pragma unroll
     for (int j = 0; j < kPerThread; ++j) to[j] = load_as<C>(*reinterpret_cast<const S*>(data + offset[j]));
   });
-}
-
-// A wider integer next to a small one is cut down first, as torch does: uint8 5 < int32 300 compares 5 with 44.
-TENSOROPS_DEVICE int32_t narrow(int32_t x, DType to) {
-  switch (to) {
-    case DType::u8: return static_cast<uint8_t>(x);
-    case DType::i8: return static_cast<int8_t>(x);
-    case DType::i16: return static_cast<int16_t>(x);
-    default: return x;
-  }
+  if (dtype != common) round_to(common, to);
 }
 
 template <class C>
@@ -77,16 +80,10 @@ __global__ void __launch_bounds__(kThreads) strided_kernel(const StridedArgument
   C x[Inputs][kPerThread], y[kPerThread];
 #pragma unroll
   for (int i = 0; i < Inputs; ++i)
-    gather(arguments.data[i + 1], arguments.dtype[i + 1], arguments.constant[i], offset[i + 1], x[i]);
-  if constexpr (std::is_same_v<C, int32_t>) {
-    if (arguments.common != DType::i32) {
-#pragma unroll
-      for (int i = 0; i < Inputs * kPerThread; ++i)
-        x[i / kPerThread][i % kPerThread] = narrow(x[i / kPerThread][i % kPerThread], arguments.common);
-    }
-  }
+    gather(arguments.data[i + 1], arguments.dtype[i + 1], arguments.common, arguments.constant[i], offset[i + 1], x[i]);
 #pragma unroll
   for (int j = 0; j < kPerThread; ++j) y[j] = evaluate<Row, Inputs>(x, j, arguments.scalars);
+  if (arguments.dtype[0] != arguments.common && Row::domain != Domain::PREDICATE) round_to(arguments.common, y);
   scatter(y, arguments.data[0], arguments.dtype[0], offset[0], first, arguments.n);
 }
 

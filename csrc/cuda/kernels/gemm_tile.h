@@ -16,6 +16,7 @@ namespace tensorops::cuda {
 namespace {
 
 constexpr int kGemmThreads = 256;
+constexpr int kPart = 64;  // of k, where it is summed in parts
 
 // Multiplication on the ordinary cores, in T: f32 without tf32, f64.
 template <class T, int Rows, int Columns, int Depth, int ThreadRows, int ThreadColumns>
@@ -34,9 +35,20 @@ struct Simt {
   template <class S>
   static TENSOROPS_DEVICE T stage(S x) { return load_as<T>(x); }
 
+  // In f64, where the registers suffice, k is summed in parts: one chain of additions loses more bits the longer it is.
+  static constexpr bool kInParts = sizeof(T) == 8;
   struct Registers {
     T c[ThreadRows][ThreadColumns] = {};
+    T finished[kInParts ? ThreadRows : 1][kInParts ? ThreadColumns : 1] = {};
   };
+  static TENSOROPS_DEVICE void finish_part(Registers& r) {
+    if constexpr (kInParts) {
+#pragma unroll
+      for (int i = 0; i < ThreadRows; ++i)
+#pragma unroll
+        for (int j = 0; j < ThreadColumns; ++j) r.finished[i][j] += r.c[i][j], r.c[i][j] = 0;
+    }
+  }
   TENSOROPS_DEVICE void multiply(Registers& r) const {
     const int row = threadIdx.x / kAcross * ThreadRows, column = threadIdx.x % kAcross * ThreadColumns;
 #pragma unroll
@@ -59,7 +71,10 @@ struct Simt {
 #pragma unroll
     for (int i = 0; i < ThreadRows; ++i)
 #pragma unroll
-      for (int j = 0; j < ThreadColumns; ++j) f(row + i, column + j, r.c[i][j]);
+      for (int j = 0; j < ThreadColumns; ++j) {
+        if constexpr (kInParts) f(row + i, column + j, r.finished[i][j] + r.c[i][j]);
+        else f(row + i, column + j, r.c[i][j]);
+      }
   }
 };
 
@@ -87,6 +102,7 @@ struct TensorCore {
   struct Registers {
     float c[kTiles][kTiles][4] = {};
   };
+  static TENSOROPS_DEVICE void finish_part(Registers&) {}
   TENSOROPS_DEVICE void multiply(Registers& r) const {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
     const int row = warp / 4 * 64, column = warp % 4 * 32;
@@ -207,6 +223,7 @@ __global__ void __launch_bounds__(kGemmThreads) gemm_kernel(A a, B b, Epilogue e
       const bool more = k + Tile::kDepth < end_k;
       if (more) fetch(k + Tile::kDepth);
       tiles[current].multiply(registers);
+      if ((k - begin_k) % kPart == kPart - Tile::kDepth) Tile::finish_part(registers);
       if (more) store(tiles[1 - current]);
       __syncthreads();
       current = 1 - current;

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(const ClassArgu
   const C sum = isinf(Value<C>(maximum)) ? maximum - maximum : state.sum, log_sum = log(Value<C>(sum)).v;
 
   const C kept = static_cast<C>(a.target.kept), spread = static_cast<C>(a.target.spread);
-  C loss = 0, weight = 1;
+  C loss = 0, weight = a.lines.length > 0;  // of no classes, a mean over nothing
   if (a.target.labels == nullptr) {
     loss = sum_over_classes<C>(a, p, active, [&](int64_t c) {
       const C q = (kept * load_at<S>(p.data[1], a.lines.step[1], c) + spread) * weight_of<S>(a.target, c);

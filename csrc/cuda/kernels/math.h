@@ -125,14 +125,14 @@ TENSOROPS_DEVICE bool isfinite(Value<T> x) {
   if constexpr (is_floating<T>) return abs(x).v < static_cast<T>(__builtin_inf());
   else return true;
 }
-// NaN in either argument wins, as in torch.
+// NaN in either argument wins, as in torch; of equal arguments, zeros of either sign, the first.
 template <class T>
 TENSOROPS_DEVICE Value<T> maximum(Value<T> a, Value<T> b) {
-  return isnan(a) || a.v > b.v ? a : b;
+  return isnan(a) || a.v >= b.v ? a : b;
 }
 template <class T>
 TENSOROPS_DEVICE Value<T> minimum(Value<T> a, Value<T> b) {
-  return isnan(a) || a.v < b.v ? a : b;
+  return isnan(a) || a.v <= b.v ? a : b;
 }
 template <class T, class N>
 TENSOROPS_DEVICE Value<T> maximum(Value<T> a, N b) {

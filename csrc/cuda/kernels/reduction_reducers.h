@@ -211,38 +211,39 @@ struct ArgExtremum {
   };
 };
 
-// Mean and sum of squared deviations, merged as Chan, Golub and LeVeque do.
+// Mean and sum of squared deviations, merged as Chan, Golub and LeVeque do. The state is in double: far from zero a mean in
+// float is rounded by more than what the deviations are made of. Neighbours are brought together in C.
 struct Variance {
   template <class C>
   struct Of {
     struct State {
-      C mean, squares;
+      double mean, squares;
       int64_t n;
     };
     static TENSOROPS_DEVICE State identity() { return {0, 0, 0}; }
     template <int N>
     static TENSOROPS_DEVICE void absorb(State& s, const C (&x)[N], int64_t, int64_t, const ReduceParams&) {
       const auto add = [](C a, C b) { return a + b; };
-      State group;
-      group.mean = tree(x, add) / N;
-      C squares[N];
+      const C origin = isfinite(Value<C>(x[0])) ? x[0] : C(0);
+      C deviations[N], squares[N];
 #pragma unroll
-      for (int i = 0; i < N; ++i) squares[i] = (x[i] - group.mean) * (x[i] - group.mean);
-      group.squares = tree(squares, add);
-      group.n = N;
-      s = merge(s, group);
+      for (int i = 0; i < N; ++i) deviations[i] = x[i] - origin;
+      const C mean = tree(deviations, add) / N;
+#pragma unroll
+      for (int i = 0; i < N; ++i) squares[i] = (deviations[i] - mean) * (deviations[i] - mean);
+      s = merge(s, {static_cast<double>(origin) + mean, tree(squares, add), N});
     }
     static TENSOROPS_DEVICE State merge(State a, State b) {
       if (a.n == 0) return b;
       if (b.n == 0) return a;
-      const C delta = b.mean - a.mean;
+      const double delta = b.mean - a.mean;
       const C share = static_cast<C>(b.n) / static_cast<C>(a.n + b.n);
-      return {a.mean + delta * share, a.squares + b.squares + delta * (delta * share) * static_cast<C>(a.n), a.n + b.n};
+      return {a.mean + delta * share, a.squares + b.squares + delta * (delta * share) * a.n, a.n + b.n};
     }
     static TENSOROPS_DEVICE Results<double, double> finish(State s, int64_t n, const ReduceParams& params) {
       const double divisor = static_cast<double>(n) - params.correction;
       const double variance = s.squares / (divisor > 0 ? divisor : 0.0);
-      return {params.root ? ::sqrt(variance) : variance, n == 0 ? __builtin_nan("") : static_cast<double>(s.mean)};
+      return {params.root ? ::sqrt(variance) : variance, n == 0 ? __builtin_nan("") : s.mean};
     }
   };
 };
