@@ -8,7 +8,9 @@
 
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "cpu/dtype.h"
@@ -312,35 +314,71 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& la
 // Rows of pixels, or single pixels, in the order of the result; the tables of offsets that a tile needs.
 class DataTiles {
  public:
-  DataTiles(const DataPass& pass, const Images& images, const Kernels& kernels, const Layout& layout)
+  DataTiles(const DataPass& pass, const Border& border, const Images& images, const Kernels& kernels, const Layout& layout,
+            bool channels_inside)
       : pass_(pass),
         images_(images),
         kernels_(kernels),
         tile_kernel_(layout.pairs == Pairs::channels ? kernels.pairs->tile : kernels.tile) {
-    const int64_t pixels = pass.height * pass.width;
-    // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them.
-    by_rows_ = images.pixel * pass.step_w == 1 && row_tile(kernels.size.rows) * 3 >= kernels.size.rows * 2;
-    per_block_ = by_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
+    const int64_t pixels = pass.height * pass.width, most = kernels.size.rows;
+    const int64_t row_tile = pass.width / divide_up(pass.width, most);
+    // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them. Inside
+    // a row they can leave out the taps that find nothing but the border there, which is worth somewhat shorter tiles.
+    const bool skips = row_tile * 2 >= most && reached_rows() < 0.97 * static_cast<double>(pass.height * taps());
+    adjacent_ = images.pixel * pass.step_w == 1 && (skips || row_tile * 3 >= most * 2);
+    in_rows_ = adjacent_ || skips;
+    per_block_ = in_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
     blocks = divide_up(pixels, per_block_);
-    out_adjacent_ = pass.pixel_stride == 1 && (by_rows_ || pass.row_stride == pass.width);
+    out_adjacent_ = pass.pixel_stride == 1 && (in_rows_ || pass.row_stride == pass.width);
+
+    std::vector<std::vector<bool>> seen;
+    for (int64_t i = 0; i < pass.height; ++i) {
+      std::vector<bool> reached(taps(), true);
+      for (int64_t t = 0; skips && t < taps(); ++t) reached[t] = reaches(i, pass.taps[t]);
+      if (seen.empty() || seen.back() != reached) {
+        first_row_.push_back(i);
+        seen.push_back(reached);
+      }
+    }
+    for (const auto& reached : seen) {
+      std::vector<ConvStep> table;
+      table.reserve(layout.elements * taps());
+      const auto add = [&](int64_t t, int64_t c) {
+        if (!reached[t]) return;
+        const Tap& tap = pass.taps[t];
+        table.push_back({(tap.h + border.top) * images.row + (tap.w + border.left) * images.pixel + c * images.channel,
+                         channels_inside ? t * layout.elements + c : c * taps() + t});
+      };
+      if (channels_inside) {
+        for (int64_t t = 0; t < taps(); ++t)
+          for (int64_t c = 0; c < layout.elements; ++c) add(t, c);
+      } else {
+        for (int64_t c = 0; c < layout.elements; ++c)
+          for (int64_t t = 0; t < taps(); ++t) add(t, c);
+      }
+      steps_.push_back(std::move(table));
+    }
   }
 
   int64_t block_pixels() const { return std::min(per_block_, pass_.height * pass_.width); }
 
-  // One block of pixels through one panel. `tile` has everything but the rows.
+  // One block of pixels through one panel. `tile` has everything but the rows and the steps.
   void run(int64_t block, ConvTile tile) const {
     const bool single = tile.columns <= kernels_.size.vector;
-    const int64_t most = by_rows_ && single ? kernels_.size.single_rows : kernels_.size.rows;
+    const int64_t most = adjacent_ && single ? kernels_.size.single_rows : kernels_.size.rows;
     const int64_t begin = block * per_block_, end = std::min(begin + per_block_, pass_.height * pass_.width);
     int64_t rows[kMostRows], out_rows[kMostRows];
     tile.rows = rows;
     tile.out_rows = out_rows;
-    tile.adjacent = by_rows_;
+    tile.adjacent = adjacent_;
     tile.out_adjacent = out_adjacent_;
-    const int64_t span = by_rows_ ? pass_.width : end - begin;
+    const int64_t span = in_rows_ ? pass_.width : end - begin;
     const int64_t tiles = divide_up(span, most);
     int64_t i = begin / pass_.width, j = begin % pass_.width;
     for (int64_t start = begin; start < end; start += span) {
+      const auto alike = std::upper_bound(first_row_.begin(), first_row_.end(), i) - first_row_.begin() - 1;
+      tile.steps = steps_[alike].data();
+      tile.k = static_cast<int64_t>(steps_[alike].size());
       for (int64_t t = 0; t < tiles; ++t) {
         tile.row_count = span * (t + 1) / tiles - span * t / tiles;
         for (int64_t r = 0; r < tile.row_count; ++r) {
@@ -356,14 +394,29 @@ class DataTiles {
   int64_t blocks;
 
  private:
-  int64_t row_tile(int64_t most) const { return pass_.width / divide_up(pass_.width, most); }
+  int64_t taps() const { return static_cast<int64_t>(pass_.taps.size()); }
+  // Whether a tap finds the image, not its border, from row i of the result.
+  bool reaches(int64_t i, const Tap& tap) const {
+    const int64_t h = i * pass_.step_h + tap.h;
+    return h >= 0 && h < pass_.source.size(2);
+  }
+  // Pairs of a row of the result and a tap that reaches the image from there.
+  double reached_rows() const {
+    int64_t count = 0;
+    for (int64_t i = 0; i < pass_.height; ++i)
+      for (const Tap& tap : pass_.taps) count += reaches(i, tap);
+    return static_cast<double>(count);
+  }
 
   const DataPass& pass_;
   const Images& images_;
   const Kernels& kernels_;
   void (*const tile_kernel_)(const ConvTile&);
-  bool by_rows_, out_adjacent_;
+  bool adjacent_, in_rows_, out_adjacent_;
   int64_t per_block_;
+  // Runs of the result's rows from which the same taps reach the image: where each begins, and its steps.
+  std::vector<int64_t> first_row_;
+  std::vector<std::vector<ConvStep>> steps_;
 };
 
 // A few planes of one image with a border of zeros, in the compute type; for a step of s across, each row's columns are
@@ -608,19 +661,6 @@ void run(const DataPass& pass, const Kernels& kernels) {
   const int64_t k = layout.elements * taps, width = kernels.width;
 
   const bool channels_inside = images.channel == 1 && pass.inner > 1 && (layout.pairs == Pairs::none || pass.inner % 2 == 0);
-  std::vector<int64_t> steps;
-  steps.reserve(k);
-  const auto tap_offset = [&](const Tap& tap) {
-    return (tap.h + border.top) * images.row + (tap.w + border.left) * images.pixel;
-  };
-  if (channels_inside) {
-    for (const Tap& tap : pass.taps)
-      for (int64_t c = 0; c < layout.elements; ++c) steps.push_back(tap_offset(tap) + c * images.channel);
-  } else {
-    for (int64_t c = 0; c < layout.elements; ++c)
-      for (const Tap& tap : pass.taps) steps.push_back(tap_offset(tap) + c * images.channel);
-  }
-
   // Each group: its panels one after another, then its bias.
   const int64_t group_bytes = panels.total() * (k + 1) * width;
   const Scratch packed(pass.groups * group_bytes);
@@ -642,7 +682,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
     }
   });
 
-  const DataTiles tiles(pass, images, kernels, layout);
+  const DataTiles tiles(pass, border, images, kernels, layout, channels_inside);
   const int64_t batch = pass.source.size(0);
   const int64_t chunk = images.in_place()
                             ? batch
@@ -671,8 +711,6 @@ void run(const DataPass& pass, const Kernels& kernels) {
         ConvTile tile;
         tile.x = (images.in_place() ? images.original(from + n) : staged.data() + n * images.bytes()) +
                  group * layout.elements * images.channel * width;
-        tile.steps = steps.data();
-        tile.k = k;
         tile.b = packed.data() + group * group_bytes + first * k * width;
         tile.columns = panels.columns_of(panel);
         tile.init = bias_at(group) + first * width;
@@ -951,7 +989,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
-    int64_t steps[kBlockPixels], out_rows[kMostRows];
+    ConvStep steps[kBlockPixels];
+    int64_t out_rows[kMostRows];
     for (int64_t r = 0; r < kMostRows; ++r) out_rows[r] = r * panel_width;
     ConvTile tile;
     tile.steps = steps;
@@ -979,8 +1018,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
             const int64_t i = at / across, j = at % across;
             const int64_t run = std::min(std::min(begin + block, pixels) - at, across - j);
             for (int64_t t = 0; t < run; ++t)
-              steps[tile.k + t] =
-                  image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel;
+              steps[tile.k + t] = {
+                  image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel, tile.k + t};
             const char* const here =
                 from + (image * span * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
             char* const to = packed + tile.k * panel_width * width;

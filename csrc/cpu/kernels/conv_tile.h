@@ -118,8 +118,8 @@ void tile_kernel(const ConvTile& tile) {
   using Operand = Vec<E>;
   constexpr int kWidth = N * V::size;
   V sum[R][N], total[R][N];
-  const E* b = static_cast<const E*>(tile.b);
-  const int64_t* steps = tile.steps;
+  const E* const b = static_cast<const E*>(tile.b);
+  const ConvStep* steps = tile.steps;
   const E* const first = static_cast<const E*>(tile.x) + tile.rows[0];
   [[maybe_unused]] const E* x[R];
   if constexpr (!Adjacent)
@@ -131,11 +131,12 @@ void tile_kernel(const ConvTile& tile) {
 #pragma GCC unroll 2
       for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
     const int64_t count = tile.k - done < kChain ? tile.k - done : kChain;
-    for (const int64_t* const end = steps + count; steps != end; ++steps, b += kWidth) {
-      const int64_t step = *steps;
+    for (const ConvStep* const end = steps + count; steps != end; ++steps) {
+      const int64_t step = steps->x;
+      const E* const from = b + steps->b * kWidth;
       Operand row[N];
 #pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * V::size);
+      for (int v = 0; v < N; ++v) row[v] = Operand::load(from + v * V::size);
       [[maybe_unused]] const E* at = first + step;
       // The next tile of the row reads on from here; the planes are too far apart for the hardware to see it coming.
       if constexpr (Adjacent) __builtin_prefetch(at + 2 * R);

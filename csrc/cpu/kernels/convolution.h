@@ -2,7 +2,7 @@
 // offsets, so that nothing is unfolded (no im2col). Forward, input gradient and weight gradient are all this one
 // product:
 //
-//   out[r, j] = init[r, j] + sum over p of x[rows[r] + steps[p]] * b[p, j]
+//   out[r, j] = init[r, j] + sum over p of x[rows[r] + steps[p].x] * b[steps[p].b, j]
 //
 //   forward          r: output pixels        p: (channel, tap)          b: weights
 //   input gradient   r: input pixels         p: (out channel, tap)      b: weights
@@ -19,14 +19,19 @@
 
 namespace tensorops::cpu {
 
+struct ConvStep {
+  int64_t x;  // element offset
+  int64_t b;  // row
+};
+
 struct ConvTile {
   const void* x = nullptr;         // of the compute type
   const int64_t* rows = nullptr;   // element offsets
   int64_t row_count = 0;           // 1 to ConvTileSize::rows (single_rows where it applies)
   bool adjacent = false;           // rows[r] == rows[0] + r
-  const int64_t* steps = nullptr;  // element offsets
-  int64_t k = 0;
-  const void* b = nullptr;     // k rows of one or two vectors of the compute type, zeros past `columns`
+  const ConvStep* steps = nullptr;
+  int64_t k = 0;               // of them
+  const void* b = nullptr;     // rows of one or two vectors of the compute type, zeros past `columns`
   int64_t columns = 0;         // 1 to ConvTileSize::columns; up to one vector's worth, b's rows are one vector
   const void* init = nullptr;  // compute type, as wide as b's rows; null for zeros
   int64_t init_row = 0;        // 0 to give all rows the same (a bias)
