@@ -956,14 +956,28 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const Images images(input, border, kernels, layout);
   const Panels panels(outer, kernels.size);
 
-  // Rows are in the order of the result's memory.
+  // Rows are in the order of the result's memory; but where it pays, by rows of the kernel first, as all taps of such a row
+  // leave out the same pixels: those from which they find only the border.
   const bool channels_inside = result.stride(1) == 1 && inner > 1;
-  std::vector<int64_t> row_offsets(rows);
+  const auto reached = [&](int64_t tap_row) {
+    const int64_t h = tap_row * p.dilation[0] - p.padding[0];
+    const int64_t first = std::clamp<int64_t>(divide_up(std::max<int64_t>(0, -h), p.stride[0]), 0, height);
+    return std::pair(first, std::clamp<int64_t>(divide_up(std::max<int64_t>(0, input.size(2) - h), p.stride[0]), first, height));
+  };
+  int64_t reaching = 0;
+  for (int64_t tap_row = 0; tap_row < weight_size[2]; ++tap_row) reaching += reached(tap_row).second - reached(tap_row).first;
+  const bool skips = inner * weight_size[3] >= 2 * kernels.size.rows &&
+                     static_cast<double>(reaching) < 0.97 * static_cast<double>(height * weight_size[2]);
+  const int64_t parts_of_kernel = skips ? weight_size[2] : 1, part_rows = rows / parts_of_kernel;
+  std::vector<int64_t> row_offsets(rows), places(rows);  // places: of the rows in the result's order
   for (int64_t c = 0; c < inner; ++c)
-    for (int64_t tap = 0; tap < taps; ++tap)
-      row_offsets[channels_inside ? tap * inner + c : c * taps + tap] =
-          c * images.channel + tap / weight_size[3] * p.dilation[0] * images.row +
-          tap % weight_size[3] * p.dilation[1] * images.pixel;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t kh = tap / weight_size[3], kw = tap % weight_size[3];
+      const int64_t natural = channels_inside ? tap * inner + c : c * taps + tap;
+      const int64_t place = skips && !channels_inside ? (kh * inner + c) * weight_size[3] + kw : natural;
+      places[natural] = place;
+      row_offsets[place] = c * images.channel + kh * p.dilation[0] * images.row + kw * p.dilation[1] * images.pixel;
+    }
 
   const auto adjacent = [&](int64_t first, int64_t count) {
     for (int64_t r = 1; r < count; ++r)
@@ -989,11 +1003,10 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
-    ConvStep steps[kBlockPixels];
+    ConvStep steps[kBlockPixels], some[kBlockPixels];
     int64_t out_rows[kMostRows];
     for (int64_t r = 0; r < kMostRows; ++r) out_rows[r] = r * panel_width;
     ConvTile tile;
-    tile.steps = steps;
     tile.b = packed;
     tile.columns = panel_width;
     tile.out_type = kernels.compute_dtype();
@@ -1012,35 +1025,48 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
                          (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
       for (int64_t begin = 0; begin < pixels; begin += block) {
         // Runs of pixels inside a row: their steps, and their gradients packed.
-        tile.k = 0;
+        int64_t k = 0;
+        int64_t pixel_rows[kBlockPixels];
         for (int64_t image = 0; image < images_here; ++image)
           for (int64_t at = begin; at < std::min(begin + block, pixels);) {
             const int64_t i = at / across, j = at % across;
             const int64_t run = std::min(std::min(begin + block, pixels) - at, across - j);
-            for (int64_t t = 0; t < run; ++t)
-              steps[tile.k + t] = {
-                  image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel, tile.k + t};
+            for (int64_t t = 0; t < run; ++t) {
+              steps[k + t] = {image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel, k + t};
+              pixel_rows[k + t] = i;
+            }
             const char* const here =
                 from + (image * span * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
-            char* const to = packed + tile.k * panel_width * width;
+            char* const to = packed + k * panel_width * width;
             const auto to_width = static_cast<int>(panel_width);
             if (paired)
               kernels.pairs->pack(here, n + image * span + 1 < batch ? here + grad.stride(0) * element : nullptr,
                                   grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
             else
               kernels.pack(here, grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
-            tile.k += run;
+            k += run;
             at += run;
           }
-        const int64_t tiles = divide_up(rows, kernels.size.rows);
-        for (int64_t t = 0; t < tiles; ++t) {
-          const int64_t first = rows * t / tiles;
-          tile.row_count = rows * (t + 1) / tiles - first;
-          tile.rows = row_offsets.data() + first;
-          tile.adjacent = adjacent(first, tile.row_count);
-          tile.out = sum + first * panel_width * width;
-          tile.init = fresh ? nullptr : tile.out;
-          tile_kernel(tile);
+        const int64_t tiles = divide_up(part_rows, kernels.size.rows);
+        for (int64_t part_of_kernel = 0; part_of_kernel < parts_of_kernel; ++part_of_kernel) {
+          tile.steps = steps;
+          tile.k = k;
+          if (skips) {
+            const auto [begin_row, end_row] = reached(part_of_kernel);
+            tile.steps = some;
+            tile.k = 0;
+            for (int64_t at = 0; at < k; ++at)
+              if (pixel_rows[at] >= begin_row && pixel_rows[at] < end_row) some[tile.k++] = steps[at];
+          }
+          for (int64_t t = 0; t < tiles; ++t) {
+            const int64_t before = part_rows * t / tiles, first = part_of_kernel * part_rows + before;
+            tile.row_count = part_rows * (t + 1) / tiles - before;
+            tile.rows = row_offsets.data() + first;
+            tile.adjacent = adjacent(first, tile.row_count);
+            tile.out = sum + first * panel_width * width;
+            tile.init = fresh ? nullptr : tile.out;
+            tile_kernel(tile);
+          }
         }
         fresh = false;
       }
@@ -1064,15 +1090,23 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   constexpr int64_t kRows = 64;
   const int64_t pieces = divide_up(rows, kRows);
   parallel(groups * panels.count * pieces, kRows * kernels.size.columns * parts, [&](int64_t begin, int64_t end) {
-    const Scratch turned(kRows * kernels.size.columns * width);
+    const Scratch turned(kRows * kernels.size.columns * width), ordered(kRows * kernels.size.columns * width);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item % pieces * kRows, panel = item / pieces % panels.count;
       const int64_t group = item / (pieces * panels.count), count = std::min(kRows, rows - first);
       const int64_t panel_width = panels.width_of(panel);
-      char* const total = sums_at(0, group, panel) + first * panel_width * width;
-      for (int64_t part = 1; part < parts; ++part) {
-        const void* in[3] = {total, sums_at(part, group, panel) + first * panel_width * width, nullptr};
-        add(plain_sum, total, in, count * panel_width);
+      const char* total = sums_at(0, group, panel) + first * panel_width * width;
+      if (parts > 1 || skips) {
+        for (int64_t r = 0; r < count; ++r) {
+          const int64_t at = places[first + r] * panel_width * width;
+          char* const row = ordered.data() + r * panel_width * width;
+          std::memcpy(row, sums_at(0, group, panel) + at, panel_width * width);
+          for (int64_t part = 1; part < parts; ++part) {
+            const void* in[3] = {row, sums_at(part, group, panel) + at, nullptr};
+            add(plain_sum, row, in, panel_width);
+          }
+        }
+        total = ordered.data();
       }
       char* to =
           static_cast<char*>(result.data_ptr()) + ((group * outer + panels.begin(panel)) * rows + first) * element;
