@@ -31,6 +31,7 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
+constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
@@ -362,9 +363,9 @@ class DataTiles {
 
   int64_t block_pixels() const { return std::min(per_block_, pass_.height * pass_.width); }
 
-  // One block of pixels through one panel. `tile` has everything but the rows and the steps.
-  void run(int64_t block, ConvTile tile) const {
-    const bool single = tile.columns <= kernels_.size.vector;
+  // One block of pixels through panels [first, last), of which set(panel, tile) fills in all but the rows and the steps.
+  template <class F>
+  void run(int64_t block, int64_t first, int64_t last, bool single, ConvTile tile, const F& set) const {
     const int64_t most = adjacent_ && single ? kernels_.size.single_rows : kernels_.size.rows;
     const int64_t begin = block * per_block_, end = std::min(begin + per_block_, pass_.height * pass_.width);
     int64_t rows[kMostRows], out_rows[kMostRows];
@@ -374,6 +375,7 @@ class DataTiles {
     tile.out_adjacent = out_adjacent_;
     const int64_t span = in_rows_ ? pass_.width : end - begin;
     const int64_t tiles = divide_up(span, most);
+    const int64_t pixel = pass_.step_w * images_.pixel;
     int64_t i = begin / pass_.width, j = begin % pass_.width;
     for (int64_t start = begin; start < end; start += span) {
       const auto alike = std::upper_bound(first_row_.begin(), first_row_.end(), i) - first_row_.begin() - 1;
@@ -381,12 +383,18 @@ class DataTiles {
       tile.k = static_cast<int64_t>(steps_[alike].size());
       for (int64_t t = 0; t < tiles; ++t) {
         tile.row_count = span * (t + 1) / tiles - span * t / tiles;
-        for (int64_t r = 0; r < tile.row_count; ++r) {
-          rows[r] = i * pass_.step_h * images_.row + j * pass_.step_w * images_.pixel;
-          out_rows[r] = i * pass_.row_stride + j * pass_.pixel_stride;
-          if (++j == pass_.width) j = 0, ++i;
+        for (int64_t r = 0; r < tile.row_count;) {
+          int64_t from = i * pass_.step_h * images_.row + j * pixel, to = i * pass_.row_stride + j * pass_.pixel_stride;
+          const int64_t run = std::min(tile.row_count - r, pass_.width - j);
+          for (const int64_t next = r + run; r < next; ++r, from += pixel, to += pass_.pixel_stride)
+            rows[r] = from, out_rows[r] = to;
+          j += run;
+          if (j == pass_.width) j = 0, ++i;
         }
-        tile_kernel_(tile);
+        for (int64_t panel = first; panel < last; ++panel) {
+          set(panel, tile);
+          tile_kernel_(tile);
+        }
       }
     }
   }
@@ -692,7 +700,10 @@ void run(const DataPass& pass, const Kernels& kernels) {
   const auto element = static_cast<int64_t>(pass.result.element_size());
   char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
   const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
-  const int64_t per_image = pass.groups * tiles.blocks * panels.count;
+  // Panels that stay in the first cache are taken together: results are then written in the order of memory.
+  const int64_t together = panels.total() * k * width <= kPanelsTogether ? panels.count : 1;
+  const int64_t turns = divide_up(panels.count, together);
+  const int64_t per_image = pass.groups * tiles.blocks * turns;
 
   for (int64_t from = 0; from < batch; from += chunk) {
     const int64_t count = std::min(chunk, batch - from);
@@ -703,21 +714,23 @@ void run(const DataPass& pass, const Kernels& kernels) {
           images.copy(from + n, item % images.items(), staged.data() + n * images.bytes());
         }
       });
-    parallel(count * per_image, tiles.block_pixels() * k * 4, [&](int64_t begin, int64_t end) {
+    parallel(count * per_image, tiles.block_pixels() * k * 4 * together, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t panel = item % panels.count, block = item / panels.count % tiles.blocks;
-        const int64_t group = item / (panels.count * tiles.blocks) % pass.groups, n = item / per_image;
-        const int64_t first = panels.begin(panel);
+        const int64_t first = item % turns * together, block = item / turns % tiles.blocks;
+        const int64_t group = item / (turns * tiles.blocks) % pass.groups, n = item / per_image;
         ConvTile tile;
         tile.x = (images.in_place() ? images.original(from + n) : staged.data() + n * images.bytes()) +
                  group * layout.elements * images.channel * width;
-        tile.b = packed.data() + group * group_bytes + first * k * width;
-        tile.columns = panels.columns_of(panel);
-        tile.init = bias_at(group) + first * width;
-        tile.out = out + ((from + n) * out_image + (group * pass.outer + first) * out_channel) * element;
         tile.out_type = kernels.dtype;
         tile.out_column = out_channel;
-        tiles.run(block, tile);
+        const bool single = panels.columns_of(first) <= kernels.size.vector;
+        tiles.run(block, first, first + together, single, tile, [&](int64_t panel, ConvTile& at) {
+          const int64_t column = panels.begin(panel);
+          at.b = packed.data() + group * group_bytes + column * k * width;
+          at.columns = panels.columns_of(panel);
+          at.init = bias_at(group) + column * width;
+          at.out = out + ((from + n) * out_image + (group * pass.outer + column) * out_channel) * element;
+        });
       }
     });
   }
