@@ -31,6 +31,8 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
+constexpr int64_t kConflict = 4096;    // rows of a tile that many bytes apart fall into one set of the first cache
+constexpr int64_t kLine = 64;          // bytes of a line of the caches
 constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
@@ -109,7 +111,8 @@ struct Border {
 // already are so are used where they lie; the others are copied, a few at a time.
 class Images {
  public:
-  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout)
+  // `spread`: pixels whose distance would bring a tile's rows into the same few sets of the first cache are set further apart.
+  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout, bool spread)
       : source_(t),
         border_(border),
         kernels_(kernels),
@@ -118,18 +121,19 @@ class Images {
         channels_(layout.pairs == Pairs::channels ? t.size(1) / layout.inner * layout.elements : t.size(1)) {
     height_ = t.size(2) + border.top + border.bottom;
     width_ = t.size(3) + border.left + border.right;
-    in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute);
+    // Adjacent channels are pairs as they lie, but for an odd number of them.
+    channels_last_ = t.stride(1) == 1 && channels_ > 1 && t.stride(3) != 1 &&
+                     (layout.pairs != Pairs::channels || layout.inner % 2 == 0);
+    const bool conflict = spread && channels_last_ && channels_ * kernels.width % kConflict == 0;
+    in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute) && !conflict;
     if (in_place_) {
       image_ = t.stride(0), channel = t.stride(1), row = t.stride(2), pixel = t.stride(3);
       return;
     }
-    // Adjacent channels are pairs as they lie, but for an odd number of them.
-    channels_last_ = t.stride(1) == 1 && channels_ > 1 && t.stride(3) != 1 &&
-                     (layout.pairs != Pairs::channels || layout.inner % 2 == 0);
-    image_ = channels_ * height_ * width_;
     channel = channels_last_ ? 1 : height_ * width_;
-    row = channels_last_ ? width_ * channels_ : width_;
-    pixel = channels_last_ ? channels_ : 1;
+    pixel = !channels_last_ ? 1 : conflict ? channels_ + kLine / kernels.width : channels_;
+    row = width_ * pixel;
+    image_ = channels_last_ ? height_ * row : channels_ * channel;
   }
 
   bool in_place() const { return in_place_; }
@@ -205,13 +209,13 @@ class Images {
       }
     } else if (layout_.pairs == Pairs::channels) {
       const int64_t bytes = channels * element_;
-      if (source_.stride(3) == channels) {
+      if (source_.stride(3) == channels && pixel == channels_) {
         std::memcpy(to + left, from, source_.size(3) * bytes);
       } else {
         for (int64_t w = 0; w < source_.size(3); ++w)
-          std::memcpy(to + left + w * bytes, from + w * source_.stride(3) * element_, bytes);
+          std::memcpy(to + left + w * pixel * kernels_.width, from + w * source_.stride(3) * element_, bytes);
       }
-    } else if (source_.stride(3) == channels) {
+    } else if (source_.stride(3) == channels && pixel == channels_) {
       kernels_.load(from, element_, to + left, source_.size(3) * channels);
     } else {
       for (int64_t w = 0; w < source_.size(3); ++w)
@@ -227,7 +231,7 @@ class Images {
   const Layout layout_;
   const int64_t element_, channels_;
   int64_t height_, width_, image_;
-  bool in_place_, channels_last_ = false;
+  bool in_place_, channels_last_;
 };
 
 // A tap reads the image at (step * i + h, step * j + w) for pixel (i, j) of the result, with weights at `weight`.
@@ -663,8 +667,8 @@ void run(const DataPass& pass, const Kernels& kernels) {
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
-  const Images images(pass.source, border, kernels, layout);
   const Panels panels(pass.outer, kernels.size);
+  const Images images(pass.source, border, kernels, layout, /*spread=*/panels.count >= 4);
   const auto taps = static_cast<int64_t>(pass.taps.size());
   const int64_t k = layout.elements * taps, width = kernels.width;
 
@@ -966,7 +970,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const Layout layout = Layout::of_images(batch, kernels);
   const bool paired = layout.pairs == Pairs::images;
   const int64_t span = paired ? 2 : 1, units = divide_up(batch, span);  // images of an element; such groups of them
-  const Images images(input, border, kernels, layout);
+  const Images images(input, border, kernels, layout, /*spread=*/false);
   const Panels panels(outer, kernels.size);
 
   // Rows are in the order of the result's memory; but where it pays, by rows of the kernel first, as all taps of such a row
