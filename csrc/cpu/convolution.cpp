@@ -31,7 +31,6 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
-constexpr int64_t kConflict = 4096;    // rows of a tile that many bytes apart fall into one set of the first cache
 constexpr int64_t kLine = 64;          // bytes of a line of the caches
 constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
@@ -124,7 +123,7 @@ class Images {
     // Adjacent channels are pairs as they lie, but for an odd number of them.
     channels_last_ = t.stride(1) == 1 && channels_ > 1 && t.stride(3) != 1 &&
                      (layout.pairs != Pairs::channels || layout.inner % 2 == 0);
-    const bool conflict = spread && channels_last_ && channels_ * kernels.width % kConflict == 0;
+    const bool conflict = spread && channels_last_ && channels_ * kernels.width % kCacheWay == 0;
     in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute) && !conflict;
     if (in_place_) {
       image_ = t.stride(0), channel = t.stride(1), row = t.stride(2), pixel = t.stride(3);

@@ -21,6 +21,8 @@ constexpr int64_t kBlockRows = 1024, kBlockColumns = 2048;
 // not one whose elements are rounded to less than the sums' precision anyway.
 constexpr int64_t kDepthBytes = 2048;
 constexpr int64_t kShortDepths[][2] = {{1024, 32}, {4096, 64}, {65536, 128}};  // elements of C, depth
+// Several such lengths are packed at once, as much as stays in the L2 cache.
+constexpr int64_t kPackedBytes = 512 * 1024;
 // Columns of B that one work item passes over for each of its panels of A: they stay in the L2 cache.
 constexpr int64_t kItemColumns = 256;
 // B is contiguous along k and has few rows to meet, or the rows of A are contiguous too and C is small: dot products, which
@@ -210,12 +212,17 @@ class Multiply {
 
   // The general case, block by block.
   void panels() const {
-    const int64_t depths = std::max<int64_t>(1, ceil_div(g_.k, max_depth()));
-    const int64_t depth = std::max<int64_t>(8, round_up(ceil_div(g_.k, depths), 8));
+    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_depth()));
+    const int64_t chain = std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
     const int64_t block_rows = std::min(round_up(g_.m, size_.mr), kBlockRows / size_.mr * size_.mr);
     const int64_t block_columns = std::min(round_up(g_.n, size_.nr), kBlockColumns);
+    const int64_t together = g_.m <= block_rows && g_.n <= block_columns && chain < kDepthBytes / width_
+                                 ? kPackedBytes / ((block_rows + block_columns) * chain * width_)
+                                 : 1;
+    const int64_t depth = chain * std::clamp<int64_t>(together, 1, chains);
     const bool compute_type = is_compute_type(g_.type, compute_);
-    const bool pack_a = !compute_type || g_.n > kUnpackedPanels * size_.nr;
+    const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && g_.n > size_.nr && g_.m > 1;
+    const bool pack_a = !compute_type || conflict || g_.n > kUnpackedPanels * size_.nr;
     const bool pack_b = !compute_type || g_.b.column != 1 ||
                         (g_.m > kUnpackedPanels * size_.mr && g_.k * g_.n * width_ > kUnpackedBytes);
     // A B that is not packed may still end in a part of a vector, which is.
@@ -229,13 +236,14 @@ class Multiply {
     if (a_bytes + b_bytes > kOnStack) heap.emplace(a_bytes + b_bytes);
     char* a_panels = heap ? heap->data() : stack;
     // Sums of a dtype that C does not have wait in memory of their own.
-    if (g_.epilogue.c_type != compute_dtype() && depths > 1) sums.emplace(block_rows * block_columns * width_);
+    if (g_.epilogue.c_type != compute_dtype() && chains > 1) sums.emplace(block_rows * block_columns * width_);
     Block block;
     block.a_panels = pack_a ? a_panels : nullptr;
     block.b_panels = b_bytes > 0 ? a_panels + a_bytes : nullptr;
     block.packed_from = packed_from;
     block.sums = sums ? sums->data() : nullptr;
     block.sums_row = block_columns;
+    block.chain = chain;
     for (block.i = 0; block.i < g_.m; block.i += block_rows)
       for (block.j = 0; block.j < g_.n; block.j += block_columns)
         for (block.p = 0; block.p == 0 || block.p < g_.k; block.p += depth) {
@@ -248,7 +256,7 @@ class Multiply {
   }
 
   struct Block {
-    int64_t i, rows, j, columns, p, k;
+    int64_t i, rows, j, columns, p, k, chain;
     char *a_panels, *b_panels;  // null: read where it lies
     int64_t packed_from;        // the column of B (counted from 0, not from j) from which on b_panels holds it
     char* sums;                 // null: in C
@@ -280,47 +288,55 @@ class Multiply {
   }
 
   void multiply_block(const Block& block) const {
-    const bool first = block.p == 0, last = block.p + block.k >= g_.k;
-    GemmEpilogue e = g_.epilogue;
     const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
       type = compute_dtype();
       row = block.sums != nullptr ? block.sums_row : g_.epilogue.c_row;
       column = block.sums != nullptr ? 1 : g_.epilogue.c_column;
     };
-    if (!first) {
-      e.beta = {};
-      sums_are(e.source_type, e.source_row, e.source_column);
-    }
-    if (!last) {
-      e.activation = GemmActivation::none;
-      sums_are(e.c_type, e.c_row, e.c_column);
-    }
-    const int64_t b_first = first_packed(block);
-    const auto multiply_tile = [&](int64_t i, int64_t j) {
+    // What becomes of the sums of a chain: it may be the first of k, the last, both or neither.
+    GemmEpilogue epilogues[2][2];
+    for (const bool first : {false, true})
+      for (const bool last : {false, true}) {
+        GemmEpilogue& e = epilogues[first][last] = g_.epilogue;
+        if (!first) {
+          e.beta = {};
+          sums_are(e.source_type, e.source_row, e.source_column);
+        }
+        if (!last) {
+          e.activation = GemmActivation::none;
+          sums_are(e.c_type, e.c_row, e.c_column);
+        }
+      }
+    const int64_t b_first = first_packed(block), panel = steps(block.k);
+    const auto multiply_chain = [&](int64_t i, int64_t j, int64_t p) {
+      const bool first = block.p + p == 0, last = block.p + p + block.chain >= g_.k;
       GemmTile tile;
-      tile.k = steps(block.k);
+      tile.k = steps(std::min(block.chain, block.k - p));
       tile.rows = std::min<int64_t>(size_.mr, block.rows - i);
       tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
       if (block.a_panels != nullptr) {
-        tile.a = offset(block.a_panels, i * tile.k, width_);
+        tile.a = offset(block.a_panels, i * panel + steps(p) * size_.mr, width_);
         tile.a_step = size_.mr;
       } else {
-        tile.a = a_at(block.i + i, block.p);
+        tile.a = a_at(block.i + i, block.p + p);
         tile.a_row = g_.a.row;
         tile.a_step = g_.a.column;
       }
       if (j >= b_first) {
-        tile.b = offset(block.b_panels, (j - b_first) * tile.k, width_);
+        tile.b = offset(block.b_panels, (j - b_first) * panel + steps(p) * size_.nr, width_);
         tile.b_step = size_.nr;
       } else {
-        tile.b = b_at(block.p, block.j + j);
+        tile.b = b_at(block.p + p, block.j + j);
         tile.b_step = g_.b.row;
       }
       place(tile, block.i + i, block.j + j);
       void* partial = block.sums != nullptr ? offset(block.sums, i * block.sums_row + j, width_) : tile.c;
       if (!first) tile.source = partial;
       if (!last) tile.c = partial;
-      micro_(tile, e);
+      micro_(tile, epilogues[first][last]);
+    };
+    const auto multiply_tile = [&](int64_t i, int64_t j) {
+      for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) multiply_chain(i, j, p);
     };
     // Items of a few panels of A by kItemColumns; fewer panels where there are many threads.
     const int64_t row_panels = ceil_div(block.rows, size_.mr);
