@@ -179,7 +179,11 @@ template <class S, class T, int R>
 void axpy_rows(const GemmTile& tile, const GemmEpilogue& e) {
   constexpr int kSteps = R == 1 ? 8 : R == 2 || kVectorBytes == 64 ? 4 : 2;
   constexpr int64_t kBlock = 1024;  // the sums of four rows fill a third of the L1 cache in f32
-  alignas(64) T sums[R * kBlock];
+  // A load that follows a store at the same distance from a multiple of 4 KB waits for it: the sums keep half of that away
+  // from B, whose rows often are a multiple of it apart.
+  constexpr int64_t kPage = 4096 / int64_t(sizeof(T));
+  alignas(4096) T memory[R * kBlock + kPage];
+  T* const sums = memory + (reinterpret_cast<uintptr_t>(tile.b) / sizeof(T) + kPage / 2) % kPage / Vec<T>::size * Vec<T>::size;
   for (int64_t begin = 0; begin < tile.columns; begin += kBlock) {
     const int64_t n = tile.columns - begin < kBlock ? tile.columns - begin : kBlock;
     for (int i = 0; i < R; ++i)
