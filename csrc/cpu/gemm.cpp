@@ -28,6 +28,9 @@ constexpr int64_t kItemColumns = 256;
 // B is contiguous along k and has few rows to meet, or the rows of A are contiguous too and C is small: dot products, which
 // neither pack, nor pad C to whole tiles, nor come back to it. A small C has at most so many squares of a vector by a vector.
 constexpr int64_t kDotRows = 2 * kSkinnyRows, kDotSquares = 16;
+// Up to this depth a product is hardly more than writing C. Where the rows of a tile of C would share a set of the cache, a
+// few rows are written at a time, each from end to end, as sums of rows of B.
+constexpr int64_t kThinDepth = 8;
 // The rows and columns of one piece: its rows pass over B while it is in the cache.
 constexpr int64_t kDotPieceRows = 16, kDotColumns = 16, kAxpyColumns = 1024;
 // From this width on adding up rows of B beats the micro-kernel, from this depth on dot products do.
@@ -139,7 +142,8 @@ class Multiply {
     const bool small = pairs_ == nullptr && g_.a.column == 1 && g_.k >= kSmallDotDepth &&
                        g_.m * g_.n <= kDotSquares * size_.vector * size_.vector;
     if ((g_.m <= kDotRows || small) && kernels_.dot[type] != nullptr && g_.b.row == 1 && deep) return Path::dot;
-    if (g_.m <= kSkinnyRows && kernels_.axpy[type] != nullptr && g_.b.column == 1 && g_.n >= kAxpyWidth) return Path::axpy;
+    const bool thin = g_.k <= kThinDepth && g_.epilogue.c_column == 1 && g_.epilogue.c_row * c_bytes_ % kCacheWay == 0;
+    if ((g_.m <= kSkinnyRows || thin) && kernels_.axpy[type] != nullptr && g_.b.column == 1 && g_.n >= kAxpyWidth) return Path::axpy;
     return Path::panels;
   }
 
@@ -158,19 +162,22 @@ class Multiply {
 
   void axpy() const {
     const auto kernel = kernels_.axpy[static_cast<int>(g_.type)];
-    parallel(ceil_div(g_.n, kAxpyColumns), cost(g_.m, kAxpyColumns, g_.k), [&](int64_t begin, int64_t end) {
-      const int64_t first = begin * kAxpyColumns;
-      GemmTile tile;
-      tile.k = g_.k;
-      tile.rows = g_.m;
-      tile.columns = std::min(end * kAxpyColumns, g_.n) - first;
-      tile.a = g_.a.data;
-      tile.a_row = g_.a.row;
-      tile.a_step = g_.a.column;
-      tile.b = b_at(0, first);
-      tile.b_step = g_.b.row;
-      place(tile, 0, first);
-      kernel(tile, g_.epilogue);
+    const int64_t across = ceil_div(g_.n, kAxpyColumns), pieces = ceil_div(g_.m, kSkinnyRows) * across;
+    parallel(pieces, cost(std::min(g_.m, kSkinnyRows), kAxpyColumns, g_.k), [&](int64_t begin, int64_t end) {
+      for (int64_t piece = begin; piece < end; ++piece) {
+        const int64_t i = piece / across * kSkinnyRows, first = piece % across * kAxpyColumns;
+        GemmTile tile;
+        tile.k = g_.k;
+        tile.rows = std::min(kSkinnyRows, g_.m - i);
+        tile.columns = std::min(kAxpyColumns, g_.n - first);
+        tile.a = a_at(i, 0);
+        tile.a_row = g_.a.row;
+        tile.a_step = g_.a.column;
+        tile.b = b_at(0, first);
+        tile.b_step = g_.b.row;
+        place(tile, i, first);
+        kernel(tile, g_.epilogue);
+      }
     });
   }
 
