@@ -1,6 +1,7 @@
 #include "cpu/scratch.h"
 
 #include <c10/util/Exception.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -11,6 +12,9 @@ namespace {
 
 constexpr int64_t kKept = int64_t(48) << 20;  // bytes that an idle thread may hold
 constexpr int64_t kStep = 4096;
+// From a sixteenth of it on, buffers are of whole huge pages: what small pages a long-lived process gets lies scattered, and the
+// panels that a product goes through again and again then drive each other out of the L2 cache.
+constexpr int64_t kHugePage = int64_t(2) << 20;
 
 struct Buffer {
   void* data;
@@ -30,7 +34,8 @@ thread_local Pool pool;
 }  // namespace
 
 Scratch::Scratch(int64_t bytes) {
-  bytes = (std::max<int64_t>(bytes, 1) + kStep - 1) / kStep * kStep;
+  const int64_t step = bytes >= kHugePage / 16 ? kHugePage : kStep;
+  bytes = (std::max<int64_t>(bytes, 1) + step - 1) / step * step;
   // The smallest kept buffer that is large enough.
   auto best = pool.buffers.end();
   for (auto it = pool.buffers.begin(); it != pool.buffers.end(); ++it)
@@ -44,8 +49,9 @@ Scratch::Scratch(int64_t bytes) {
     return;
   }
   bytes_ = bytes;
-  data_ = std::aligned_alloc(kStep, static_cast<size_t>(bytes));
+  data_ = std::aligned_alloc(static_cast<size_t>(step), static_cast<size_t>(bytes));
   TORCH_CHECK_WITH(OutOfMemoryError, data_ != nullptr, "tensorops: could not allocate ", bytes, " bytes of working memory");
+  if (step == kHugePage) madvise(data_, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // best effort
 }
 
 Scratch::~Scratch() {
