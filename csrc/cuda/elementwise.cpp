@@ -63,7 +63,8 @@ Constant constant_of(T value) {
   else return {static_cast<double>(value), 0};
 }
 Constant host_value(const at::Tensor& t) {
-  return with_host_type(dtype_of(t.scalar_type()), [&]<class T>(T) { return constant_of(*static_cast<const T*>(t.const_data_ptr())); });
+  return with_host_type(dtype_of(t.scalar_type()),
+                        [&]<class T>(T) { return constant_of(*static_cast<const T*>(t.const_data_ptr())); });
 }
 Constant rounded_to(DType dtype, const Constant& x) {
   return with_host_type(dtype, [&]<class T>(T) {
@@ -178,7 +179,8 @@ void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, cons
     if (integers || !keeps_host_precision(row, inputs, i)) constants[i] = rounded_to(common, constants[i]);
     loop.operands[i + 1].data = nullptr;
   }
-  for (int i = 0; i < scalars.count; ++i) arguments[i] = {scalars.values[i].toDouble(), integers ? integer_of(scalars.values[i], common) : 0};
+  for (int i = 0; i < scalars.count; ++i)
+    arguments[i] = {scalars.values[i].toDouble(), integers ? integer_of(scalars.values[i], common) : 0};
 
   const ContiguousLauncher* contiguous = contiguous_table(common);
   if (contiguous != nullptr && is_contiguous_run(loop, row.op, common, dtype_of(types.result))) {
