@@ -16,7 +16,6 @@
 namespace tensorops::cpu {
 namespace {
 
-constexpr size_t kHugePage = size_t(2) << 20;
 // Below this glibc's own reuse is as good, and a 2 MB granule would waste memory.
 constexpr size_t kLargeBlock = size_t(1) << 20;
 

@@ -8,6 +8,8 @@
 
 namespace tensorops::cpu {
 
+constexpr size_t kHugePage = size_t(2) << 20;
+
 // For an output of `bytes`: ours from kLargeBlock on, torch's own below.
 c10::Allocator* allocator_for(size_t bytes);
 

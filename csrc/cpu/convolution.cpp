@@ -31,9 +31,9 @@ using Params = ConvParams<int64_t>;
 constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
+constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kLine = 64;          // bytes of a line of the caches
 constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
-constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -7,14 +7,16 @@
 #include <cstdlib>
 #include <vector>
 
+#include "cpu/allocator.h"
+
 namespace tensorops::cpu {
 namespace {
 
 constexpr int64_t kKept = int64_t(48) << 20;  // bytes that an idle thread may hold
 constexpr int64_t kStep = 4096;
-// From a sixteenth of it on, buffers are of whole huge pages: what small pages a long-lived process gets lies scattered, and the
-// panels that a product goes through again and again then drive each other out of the L2 cache.
-constexpr int64_t kHugePage = int64_t(2) << 20;
+// From here on buffers are of whole huge pages: what small pages a long-lived process gets lies scattered, and the panels that
+// a product goes through again and again then drive each other out of the L2 cache.
+constexpr int64_t kLarge = 128 << 10;
 
 struct Buffer {
   void* data;
@@ -34,7 +36,7 @@ thread_local Pool pool;
 }  // namespace
 
 Scratch::Scratch(int64_t bytes) {
-  const int64_t step = bytes >= kHugePage / 16 ? kHugePage : kStep;
+  const int64_t step = bytes >= kLarge ? static_cast<int64_t>(kHugePage) : kStep;
   bytes = (std::max<int64_t>(bytes, 1) + step - 1) / step * step;
   // The smallest kept buffer that is large enough.
   auto best = pool.buffers.end();
@@ -51,7 +53,7 @@ Scratch::Scratch(int64_t bytes) {
   bytes_ = bytes;
   data_ = std::aligned_alloc(static_cast<size_t>(step), static_cast<size_t>(bytes));
   TORCH_CHECK_WITH(OutOfMemoryError, data_ != nullptr, "tensorops: could not allocate ", bytes, " bytes of working memory");
-  if (step == kHugePage) madvise(data_, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // best effort
+  if (step > kStep) madvise(data_, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // best effort
 }
 
 Scratch::~Scratch() {
