@@ -22,6 +22,7 @@ def conv(
     dtypes: tuple[torch.dtype, ...] = FLOATING,
     gradient: bool = True,
     exact: bool = False,
+    smooth: bool = True,
     large: bool = False,
     **kwargs: Any,
 ) -> Case:
@@ -44,7 +45,7 @@ def conv(
         gradient,
         exact,
         large=large,
-        smooth=not large,
+        smooth=smooth and not large,
         cuda_dtypes=tuple(dtype for dtype in dtypes if dtype.is_floating_point),
     )
 
@@ -106,6 +107,14 @@ CASES: list[Case] = [
     Case("conv2d", _strided, "strided"),
     Case("conv2d", _expanded, "expanded", gradient=False),
     Case("conv2d", _offset, "offset"),
+    # Taps that see only the border from whole rows, forward and backward.
+    conv("border", (3, 12, 8, 8), (20, 12, 5, 5), padding=2, smooth=False),
+    conv("border-short", (2, 12, 3, 9), (20, 12, 7, 5), padding=(4, 2), stride=(2, 1), smooth=False),
+    conv("border-channels-last", (3, 12, 8, 8), (20, 12, 5, 5), padding=2, input_last=True, smooth=False),
+    # Pixels whose distance is that of one set of the cache: 4 KB in the compute type, or in pairs of bf16.
+    conv("cache-way", (2, 1024, 2, 7), (130, 1024, 1, 1), input_last=True, smooth=False),
+    conv("cache-way-pairs", (1, 2048, 2, 3), (130, 2048, 1, 1), input_last=True, smooth=False),
+    conv("cache-way-border", (1, 1024, 2, 3), (130, 1024, 3, 1), padding=(1, 0), input_last=True, smooth=False),
     conv("integers", (2, 3, 6, 7), (4, 3, 3, 3), padding=1, dtypes=INTEGRAL, gradient=False, exact=True),
     conv("integers-depthwise", (2, 4, 6, 7), (4, 1, 3, 3), groups=4, dtypes=INTEGRAL, gradient=False, exact=True),
     conv("large", (8, 16, 28, 28), (40, 16, 3, 3), padding=1, large=True),

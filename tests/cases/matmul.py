@@ -72,6 +72,10 @@ def products() -> list[Case]:
         Case("outer", lambda d: arguments(d.normal(4), d.normal(3, dtype=torch.int32)), "promotes", FLOATING, gradient=False),
         # More than one block of k, of rows, of columns; sums cut into pieces; vectors long enough for threads.
         Case("mm", lambda d: arguments(d.normal(130, 600), d.normal(600, 70)), "depths", smooth=False),
+        # Rows of A, or of C, that share one set of the cache.
+        Case("mm", lambda d: arguments(d.normal(40, 1024), d.normal(1024, 70)), "cache way", FLOATING, smooth=False),
+        Case("mm", lambda d: arguments(d.normal(30, 3), d.normal(3, 1024)), "thin", FLOATING, smooth=False),
+        Case("mm", lambda d: arguments(d.normal(30, 8), d.normal(8, 2048)), "thin, deeper", FLOATING, smooth=False),
         Case("mm", lambda d: arguments(d.normal(300, 1100), d.normal(1100, 300)), "large", F32, smooth=False, large=True),
         Case("mm", lambda d: arguments(d.normal(5, 5000), d.normal(5000, 6)), "long", F32, smooth=False, large=True),
         Case("mm", lambda d: arguments(d.normal(6, 700), d.normal(700, 900)), "wide", F32, smooth=False, large=True),

@@ -35,19 +35,16 @@ struct Simt {
   template <class S>
   static TENSOROPS_DEVICE T stage(S x) { return load_as<T>(x); }
 
-  // In f64, where the registers suffice, k is summed in parts: one chain of additions loses more bits the longer it is.
-  static constexpr bool kInParts = sizeof(T) == 8;
+  // k is summed in parts: one chain of additions loses more bits the longer it is.
   struct Registers {
     T c[ThreadRows][ThreadColumns] = {};
-    T finished[kInParts ? ThreadRows : 1][kInParts ? ThreadColumns : 1] = {};
+    T finished[ThreadRows][ThreadColumns] = {};
   };
   static TENSOROPS_DEVICE void finish_part(Registers& r) {
-    if constexpr (kInParts) {
 #pragma unroll
-      for (int i = 0; i < ThreadRows; ++i)
+    for (int i = 0; i < ThreadRows; ++i)
 #pragma unroll
-        for (int j = 0; j < ThreadColumns; ++j) r.finished[i][j] += r.c[i][j], r.c[i][j] = 0;
-    }
+      for (int j = 0; j < ThreadColumns; ++j) r.finished[i][j] += r.c[i][j], r.c[i][j] = 0;
   }
   TENSOROPS_DEVICE void multiply(Registers& r) const {
     const int row = threadIdx.x / kAcross * ThreadRows, column = threadIdx.x % kAcross * ThreadColumns;
@@ -71,10 +68,7 @@ struct Simt {
 #pragma unroll
     for (int i = 0; i < ThreadRows; ++i)
 #pragma unroll
-      for (int j = 0; j < ThreadColumns; ++j) {
-        if constexpr (kInParts) f(row + i, column + j, r.finished[i][j] + r.c[i][j]);
-        else f(row + i, column + j, r.c[i][j]);
-      }
+      for (int j = 0; j < ThreadColumns; ++j) f(row + i, column + j, r.finished[i][j] + r.c[i][j]);
   }
 };
 
