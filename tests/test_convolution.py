@@ -1,8 +1,11 @@
 """The convolution family: what is asked of every case, over its table."""
 
+from collections.abc import Callable
+
 import pytest
 import tensorops.nn.functional as F
 import torch
+from torch import Tensor
 
 from tests.generic import *  # noqa: F403
 from tests.harness import CUDA_OR_EMULATED, needs_tf32, rounded_to_tf32, tf32
@@ -26,3 +29,31 @@ def test_tf32_when_allowed() -> None:
     for result, exact in zip(results, expected, strict=True):
         torch.testing.assert_close(result, exact, rtol=0, atol=1e-4)
     assert (expected[0] - expected[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 3e38])
+def test_an_extreme_pixel_reaches_only_its_neighbours(taps: int, value: float) -> None:
+    """Winograd's transforms mix the pixels of a tile; what is not finite, or overflows there, must not spread further than
+    in the sum over taps: in the result, in the input's gradient, and in the weight's."""
+    generator = torch.Generator().manual_seed(0)
+    shape, padding = (6, 24, 16, 16), taps // 2
+    x = torch.randn(shape, generator=generator, requires_grad=True)
+    w = torch.randn(40, 24, taps, taps, generator=generator, requires_grad=True)
+    grad = torch.randn(6, 40, 16, 16, generator=generator)
+    with torch.no_grad():
+        x[1, 3, 5, 6] = value
+        grad[2, 7, 8, 3] = value
+
+    def results(conv2d: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        result = conv2d(x.to(dtype), w.to(dtype), padding=padding)
+        return [result.detach(), *torch.autograd.grad(result, (x, w), grad.to(dtype))]
+
+    for ours_, torchs in zip(
+        results(F.conv2d, torch.float32), results(torch.nn.functional.conv2d, torch.float32), strict=True
+    ):
+        assert torch.equal(ours_.isfinite(), torchs.isfinite())
+        finite = torchs.isfinite()
+        assert bool(finite.any())
+        scale = torchs[finite].abs()
+        assert bool(((ours_[finite] - torchs[finite]).abs() <= 1e-3 + 1e-5 * scale).all())

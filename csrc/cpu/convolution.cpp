@@ -4,7 +4,7 @@
 // Workspace, beside the result: the weights once more, packed; what a thread works on of the image, with its zero
 // border and in the compute type (kStaged, or one image where that is larger; nothing when there is no border and no
 // conversion); for the weight gradient, sums of at most kSums or one weight tensor.
-#include "ops/convolution.h"
+#include "cpu/convolution.h"
 
 #include <torch/library.h>
 
@@ -13,20 +13,81 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/dtype.h"
-#include "cpu/kernels/convolution.h"
-#include "cpu/kernels/elementwise.h"
-#include "cpu/kernels/gemm.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
 
 namespace tensorops::cpu {
+
+namespace conv {
+
+void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& layout, int64_t group, int64_t first,
+                  int64_t columns, int64_t width, int64_t channel, int64_t channels, bool channels_inside, char* to) {
+  const auto element = static_cast<int64_t>(pass.weight.element_size());
+  const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
+                     (group * pass.weight_group + first * pass.weight_outer + channel * pass.weight_inner) * element;
+  const auto pack = [&](int64_t at, int64_t step, int64_t k) {
+    kernels.pack(from + at * element, pass.weight_outer, step, columns, k, static_cast<int>(width), to);
+    to += k * width * kernels.width;
+  };
+  // The weights at `at` beside those of the next channel, if there is one.
+  const auto pack_pairs = [&](int64_t at, bool next, int64_t step, int64_t k) {
+    const char* const here = from + at * element;
+    kernels.pairs->pack(here, next ? here + pass.weight_inner * element : nullptr, pass.weight_outer, step, columns, k,
+                        static_cast<int>(width), to);
+    to += k * width * kernels.width;
+  };
+  const auto taps = static_cast<int64_t>(pass.taps.size());
+  if (taps == 0) return;
+  if (channels_inside) {
+    for (const Tap& tap : pass.taps) {
+      if (layout.pairs == Pairs::channels) pack_pairs(tap.weight, true, 2 * pass.weight_inner, divide_up(channels, 2));
+      else pack(tap.weight, pass.weight_inner, channels);
+    }
+    return;
+  }
+  const int64_t spacing = taps > 1 ? pass.taps[1].weight - pass.taps[0].weight : 1;
+  bool even = true;
+  for (int64_t t = 0; t < taps; ++t) even &= pass.taps[t].weight == pass.taps[0].weight + t * spacing;
+  if (layout.pairs == Pairs::channels) {
+    for (int64_t c = 0; c < channels; c += 2) {
+      const int64_t at = c * pass.weight_inner;
+      const bool next = c + 1 < channels;
+      if (even) {
+        pack_pairs(at + pass.taps[0].weight, next, spacing, taps);
+      } else {
+        for (const Tap& tap : pass.taps) pack_pairs(at + tap.weight, next, 1, 1);
+      }
+    }
+    return;
+  }
+  if (even && pass.weight_inner == taps * spacing) return pack(pass.taps[0].weight, spacing, channels * taps);
+  for (int64_t c = 0; c < channels; ++c) {
+    if (even) {
+      pack(c * pass.weight_inner + pass.taps[0].weight, spacing, taps);
+    } else {
+      for (const Tap& tap : pass.taps) pack(c * pass.weight_inner + tap.weight, 1, 1);
+    }
+  }
+}
+
+void store_weight_rows(const char* from, int64_t row, int64_t outer, int64_t columns, int64_t first, int64_t count,
+                       const Kernels& kernels, char* turned, const Tensor& result) {
+  const GemmPack transpose = TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(kernels.compute_dtype())];
+  const auto element = static_cast<int64_t>(result.element_size());
+  const int64_t rows = result.numel() / result.size(0);
+  char* to = static_cast<char*>(result.data_ptr()) + (outer * rows + first) * element;
+  transpose(from, row, 1, count, columns, kWeightRows, turned);
+  for (int64_t column = 0; column < columns; ++column, to += rows * element)
+    kernels.store(turned + column * kWeightRows * kernels.width, to, element, count);
+}
+
+}  // namespace conv
+
 namespace {
 
-using at::Tensor;
+using namespace conv;
 using ops::OptionalTensor;
-using Params = ConvParams<int64_t>;
 
 constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
@@ -35,71 +96,6 @@ constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apa
 constexpr int64_t kLine = 64;          // bytes of a line of the caches
 constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// The kernels for one compute type.
-struct Kernels {
-  explicit Kernels(c10::ScalarType type)
-      : dtype(dtype_of(type)),
-        compute(compute_type(dtype)),
-        width(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4),
-        size(TENSOROPS_KERNELS(conv_kernels).size[static_cast<int>(compute)]),
-        tile(TENSOROPS_KERNELS(conv_kernels).tile[static_cast<int>(compute)]),
-        load(TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)]),
-        store(TENSOROPS_KERNELS(elementwise_kernels).store[static_cast<int>(compute)][static_cast<int>(dtype)]),
-        pack(TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(dtype)]),
-        border(TENSOROPS_KERNELS(conv_kernels).border[static_cast<int>(dtype)]),
-        pairs(dtype == DType::bf16 ? TENSOROPS_BF16_KERNELS(conv_bf16_kernels) : nullptr) {}
-
-  DType compute_dtype() const {
-    constexpr DType types[] = {DType::f32, DType::f64, DType::i32, DType::i64};
-    return types[static_cast<int>(compute)];
-  }
-
-  DType dtype;
-  Compute compute;
-  int64_t width;  // bytes of a compute element
-  ConvTileSize size;
-  void (*tile)(const ConvTile&);
-  LoadKernel load;
-  StoreKernel store;
-  GemmPack pack;
-  std::remove_extent_t<decltype(ConvKernels::border)> border;
-  const ConvBf16Kernels* pairs;  // null: products in the compute type
-};
-
-// What a product takes for elements: numbers in the compute type, or pairs of bf16, which are as wide, from neighbouring
-// channels or from neighbouring images. The last of an odd number stands beside a zero.
-enum class Pairs { none, channels, images };
-
-struct Layout {
-  Pairs pairs = Pairs::none;
-  int64_t inner = 1;     // channels of one group
-  int64_t elements = 1;  // that they become
-
-  static Layout of_channels(int64_t inner, const Kernels& kernels) {
-    if (kernels.pairs == nullptr || inner <= 1) return {Pairs::none, inner, inner};
-    return {Pairs::channels, inner, divide_up(inner, 2)};
-  }
-  static Layout of_images(int64_t batch, const Kernels& kernels) {
-    return {kernels.pairs == nullptr || batch <= 1 ? Pairs::none : Pairs::images, 1, 1};
-  }
-};
-
-// Columns of a product cut into panels of one or two vectors.
-struct Panels {
-  Panels(int64_t columns, const ConvTileSize& size)
-      : columns(columns), count(divide_up(columns, size.columns)), size(size) {}
-  int64_t begin(int64_t panel) const { return panel * size.columns; }
-  int64_t columns_of(int64_t panel) const { return std::min<int64_t>(size.columns, columns - begin(panel)); }
-  int64_t width_of(int64_t panel) const { return columns_of(panel) > size.vector ? size.columns : size.vector; }
-  // All panels of one k row, in elements.
-  int64_t total() const { return (count - 1) * size.columns + width_of(count - 1); }
-
-  int64_t columns, count;
-  ConvTileSize size;
-};
 
 struct Border {
   int64_t top = 0, left = 0, bottom = 0, right = 0;
@@ -233,25 +229,6 @@ class Images {
   bool in_place_, channels_last_;
 };
 
-// A tap reads the image at (step * i + h, step * j + w) for pixel (i, j) of the result, with weights at `weight`.
-struct Tap {
-  int64_t h, w, weight;
-};
-
-// A convolution in the direction of the data: forward, or one phase of the input gradient.
-struct DataPass {
-  Tensor source;  // (batch, groups * inner, height, width)
-  int64_t groups, inner, outer;
-  std::vector<Tap> taps;
-  int64_t step_h, step_w;
-  Tensor weight;  // strides below, in elements
-  int64_t weight_group, weight_outer, weight_inner;
-  Tensor bias;    // (groups * outer) or undefined
-  Tensor result;  // (batch, groups * outer, ., .), of which every result_step-th pixel from result_offset is written
-  int64_t height, width;  // pixels written
-  int64_t row_stride, pixel_stride, offset;
-};
-
 Border border_of(const DataPass& pass) {
   Border border;
   for (const Tap& tap : pass.taps) {
@@ -261,58 +238,6 @@ Border border_of(const DataPass& pass) {
     border.right = std::max(border.right, (pass.width - 1) * pass.step_w + tap.w - (pass.source.size(3) - 1));
   }
   return border;
-}
-
-// Weights of one group and panel as k rows of the panel's width. k runs over (channel, tap), or over (tap, channel)
-// where the image's channels are adjacent.
-void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& layout, int64_t group, int64_t first,
-                  int64_t columns, int64_t width, bool channels_inside, char* to) {
-  const auto element = static_cast<int64_t>(pass.weight.element_size());
-  const char* from = static_cast<const char*>(pass.weight.const_data_ptr()) +
-                     (group * pass.weight_group + first * pass.weight_outer) * element;
-  const auto pack = [&](int64_t at, int64_t step, int64_t k) {
-    kernels.pack(from + at * element, pass.weight_outer, step, columns, k, static_cast<int>(width), to);
-    to += k * width * kernels.width;
-  };
-  // The weights at `at` beside those of the next channel, if there is one.
-  const auto pack_pairs = [&](int64_t at, bool next, int64_t step, int64_t k) {
-    const char* const here = from + at * element;
-    kernels.pairs->pack(here, next ? here + pass.weight_inner * element : nullptr, pass.weight_outer, step, columns, k,
-                        static_cast<int>(width), to);
-    to += k * width * kernels.width;
-  };
-  const auto taps = static_cast<int64_t>(pass.taps.size());
-  if (taps == 0) return;
-  if (channels_inside) {
-    for (const Tap& tap : pass.taps) {
-      if (layout.pairs == Pairs::channels) pack_pairs(tap.weight, true, 2 * pass.weight_inner, layout.elements);
-      else pack(tap.weight, pass.weight_inner, pass.inner);
-    }
-    return;
-  }
-  const int64_t spacing = taps > 1 ? pass.taps[1].weight - pass.taps[0].weight : 1;
-  bool even = true;
-  for (int64_t t = 0; t < taps; ++t) even &= pass.taps[t].weight == pass.taps[0].weight + t * spacing;
-  if (layout.pairs == Pairs::channels) {
-    for (int64_t c = 0; c < pass.inner; c += 2) {
-      const int64_t at = c * pass.weight_inner;
-      const bool next = c + 1 < pass.inner;
-      if (even) {
-        pack_pairs(at + pass.taps[0].weight, next, spacing, taps);
-      } else {
-        for (const Tap& tap : pass.taps) pack_pairs(at + tap.weight, next, 1, 1);
-      }
-    }
-    return;
-  }
-  if (even && pass.weight_inner == taps * spacing) return pack(pass.taps[0].weight, spacing, pass.inner * taps);
-  for (int64_t c = 0; c < pass.inner; ++c) {
-    if (even) {
-      pack(c * pass.weight_inner + pass.taps[0].weight, spacing, taps);
-    } else {
-      for (const Tap& tap : pass.taps) pack(c * pass.weight_inner + tap.weight, 1, 1);
-    }
-  }
 }
 
 // Rows of pixels, or single pixels, in the order of the result; the tables of offsets that a tile needs.
@@ -664,6 +589,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
   if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
+  if (winograd(pass, kernels)) return;
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
   const Panels panels(pass.outer, kernels.size);
@@ -680,7 +606,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t group = item / panels.count, panel = item % panels.count, first = panels.begin(panel);
       const int64_t columns = panels.columns_of(panel);
-      pack_weights(pass, kernels, layout, group, first, columns, panels.width_of(panel), channels_inside,
+      pack_weights(pass, kernels, layout, group, first, columns, panels.width_of(panel), 0, pass.inner, channels_inside,
                    packed.data() + group * group_bytes + first * k * width);
       char* bias = bias_at(group) + first * width;
       std::memset(bias, 0, panels.width_of(panel) * width);
@@ -966,6 +892,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
+  if (winograd_weight_gradient(grad, input, p, kernels, result)) return result;
   const Layout layout = Layout::of_images(batch, kernels);
   const bool paired = layout.pairs == Pairs::images;
   const int64_t span = paired ? 2 : 1, units = divide_up(batch, span);  // images of an element; such groups of them
@@ -1100,16 +1027,14 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto compute = static_cast<int>(kernels.compute);
   const auto& elementwise = TENSOROPS_KERNELS(elementwise_kernels);
   const ElementwiseKernel add = elementwise.kernel[static_cast<int>(Elementwise::add)][compute];
-  const GemmPack transpose = TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(kernels.compute_dtype())];
   ElementwiseParams plain_sum;
   plain_sum.real[0] = 1, plain_sum.integer[0] = 1;
-  constexpr int64_t kRows = 64;
-  const int64_t pieces = divide_up(rows, kRows);
-  parallel(groups * panels.count * pieces, kRows * kernels.size.columns * parts, [&](int64_t begin, int64_t end) {
-    const Scratch turned(kRows * kernels.size.columns * width), ordered(kRows * kernels.size.columns * width);
+  const int64_t pieces = divide_up(rows, kWeightRows);
+  parallel(groups * panels.count * pieces, kWeightRows * kernels.size.columns * parts, [&](int64_t begin, int64_t end) {
+    const Scratch turned(kWeightRows * kernels.size.columns * width), ordered(kWeightRows * kernels.size.columns * width);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item % pieces * kRows, panel = item / pieces % panels.count;
-      const int64_t group = item / (pieces * panels.count), count = std::min(kRows, rows - first);
+      const int64_t first = item % pieces * kWeightRows, panel = item / pieces % panels.count;
+      const int64_t group = item / (pieces * panels.count), count = std::min(kWeightRows, rows - first);
       const int64_t panel_width = panels.width_of(panel);
       const char* total = sums_at(0, group, panel) + first * panel_width * width;
       if (parts > 1 || skips) {
@@ -1124,12 +1049,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
         }
         total = ordered.data();
       }
-      char* to =
-          static_cast<char*>(result.data_ptr()) + ((group * outer + panels.begin(panel)) * rows + first) * element;
-      const int64_t columns = panels.columns_of(panel);
-      transpose(total, panel_width, 1, count, columns, kRows, turned.data());
-      for (int64_t column = 0; column < columns; ++column, to += rows * element)
-        kernels.store(turned.data() + column * kRows * width, to, element, count);
+      store_weight_rows(total, panel_width, group * outer + panels.begin(panel), panels.columns_of(panel), first, count, kernels,
+                        turned.data(), result);
     }
   });
   return result;

@@ -67,6 +67,12 @@ def _offset(draw: Draw) -> tuple[tuple, dict[str, Any]]:
     return arguments(draw.normal(2, 5, 9, 9)[:, 1:4, 1:8, 2:7], draw.normal(4, 3, 3, 3), draw.normal(8)[::2], padding=1)
 
 
+def _winograd_strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """Every other channel and column of wider images, one of which serves as all."""
+    images = draw.normal(1, 32, 10, 18)[:, ::2, :, ::2].expand(3, 16, 10, 9)
+    return arguments(images, draw.normal(16, 3, 32, 3).permute(2, 0, 1, 3), draw.normal(64)[::2], padding=1)
+
+
 CASES: list[Case] = [
     conv("1x1", (2, 5, 6, 7), (4, 5, 1, 1)),
     conv("3x3", (2, 3, 7, 8), (4, 3, 3, 3), padding=1),
@@ -115,10 +121,24 @@ CASES: list[Case] = [
     conv("cache-way", (2, 1024, 2, 7), (130, 1024, 1, 1), input_last=True, smooth=False),
     conv("cache-way-pairs", (1, 2048, 2, 3), (130, 2048, 1, 1), input_last=True, smooth=False),
     conv("cache-way-border", (1, 1024, 2, 3), (130, 1024, 3, 1), padding=(1, 0), input_last=True, smooth=False),
+    # Winograd's way: ragged tiles, panels and blocks of channels, any padding, groups, layouts; several blocks of tiles.
+    conv("winograd-3x3", (3, 17, 9, 11), (35, 17, 3, 3), padding=1, smooth=False),
+    conv("winograd-3x3-no-padding", (2, 16, 8, 7), (32, 16, 3, 3), bias=False, smooth=False),
+    conv("winograd-3x3-wide-padding", (2, 20, 5, 6), (18, 20, 3, 3), padding=(3, 0), smooth=False),
+    conv("winograd-3x3-groups", (2, 40, 9, 6), (50, 20, 3, 3), padding=1, groups=2, smooth=False),
+    conv("winograd-3x3-channels-last", (3, 24, 9, 11), (33, 24, 3, 3), padding=1, input_last=True, smooth=False),
+    conv("winograd-3x3-long-sums", (1, 150, 7, 7), (40, 150, 3, 3), padding=1, smooth=False),
+    conv("winograd-5x5", (9, 18, 13, 8), (33, 18, 5, 5), padding=2, smooth=False),
+    conv("winograd-5x5-no-padding", (2, 16, 12, 9), (32, 16, 5, 5), smooth=False),
+    conv("winograd-5x5-wide-padding", (2, 32, 5, 4), (20, 32, 5, 5), padding=(4, 5), smooth=False),
+    conv("winograd-5x5-channels-last", (9, 16, 12, 12), (24, 16, 5, 5), padding=2, input_last=True, smooth=False),
+    Case("conv2d", _winograd_strided, "winograd-strided", gradient=False),
     conv("integers", (2, 3, 6, 7), (4, 3, 3, 3), padding=1, dtypes=INTEGRAL, gradient=False, exact=True),
     conv("integers-depthwise", (2, 4, 6, 7), (4, 1, 3, 3), groups=4, dtypes=INTEGRAL, gradient=False, exact=True),
     conv("large", (8, 16, 28, 28), (40, 16, 3, 3), padding=1, large=True),
     conv("large-one-image", (1, 24, 30, 30), (70, 24, 3, 3), stride=2, padding=1, large=True),
+    conv("large-winograd-3x3", (6, 40, 30, 31), (70, 40, 3, 3), padding=1, large=True),
+    conv("large-winograd-5x5", (20, 30, 17, 16), (40, 30, 5, 5), padding=2, large=True),
     conv("large-one-channel", (20, 1, 28, 28), (16, 1, 5, 5), padding=2, large=True),
     conv("large-depthwise", (4, 40, 30, 30), (40, 1, 3, 3), padding=1, groups=40, large=True),
     conv("large-channels-last", (6, 16, 28, 28), (40, 16, 3, 3), padding=1, input_last=True, large=True),

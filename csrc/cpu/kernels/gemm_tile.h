@@ -151,52 +151,45 @@ TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const 
 
 // ---- The micro-kernel ------------------------------------------------------------------------------------------------
 
-// R rows by N vectors of C in registers. Rows of an unpacked A are addressed three to a pointer, which base + stride * 1|2
-// covers, so that the pointers fit the general registers.
+// sum += a @ b, R rows by N vectors in registers, over k steps. Rows of an unpacked A are addressed three to a pointer, which
+// base + stride * 1|2 covers, so that the pointers fit the general registers.
+template <class E, class T, int R, int N, bool Packed>
+TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const E* b, int64_t b_step, int64_t k,
+                               Vec<T> (&sum)[R][N]) {
+  using Operand = Vec<E>;
+  constexpr int kPointers = (R + 2) / 3;
+  [[maybe_unused]] const E* at[kPointers];
+  if constexpr (!Packed)
+    for (int i = 0; i < kPointers; ++i) at[i] = a + 3 * i * a_row;
+  for (; k > 0; --k, b += b_step) {
+    Operand row[N];
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * Operand::size);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const Operand x = Packed ? a[i] : at[i / 3][(i % 3) * a_row];
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) sum[i][v] = multiply_add(x, row[v], sum[i][v]);
+    }
+    if constexpr (Packed) {
+      a += a_step;
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < kPointers; ++i) at[i] += a_step;
+    }
+  }
+}
+
 template <class E, class T, int R, int N, bool Packed>
 void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
   using V = Vec<T>;
-  using Operand = Vec<E>;
   V sum[R][N];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) sum[i][v] = V(T(0));
-
-  const E* b = static_cast<const E*>(tile.b);
-  const int64_t b_step = tile.b_step;
-  if constexpr (Packed) {
-    const E* a = static_cast<const E*>(tile.a);
-    for (int64_t p = tile.k; p > 0; --p, a += rows_of<T>, b += b_step) {
-      Operand row[N];
-#pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * V::size);
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        const Operand x = a[i];
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) sum[i][v] = multiply_add(x, row[v], sum[i][v]);
-      }
-    }
-  } else {
-    constexpr int kPointers = (R + 2) / 3;
-    const int64_t a_row = tile.a_row, a_step = tile.a_step;
-    const E* a[kPointers];
-    for (int i = 0; i < kPointers; ++i) a[i] = static_cast<const E*>(tile.a) + 3 * i * a_row;
-    for (int64_t p = tile.k; p > 0; --p, b += b_step) {
-      Operand row[N];
-#pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * V::size);
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        const Operand x = a[i / 3][(i % 3) * a_row];
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) sum[i][v] = multiply_add(x, row[v], sum[i][v]);
-      }
-#pragma GCC unroll 16
-      for (int i = 0; i < kPointers; ++i) a[i] += a_step;
-    }
-  }
+  multiply<E, T, R, N, Packed>(static_cast<const E*>(tile.a), tile.a_row, Packed ? rows_of<T> : tile.a_step,
+                               static_cast<const E*>(tile.b), tile.b_step, tile.k, sum);
 
   // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
   const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&

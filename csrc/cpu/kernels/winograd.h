@@ -1,0 +1,84 @@
+// Inner kernels of Winograd's convolution with square kernels of r = 3 or 5 taps and step 1 (Winograd 1980; Lavin and Gray,
+// "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308): results are made in tiles of 2 by 2 from n by n
+// pixels of the image, n = r + 1, with n * n multiplications for each pair of channels where the sum over taps needs 4 * r * r.
+//
+//   forward          tile   = A' [ (G w G') * (B' image B) ] A       A: n x 2, G: n x r, B: n x n
+//   weight gradient  w_grad = C' [ (H tile H') * (B' image B) ] C    C: n x r, H: n x 2
+//
+// `*` multiplies element by element, over n * n "points", and is summed over channels (over tiles for the weight gradient):
+// a matrix product per point. The polynomials behind it are evaluated at 0, 1, -1 and infinity for r = 3, and at 0, +-2/3,
+// +-3/2 and infinity for r = 5: of all choices the one that magnifies rounding errors least (2.3 per dimension; 4.5 at the
+// usual 0, +-1, +-2). Sums are kept in short chains for the same reason.
+//
+// Images are seen in blocks of channels, a vector's worth each: a block of a pixel is a vector, so that no transform moves
+// values across lanes. All strides count elements.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/capability.h"
+#include "cpu/kernels/dtype.h"
+
+namespace tensorops::cpu {
+
+// Pixels of one block of channels in a tensor, and the same pixels as vectors of the compute type.
+struct WinogradPixels {
+  void* tensor = nullptr;  // storage dtype
+  int64_t channel = 0, row = 0, pixel = 0;
+  int64_t channels = 0;  // up to a vector's worth; the other lanes are zero, and are not stored
+  int64_t rows = 0, width = 0;
+  void* vectors = nullptr;  // pixel (h, w) at h * vectors_row + w * vector
+  int64_t vectors_row = 0;
+};
+
+// A row of tiles of one block of channels: of the image or of the result, and at every point.
+struct WinogradTiles {
+  int64_t tiles = 0;
+  void* pixels = nullptr;  // vectors: tile t begins at pixel 2 * t
+  int64_t pixels_row = 0;
+  void* points = nullptr;  // point p of tile t at p * point + t * tile
+  int64_t point = 0, tile = 0;
+  // Of results alone: how much of the last tiles there is, and what is added to them.
+  int64_t rows = 2, width = 0;
+  const void* bias = nullptr;  // a vector, or null
+};
+
+// c[i, j] (+)= sum over p of a[i, p] * b[p, j], in chains of `chain` multiply-adds.
+struct WinogradProduct {
+  const void* a = nullptr;
+  int64_t a_row = 0, a_step = 0;
+  const void* b = nullptr;  // whole vectors, two of them where columns > vector
+  int64_t b_step = 0;
+  void* c = nullptr;  // whole vectors
+  int64_t c_row = 0;
+  int64_t rows = 0, columns = 0;  // up to WinogradKernels::rows, and up to two vectors
+  int64_t k = 0, chain = 0;
+  bool accumulate = false;
+};
+
+struct WinogradTransforms {
+  // G w G' of weights that lie as [channel][tap][width], width one or two vectors, to `points` as [point][channel][width].
+  void (*weights)(const void* packed, int64_t channels, int64_t width, void* points, int64_t point);
+  void (*image)(const WinogradTiles&);  // B' image B
+  bool (*result)(const WinogradTiles&);  // A' points A; whether all of it is finite (but for the bias)
+  void (*gradient)(const WinogradTiles&);  // H tile H'
+  // C' points C of one vector of out channels: taps[tap * tap_stride + lane]. Point p at p * point. Whether all is finite.
+  bool (*taps)(const void* points, int64_t point, void* taps, int64_t tap_stride);
+};
+
+struct WinogradKernels {
+  int rows;  // of a product
+  WinogradTransforms transforms[2];  // r = 3, r = 5
+  void (*product)(const WinogradProduct&);
+};
+
+struct WinogradTable {
+  WinogradKernels of_f32, of_f64;
+  // By storage dtype, null where there are no sums in floating point: pixels from a tensor to vectors and back.
+  void (*load[static_cast<int>(DType::count)])(const WinogradPixels&);
+  void (*store[static_cast<int>(DType::count)])(const WinogradPixels&);
+};
+
+TENSOROPS_DECLARE_KERNELS(WinogradTable, winograd_kernels)
+
+}  // namespace tensorops::cpu
