@@ -24,14 +24,13 @@ constexpr int64_t kLine = 64;               // bytes by which points are set apa
 constexpr int64_t kFewestChannels = 8;      // with fewer, torch's sums are so short that their error is below half of ours
 constexpr int64_t kBlocks = 8;              // at least, where there are rows of tiles enough
 
-// What the transforms for one size of kernel and one compute type need to know.
+// What the transforms for one size of kernel need to know.
 struct Method {
   Method(int64_t taps, const Kernels& kernels)
-      : table(kernels.compute == Compute::f64 ? TENSOROPS_KERNELS(winograd_kernels).of_f64
-                                              : TENSOROPS_KERNELS(winograd_kernels).of_f32),
+      : table(TENSOROPS_KERNELS(winograd_kernels)),
         transforms(table.transforms[taps == 5]),
-        load(TENSOROPS_KERNELS(winograd_kernels).load[static_cast<int>(kernels.dtype)]),
-        store(TENSOROPS_KERNELS(winograd_kernels).store[static_cast<int>(kernels.dtype)]),
+        load(table.load[static_cast<int>(kernels.dtype)]),
+        store(table.store[static_cast<int>(kernels.dtype)]),
         taps(taps),
         across(taps + 1),
         points(across * across),
@@ -175,9 +174,8 @@ int64_t order_taps(DataPass& pass) {
   return taps;
 }
 
-bool has_method(const Kernels& kernels) {
-  return kernels.pairs == nullptr && (kernels.compute == Compute::f32 || kernels.compute == Compute::f64);
-}
+// Pairs of bf16 are multiplied twice as fast, which is all that there is to gain.
+bool has_method(const Kernels& kernels) { return kernels.pairs == nullptr && kernels.compute == Compute::f32; }
 
 // Whether it takes less time than the direct way, both counted in multiply-adds of vectors. What the transforms take was
 // measured: of a vector's worth of one tile of the image and of the result, and of one vector of weights.

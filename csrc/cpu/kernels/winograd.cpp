@@ -8,6 +8,9 @@
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
+using T = float;
+using V = Vec<T>;
+
 // The transforms in one dimension. With M(x) the product of x - p over the finite points p, the row of B' for p holds the
 // coefficients of M(x) / (x - p), that of G the powers of p divided by M'(p), and that of A those powers; at infinity they are
 // M's coefficients and the highest power alone. Points come in pairs +-p, whose rows differ in the sign of the odd powers.
@@ -107,20 +110,19 @@ struct Points<5> {  // 0, a, -a, b, -b, infinity
   }
 };
 
-template <class T>
-TENSOROPS_INLINE bool is_zero(Vec<T> x) {
-  T lanes[Vec<T>::size];
+template <class N>
+TENSOROPS_INLINE bool is_zero(Vec<N> x) {
+  N lanes[Vec<N>::size];
   x.store(lanes);
   bool all = true;
-  for (int l = 0; l < Vec<T>::size; ++l) all &= lanes[l] == 0;
+  for (int l = 0; l < Vec<N>::size; ++l) all &= lanes[l] == 0;
   return all;
 }
 
 constexpr int kTilesTogether = 8;  // whose columns lie in the first cache between the two dimensions
 
-template <class T, int r>
+template <int r>
 void image(const WinogradTiles& t) {
-  using V = Vec<T>;
   constexpr int n = Points<r>::n, kept = n - 2;
   V columns[n][2 * kTilesTogether + kept];
   const T* x = static_cast<const T*>(t.pixels);
@@ -150,9 +152,8 @@ void image(const WinogradTiles& t) {
   }
 }
 
-template <class T, int r>
+template <int r>
 bool result(const WinogradTiles& t) {
-  using V = Vec<T>;
   constexpr int n = Points<r>::n;
   const V bias = t.bias == nullptr ? V(T(0)) : V::load(static_cast<const T*>(t.bias));
   const T* from = static_cast<const T*>(t.points);
@@ -182,9 +183,8 @@ bool result(const WinogradTiles& t) {
   return is_zero(finite);
 }
 
-template <class T, int r>
+template <int r>
 void gradient(const WinogradTiles& t) {
-  using V = Vec<T>;
   constexpr int n = Points<r>::n;
   const T* x = static_cast<const T*>(t.pixels);
   T* to = static_cast<T*>(t.points);
@@ -208,23 +208,23 @@ void gradient(const WinogradTiles& t) {
 }
 
 // Once per weight, not per pixel: in f64, so that what is rounded to T is right to the last place.
-template <class T, int r>
+template <int r>
 void weights(const void* packed, int64_t channels, int64_t width, void* points, int64_t point) {
-  using V = Vec<double>;
+  using D = Vec<double>;
   constexpr int n = Points<r>::n;
   for (int64_t c = 0; c < channels; ++c)
-    for (int64_t lane = 0; lane < width; lane += V::size) {
+    for (int64_t lane = 0; lane < width; lane += D::size) {
       const T* from = static_cast<const T*>(packed) + c * r * r * width + lane;
-      V columns[r][n];
+      D columns[r][n];
       for (int w = 0; w < r; ++w) {
-        V g[r];
+        D g[r];
 #pragma GCC unroll 8
         for (int h = 0; h < r; ++h) g[h] = load_vector<double>(from + (h * r + w) * width);
         Points<r>::weights(g, columns[w]);
       }
       T* to = static_cast<T*>(points) + c * width + lane;
       for (int i = 0; i < n; ++i) {
-        V g[r], u[n];
+        D g[r], u[n];
 #pragma GCC unroll 8
         for (int w = 0; w < r; ++w) g[w] = columns[w][i];
         Points<r>::weights(g, u);
@@ -234,23 +234,23 @@ void weights(const void* packed, int64_t channels, int64_t width, void* points, 
     }
 }
 
-template <class T, int r>
+template <int r>
 bool taps(const void* points, int64_t point, void* taps, int64_t tap_stride) {
-  using V = Vec<double>;
+  using D = Vec<double>;
   constexpr int n = Points<r>::n;
-  V finite(0.0);
-  for (int64_t lane = 0; lane < Vec<T>::size; lane += V::size) {
+  D finite(0.0);
+  for (int64_t lane = 0; lane < V::size; lane += D::size) {
     const T* from = static_cast<const T*>(points) + lane;
-    V columns[n][r];
+    D columns[n][r];
     for (int s = 0; s < n; ++s) {
-      V m[n];
+      D m[n];
 #pragma GCC unroll 8
       for (int i = 0; i < n; ++i) m[i] = load_vector<double>(from + (i * n + s) * point);
       Points<r>::taps(m, columns[s]);
     }
     T* to = static_cast<T*>(taps) + lane;
     for (int h = 0; h < r; ++h) {
-      V m[n], y[r];
+      D m[n], y[r];
 #pragma GCC unroll 8
       for (int s = 0; s < n; ++s) m[s] = columns[s][h];
       Points<r>::taps(m, y);
@@ -264,9 +264,8 @@ bool taps(const void* points, int64_t point, void* taps, int64_t tap_stride) {
   return is_zero(finite);
 }
 
-template <class T, int R, int N>
+template <int R, int N>
 void product_of(const WinogradProduct& p) {
-  using V = Vec<T>;
   V sum[R][N], total[R][N];
   const T* a = static_cast<const T*>(p.a);
   const T* b = static_cast<const T*>(p.b);
@@ -298,23 +297,21 @@ void product_of(const WinogradProduct& p) {
       (p.accumulate ? sum[i][v] + V::load(to) : sum[i][v]).store(to);
     }
 }
-template <class T, int N, int R = rows_of<T>>
+template <int N, int R = rows_of<T>>
 TENSOROPS_INLINE void product_of_rows(const WinogradProduct& p) {
   if constexpr (R > 1) {
-    if (p.rows < R) return product_of_rows<T, N, R - 1>(p);
+    if (p.rows < R) return product_of_rows<N, R - 1>(p);
   }
-  product_of<T, R, N>(p);
+  product_of<R, N>(p);
 }
-template <class T>
 void product(const WinogradProduct& p) {
-  if (p.columns > Vec<T>::size) product_of_rows<T, 2>(p);
-  else product_of_rows<T, 1>(p);
+  if (p.columns > V::size) product_of_rows<2>(p);
+  else product_of_rows<1>(p);
 }
 
 // `count` pixels, adjacent in the tensor, for f(i, vector i), one square of pixels and channels.
-template <class S, class T, bool Whole, class F>
+template <class S, bool Whole, class F>
 TENSOROPS_INLINE void load_square(const S* from, int64_t channel, int64_t channels, int64_t count, F f) {
-  using V = Vec<T>;
   V square[V::size];
 #pragma GCC unroll 16
   for (int c = 0; c < V::size; ++c)
@@ -327,9 +324,8 @@ TENSOROPS_INLINE void load_square(const S* from, int64_t channel, int64_t channe
     if (Whole || i < count) f(square[i]);
 }
 
-template <class S, class T>
+template <class S>
 void load_pixels(const WinogradPixels& p) {
-  using V = Vec<T>;
   const S* const from = static_cast<const S*>(p.tensor);
   T* to = static_cast<T*>(p.vectors);
   if (p.pixel == 1) {
@@ -350,9 +346,9 @@ void load_pixels(const WinogradPixels& p) {
       for (int64_t i = 0; i < run; i += V::size) {
         const S* at = from + h * p.row + i;
         if (p.channels == V::size && run - i >= V::size)
-          load_square<S, T, true>(at, p.channel, V::size, V::size, put);
+          load_square<S, true>(at, p.channel, V::size, V::size, put);
         else
-          load_square<S, T, false>(at, p.channel, p.channels, run - i < V::size ? run - i : V::size, put);
+          load_square<S, false>(at, p.channel, p.channels, run - i < V::size ? run - i : V::size, put);
       }
     return;
   }
@@ -369,9 +365,8 @@ void load_pixels(const WinogradPixels& p) {
     }
 }
 
-template <class S, class T>
+template <class S>
 void store_pixels(const WinogradPixels& p) {
-  using V = Vec<T>;
   S* const to = static_cast<S*>(p.tensor);
   const T* const from = static_cast<const T*>(p.vectors);
   if (p.pixel == 1) {
@@ -406,19 +401,16 @@ void store_pixels(const WinogradPixels& p) {
     }
 }
 
-template <class T, int r>
-constexpr WinogradTransforms transforms{weights<T, r>, image<T, r>, result<T, r>, gradient<T, r>, taps<T, r>};
-template <class T>
-constexpr WinogradKernels kernels{rows_of<T>, {transforms<T, 3>, transforms<T, 5>}, product<T>};
+template <int r>
+constexpr WinogradTransforms transforms{weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
 
 // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
-#define FLOATING(f)                                                      \
-  {nullptr,        nullptr,         nullptr,           nullptr, nullptr, \
-   f<Half, float>, f<float, float>, f<double, double>, nullptr, f<BFloat16, float>}
+#define STORAGE(f) {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half>, f<float>, nullptr, nullptr, f<BFloat16>}
 
 }  // namespace
 
-extern const WinogradTable winograd_kernels;
-const WinogradTable winograd_kernels = {kernels<float>, kernels<double>, FLOATING(load_pixels), FLOATING(store_pixels)};
+extern const WinogradKernels winograd_kernels;
+const WinogradKernels winograd_kernels = {
+    rows_of<T>, {transforms<3>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -11,7 +11,8 @@
 // usual 0, +-1, +-2). Sums are kept in short chains for the same reason.
 //
 // Images are seen in blocks of channels, a vector's worth each: a block of a pixel is a vector, so that no transform moves
-// values across lanes. All strides count elements.
+// values across lanes. All sums are in f32: in f64 torch's own are so short that the direct way alone is as accurate. All
+// strides count elements.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@
 
 namespace tensorops::cpu {
 
-// Pixels of one block of channels in a tensor, and the same pixels as vectors of the compute type.
+// Pixels of one block of channels in a tensor, and the same pixels as vectors.
 struct WinogradPixels {
   void* tensor = nullptr;  // storage dtype
   int64_t channel = 0, row = 0, pixel = 0;
@@ -70,15 +71,11 @@ struct WinogradKernels {
   int rows;  // of a product
   WinogradTransforms transforms[2];  // r = 3, r = 5
   void (*product)(const WinogradProduct&);
-};
-
-struct WinogradTable {
-  WinogradKernels of_f32, of_f64;
-  // By storage dtype, null where there are no sums in floating point: pixels from a tensor to vectors and back.
+  // By storage dtype, null where sums are not in f32: pixels from a tensor to vectors and back.
   void (*load[static_cast<int>(DType::count)])(const WinogradPixels&);
   void (*store[static_cast<int>(DType::count)])(const WinogradPixels&);
 };
 
-TENSOROPS_DECLARE_KERNELS(WinogradTable, winograd_kernels)
+TENSOROPS_DECLARE_KERNELS(WinogradKernels, winograd_kernels)
 
 }  // namespace tensorops::cpu
