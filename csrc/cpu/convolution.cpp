@@ -501,11 +501,72 @@ bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channel
 constexpr int64_t kPlaneBytes =
     256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
 
-void run_planes(const DataPass& pass, const Kernels& kernels) {
+// Weights of each group in f(first weight of the group, where they go), its biases behind them, zeros where there are none.
+template <class F>
+void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_weights, int64_t group_biases, char* to, F pack) {
+  const int64_t width = kernels.width, group_bytes = (group_weights + group_biases) * width;
+  parallel(pass.groups, (group_weights + group_biases) * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      char* const at = to + group * group_bytes;
+      pack(group, at);
+      char* const bias = at + group_weights * width;
+      std::memset(bias, 0, group_biases * width);
+      if (!pass.bias.defined()) continue;
+      const int64_t stride = pass.bias.stride(0) * static_cast<int64_t>(pass.bias.element_size());
+      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, bias,
+                   pass.outer);
+    }
+  });
+}
+
+// A run of the result's rows from which the same taps reach the image.
+struct AlikeRows {
+  int64_t first, rows, tap, taps;
+};
+
+// Taps are in the order of their rows, so that those that reach the image follow one another.
+std::vector<AlikeRows> alike_rows(const DataPass& pass) {
+  std::vector<AlikeRows> runs;
+  const auto taps = static_cast<int64_t>(pass.taps.size());
+  for (int64_t i = 0; i < pass.height; ++i) {
+    int64_t first = 0, count = 0;
+    for (int64_t t = 0; t < taps; ++t) {
+      const int64_t h = i * pass.step_h + pass.taps[t].h;
+      if (h < 0 || h >= pass.source.size(2)) continue;
+      if (count++ == 0) first = t;
+    }
+    if (!runs.empty() && runs.back().tap == first && runs.back().taps == count) ++runs.back().rows;
+    else runs.push_back({i, 1, first, count});
+  }
+  return runs;
+}
+
+// How many rows a kernel has, if its taps are rows right below each other of the same columns; else 0.
+int64_t stacked_rows(const std::vector<Tap>& taps) {
+  size_t columns = 0;
+  while (columns < taps.size() && taps[columns].h == taps[0].h) ++columns;
+  for (size_t t = columns; t < taps.size(); ++t)
+    if (taps[t].h != taps[t - columns].h + 1 || taps[t].w != taps[t - columns].w) return 0;
+  return columns == 0 ? 0 : static_cast<int64_t>(taps.size() / columns);
+}
+
+void run_planes(DataPass pass, const Kernels& kernels) {
+  // The input gradient's come from below.
+  std::sort(pass.taps.begin(), pass.taps.end(),
+            [](const Tap& a, const Tap& b) { return std::pair(a.h, a.w) < std::pair(b.h, b.w); });
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const Border border = border_of(pass);
   const Planes planes(pass.source, border, pass.step_w, kernels);
   const int64_t width = kernels.width;
   const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
+  const bool plain = is_compute_type(kernels.dtype, kernels.compute);
+  const int64_t tap_rows = pass.inner == 1 && pass.outer == 1 && pass.step_h == 1 ? stacked_rows(pass.taps) : 0;
+  const auto stencil = table.stencil[static_cast<int>(kernels.compute)];
+  const bool stacked = stencil != nullptr && (tap_rows == 3 || tap_rows == 5 || tap_rows == 7) && taps <= kStencilTaps;
+  // Read where it lies: taps beside the image are masked off, those above and below it left out.
+  const std::vector<AlikeRows> runs = alike_rows(pass);
+  const bool in_place = table.plane_masks[static_cast<int>(kernels.compute)] && plain && pass.step_w == 1 &&
+                        pass.source.stride(3) == 1 && (pass.inner == 1 || (runs.size() == 1 && runs[0].taps == taps));
   int64_t reach = 0;
   for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
   // Output rows of a block, and the bordered rows they read.
@@ -514,70 +575,223 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
       std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
   const int64_t rows = (block - 1) * pass.step_h + reach, blocks = divide_up(pass.height, block);
   const int64_t plane = planes.elements(rows);
+  const int64_t x_channel = in_place ? pass.source.stride(1) : plane;
+  const int64_t x_row = pass.step_h * (in_place ? pass.source.stride(2) : planes.row);
 
   std::vector<int64_t> steps;
   steps.reserve(k);
   for (int64_t c = 0; c < pass.inner; ++c)
     for (const Tap& tap : pass.taps)
-      steps.push_back(c * plane + (tap.h + border.top) * planes.row + planes.column(tap.w + border.left));
+      steps.push_back(c * x_channel + (in_place ? tap.h * pass.source.stride(2) + tap.w
+                                                : (tap.h + border.top) * planes.row + planes.column(tap.w + border.left)));
+  std::vector<uint16_t> masks;
+  if (in_place) {
+    const int64_t lanes = kernels.size.vector, across = pass.source.size(3);
+    for (int64_t j = 0; j < pass.width; j += lanes)
+      for (int64_t p = 0; p < k; ++p) {
+        const int64_t w = j + pass.taps[p % taps].w;
+        const int64_t first = std::clamp<int64_t>(-w, 0, lanes), last = std::clamp<int64_t>(across - w, first, lanes);
+        masks.push_back(static_cast<uint16_t>((1u << last) - (1u << first)));
+      }
+  }
 
   const auto element = static_cast<int64_t>(pass.result.element_size());
-  const bool direct = pass.pixel_stride == 1 && is_compute_type(kernels.dtype, kernels.compute);
-  const auto plane_kernel = TENSOROPS_KERNELS(conv_kernels).plane[static_cast<int>(kernels.compute)];
+  const bool direct = pass.pixel_stride == 1 && plain;
+  const auto plane_kernel = table.plane[static_cast<int>(kernels.compute)];
   const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
-  const int64_t group_weights = pass.outer * (k + 1);  // with the bias behind them
-  const Scratch weights(pass.groups * group_weights * width);
-  parallel(pass.groups, group_weights * 4, [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
-      char* to = weights.data() + group * group_weights * width;
-      for (int64_t o = 0; o < pass.outer; ++o)
-        for (int64_t c = 0; c < pass.inner; ++c)
-          for (const Tap& tap : pass.taps) {
-            const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
-            kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element,
-                         to, 1);
-            to += width;
-          }
-      if (!pass.bias.defined()) continue;
-      const int64_t stride = pass.bias.stride(0) * weight_element;
-      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, to,
-                   pass.outer);
-    }
+  const int64_t group_weights = pass.outer * k, group_bytes = (group_weights + pass.outer) * width;
+  const Scratch weights(pass.groups * group_bytes);
+  pack_groups(pass, kernels, group_weights, pass.outer, weights.data(), [&](int64_t group, char* to) {
+    for (int64_t o = 0; o < pass.outer; ++o)
+      for (int64_t c = 0; c < pass.inner; ++c)
+        for (const Tap& tap : pass.taps) {
+          const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
+          kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
+          to += width;
+        }
   });
+  const char* const source = static_cast<const char*>(pass.source.const_data_ptr());
+  char* const result = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
+  const int64_t source_image = pass.source.stride(0), source_channel = pass.source.stride(1);
+  const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
   const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
   parallel(tasks, block * pass.width * k * pass.outer / 4, [&](int64_t begin, int64_t end) {
-    const Scratch source(pass.inner * plane * width), line(planes.line_bytes());
+    const Scratch copies(in_place ? 0 : pass.inner * plane * width), line(planes.line_bytes());
     const Scratch sums(direct ? 0 : pass.outer * block * pass.width * width);
+    ConvPlane p;
+    p.x_row = x_row;
+    p.weight_row = k;
+    p.masks_vector = k;
+    p.width = pass.width;
+    p.channels = pass.outer;
+    p.out_row = direct ? pass.row_stride : pass.width;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % blocks * block, group = task / blocks % pass.groups,
                     n = task / (blocks * pass.groups);
-      ConvPlane p;
-      p.height = std::min(block, pass.height - first);
-      p.width = pass.width;
-      p.channels = pass.outer;
-      for (int64_t c = 0; c < pass.inner; ++c)
-        planes.copy(n, group * pass.inner + c, first * pass.step_h, (p.height - 1) * pass.step_h + reach,
-                    source.data() + c * plane * width, line.data());
-      p.x = source.data();
-      p.x_row = pass.step_h * planes.row;
-      p.steps = steps.data();
-      p.k = k;
-      p.weight = weights.data() + group * group_weights * width;
-      if (pass.bias.defined()) p.bias = static_cast<const char*>(p.weight) + pass.outer * k * width;
-      char* const out = static_cast<char*>(pass.result.data_ptr()) +
-                        (pass.offset + n * pass.result.stride(0) + group * pass.outer * pass.result.stride(1) +
-                         first * pass.row_stride) *
-                            element;
-      p.out = direct ? out : sums.data();
-      p.out_row = direct ? pass.row_stride : pass.width;
-      p.out_channel = direct ? pass.result.stride(1) : p.height * pass.width;
-      plane_kernel(p);
+      const int64_t height = std::min(block, pass.height - first);
+      const char* const weight = weights.data() + group * group_bytes;
+      p.bias = weight + group_weights * width;
+      char* const out = result + (n * out_image + group * pass.outer * out_channel + first * pass.row_stride) * element;
+      p.out_channel = direct ? out_channel : height * pass.width;
+      if (stacked && in_place) {
+        p.x = source + (n * source_image + group * source_channel + first * x_row) * element;
+        p.steps = steps.data();
+        p.masks = masks.data();
+        p.weight = weight;
+        p.k = k;
+        p.height = height;
+        p.out = direct ? out : sums.data();
+        p.tap_rows = static_cast<int>(tap_rows);
+        p.x_begin = -(first + pass.taps[0].h);
+        p.x_end = p.x_begin + pass.source.size(2);
+        stencil(p);
+      } else if (in_place) {
+        for (const AlikeRows& run : runs) {
+          const int64_t top = std::max(run.first, first), bottom = std::min(run.first + run.rows, first + height);
+          if (top >= bottom) continue;
+          p.x = source + (n * source_image + group * pass.inner * source_channel + top * x_row) * element;
+          p.steps = steps.data() + run.tap;
+          p.masks = masks.data() + run.tap;
+          p.weight = weight + run.tap * width;
+          p.k = pass.inner * run.taps;
+          p.height = bottom - top;
+          p.out = (direct ? out : sums.data()) + (top - first) * p.out_row * width;
+          plane_kernel(p);
+        }
+      } else {
+        for (int64_t c = 0; c < pass.inner; ++c)
+          planes.copy(n, group * pass.inner + c, first * pass.step_h, (height - 1) * pass.step_h + reach,
+                      copies.data() + c * plane * width, line.data());
+        p.x = copies.data();
+        p.steps = steps.data();
+        p.weight = weight;
+        p.k = k;
+        p.height = height;
+        p.out = direct ? out : sums.data();
+        p.tap_rows = static_cast<int>(tap_rows);
+        (stacked ? stencil : plane_kernel)(p);
+      }
       if (!direct)
         for (int64_t o = 0; o < pass.outer; ++o)
-          for (int64_t i = 0; i < p.height; ++i)
-            kernels.store(sums.data() + (o * p.height + i) * pass.width * width,
-                          out + (o * pass.result.stride(1) + i * pass.row_stride) * element,
-                          pass.pixel_stride * element, pass.width);
+          for (int64_t i = 0; i < height; ++i)
+            kernels.store(sums.data() + (o * height + i) * pass.width * width,
+                          out + (o * out_channel + i * pass.row_stride) * element, pass.pixel_stride * element, pass.width);
+    }
+  });
+}
+
+// A 1x1 convolution of whole planes: the image is one row of pixels, read where it lies.
+bool one_row(const DataPass& pass, const Kernels& kernels) {
+  return is_compute_type(kernels.dtype, kernels.compute) && pass.taps.size() == 1 && pass.taps[0].h == 0 &&
+         pass.taps[0].w == 0 && pass.step_h == 1 && pass.step_w == 1 && pass.source.size(2) == pass.height &&
+         pass.source.size(3) == pass.width && pass.source.stride(2) == pass.width && pass.row_stride == pass.width &&
+         pass.height * pass.width >= kernels.size.vector;
+}
+
+// Sums of few terms over images whose channels are planes: the transposed store of a tile of pixels by channels would
+// take about as long as kTransposed terms. More than that must not be lost on the lanes of a row's last vector.
+constexpr int64_t kFewTerms = 256, kTransposed = 16;
+
+bool few_terms(const DataPass& pass, const Kernels& kernels) {
+  const int64_t k = pass.inner * static_cast<int64_t>(pass.taps.size());
+  const int64_t across = one_row(pass, kernels) ? pass.height * pass.width : pass.width;
+  const int64_t lost = divide_up(across, kernels.size.vector) * kernels.size.vector - across;
+  return 0 < k && k <= kFewTerms && k * lost <= kTransposed * across && kernels.pairs == nullptr &&
+         pass.pixel_stride == 1 && pass.source.stride(3) == 1 &&
+         TENSOROPS_KERNELS(conv_kernels).pixels[static_cast<int>(kernels.compute)] != nullptr;
+}
+
+void run_pixels(const DataPass& pass, const Kernels& kernels) {
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
+  const Border border = border_of(pass);
+  const Planes planes(pass.source, border, pass.step_w, kernels);
+  const int64_t width = kernels.width, lanes = kernels.size.vector, panel = table.pixel_channels;
+  const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
+  const bool plain = is_compute_type(kernels.dtype, kernels.compute);
+  const bool in_place = one_row(pass, kernels);
+  const int64_t pixels = pass.height * pass.width;
+  // Of one row, what a task takes through all channels.
+  const int64_t piece = std::clamp<int64_t>(kPlaneBytes / (pass.inner * width), 256, 1024);
+  const int64_t height = in_place ? 1 : pass.height, across = in_place ? pixels : pass.width;
+  int64_t reach = 0;
+  for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
+  // Output rows of a block, and the bordered rows they read.
+  const int64_t affordable = kPlaneBytes / (pass.inner * planes.row * width);
+  const int64_t block = std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, height), height);
+  const int64_t rows = (block - 1) * pass.step_h + reach, plane = in_place ? pass.source.stride(1) : planes.elements(rows);
+  const int64_t blocks = in_place ? divide_up(pixels, piece) : divide_up(height, block);
+
+  std::vector<int64_t> steps;
+  for (int64_t c = 0; c < pass.inner; ++c)
+    for (const Tap& tap : pass.taps)
+      steps.push_back(c * plane + (in_place ? 0 : (tap.h + border.top) * planes.row + planes.column(tap.w + border.left)));
+
+  const Layout layout{Pairs::none, pass.inner, pass.inner};
+  const int64_t padded = divide_up(pass.outer, panel) * panel;
+  const int64_t group_weights = padded * k, group_bytes = (group_weights + padded) * width;
+  const Scratch weights(pass.groups * group_bytes);
+  pack_groups(pass, kernels, group_weights, padded, weights.data(), [&](int64_t group, char* to) {
+    for (int64_t first = 0; first < pass.outer; first += panel)
+      pack_weights(pass, kernels, layout, group, first, std::min(panel, pass.outer - first), panel, false,
+                   to + first * k * width);
+  });
+
+  const auto element = static_cast<int64_t>(pass.result.element_size());
+  const auto pixels_kernel = table.pixels[static_cast<int>(kernels.compute)];
+  const char* const source = static_cast<const char*>(pass.source.const_data_ptr());
+  char* const result = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
+  const int64_t source_image = pass.source.stride(0), source_channel = pass.source.stride(1);
+  const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
+  const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
+  parallel(tasks, (in_place ? std::min(pixels, piece) : block * across) * k * pass.outer / 4,
+           [&](int64_t begin, int64_t end) {
+    const Scratch copies(in_place ? 0 : pass.inner * plane * width), line(planes.line_bytes());
+    const Scratch sums(plain ? 0 : pass.outer * block * across * width);
+    std::vector<ConvVector> vectors;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task % blocks, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
+      char* const out = result + (n * out_image + group * pass.outer * out_channel) * element;
+      ConvPixels p;
+      vectors.clear();
+      if (in_place) {
+        const int64_t first = divide_up(pixels, lanes) * part / blocks * lanes;
+        const int64_t last = std::min(divide_up(pixels, lanes) * (part + 1) / blocks * lanes, pixels);
+        for (int64_t j = first; j < last; j += lanes) {
+          // The last vector of all reaches back to be full.
+          const int64_t at = std::min(j, pixels - lanes);
+          vectors.push_back({at, at, lanes});
+        }
+        p.x = source + (n * source_image + group * pass.inner * source_channel) * element;
+        p.out = out;
+        p.out_channel = out_channel;
+      } else {
+        const int64_t first = part * block, here = std::min(block, height - first);
+        for (int64_t c = 0; c < pass.inner; ++c)
+          planes.copy(n, group * pass.inner + c, first * pass.step_h, (here - 1) * pass.step_h + reach,
+                      copies.data() + c * plane * width, line.data());
+        const int64_t out_row = plain ? pass.row_stride : across;
+        for (int64_t i = 0; i < here; ++i)
+          for (int64_t j = 0; j < across; j += lanes)
+            vectors.push_back({i * pass.step_h * planes.row + j, i * out_row + j, std::min(lanes, across - j)});
+        p.x = copies.data();
+        p.out = plain ? out + first * pass.row_stride * element : sums.data();
+        p.out_channel = plain ? out_channel : here * across;
+      }
+      p.vectors = vectors.data();
+      p.vector_count = static_cast<int64_t>(vectors.size());
+      p.steps = steps.data();
+      p.k = k;
+      p.weight = weights.data() + group * group_bytes;
+      p.bias = static_cast<const char*>(p.weight) + group_weights * width;
+      p.channels = pass.outer;
+      pixels_kernel(p);
+      if (!plain) {
+        const int64_t first = part * block, here = std::min(block, height - first);
+        for (int64_t o = 0; o < pass.outer; ++o)
+          for (int64_t i = 0; i < here; ++i)
+            kernels.store(sums.data() + (o * here + i) * across * width,
+                          out + (o * out_channel + (first + i) * pass.row_stride) * element, element, across);
+      }
     }
   });
 }
@@ -664,6 +878,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
   if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
+  if (few_terms(pass, kernels)) return run_pixels(pass, kernels);
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
   const Panels panels(pass.outer, kernels.size);
