@@ -33,7 +33,7 @@ constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kLine = 64;          // bytes of a line of the caches
-constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
+constexpr int64_t kPanelsTogether = 64 << 10;  // bytes of weights that come from the second cache for every tile
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -501,9 +501,10 @@ bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channel
 constexpr int64_t kPlaneBytes =
     256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
 
-// Weights of each group in f(first weight of the group, where they go), its biases behind them, zeros where there are none.
+// Each group: its weights, which pack(group, where they go) puts there, then its biases, zeros where there are none.
 template <class F>
-void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_weights, int64_t group_biases, char* to, F pack) {
+void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_weights, int64_t group_biases, char* to,
+                 F pack) {
   const int64_t width = kernels.width, group_bytes = (group_weights + group_biases) * width;
   parallel(pass.groups, (group_weights + group_biases) * 4, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
@@ -519,12 +520,17 @@ void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_wei
   });
 }
 
+// Into the order in which they read the image; the input gradient's come from behind.
+void sort_taps(std::vector<Tap>& taps) {
+  std::sort(taps.begin(), taps.end(), [](const Tap& a, const Tap& b) { return std::pair(a.h, a.w) < std::pair(b.h, b.w); });
+}
+
 // A run of the result's rows from which the same taps reach the image.
 struct AlikeRows {
   int64_t first, rows, tap, taps;
 };
 
-// Taps are in the order of their rows, so that those that reach the image follow one another.
+// Of sorted taps, those that reach the image follow one another.
 std::vector<AlikeRows> alike_rows(const DataPass& pass) {
   std::vector<AlikeRows> runs;
   const auto taps = static_cast<int64_t>(pass.taps.size());
@@ -551,9 +557,7 @@ int64_t stacked_rows(const std::vector<Tap>& taps) {
 }
 
 void run_planes(DataPass pass, const Kernels& kernels) {
-  // The input gradient's come from below.
-  std::sort(pass.taps.begin(), pass.taps.end(),
-            [](const Tap& a, const Tap& b) { return std::pair(a.h, a.w) < std::pair(b.h, b.w); });
+  sort_taps(pass.taps);
   const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const Border border = border_of(pass);
   const Planes planes(pass.source, border, pass.step_w, kernels);
@@ -806,40 +810,54 @@ bool by_channels(const Tensor& a, const Tensor& b, int64_t inner, int64_t outer,
 // taps).
 class TapRuns {
  public:
-  TapRuns(const std::vector<Tap>& taps, int64_t step_h, int64_t step_w, const Tensor& image)
-      : taps_(taps), step_h_(step_h), step_w_(step_w), image_(image) {}
+  TapRuns(const std::vector<Tap>& taps, int64_t step_h, int64_t step_w, const Tensor& image, int64_t width)
+      : taps_(taps), step_h_(step_h), height_(image.size(2)), row_(image.stride(2)), pixel_(image.stride(3)) {
+    for (int64_t j = 0; j < width;) {
+      // All pixels up to `next` are reached by the same columns of taps.
+      Run run{j, width, {}};
+      for (size_t t = 0; t < taps.size(); ++t) {
+        const int64_t w = j * step_w + taps[t].w;
+        // The pixel at which this tap next crosses an edge of the image.
+        const int64_t edge = w < 0 ? 0 : image.size(3);
+        if (w < image.size(3)) run.next = std::min(run.next, j + divide_up(edge - w, step_w));
+        if (w >= 0 && w < image.size(3)) run.taps.push_back(static_cast<int64_t>(t));
+      }
+      j = run.next;
+      for (int64_t& t : run.taps) columns_.push_back((run.first * step_w + taps[t].w) * pixel_);
+      runs_.push_back(std::move(run));
+    }
+  }
 
   template <class F>
-  void row(int64_t i, int64_t width, F f) {
-    for (int64_t j = 0; j < width;) {
-      // All pixels up to `next` are reached by the same taps.
-      int64_t next = width;
+  void row(int64_t i, F f) {
+    const int64_t* column = columns_.data();
+    for (const Run& run : runs_) {
       steps_.clear();
       rows_.clear();
-      for (size_t t = 0; t < taps_.size(); ++t) {
-        const int64_t h = i * step_h_ + taps_[t].h, w = j * step_w_ + taps_[t].w;
-        if (h < 0 || h >= image_.size(2)) continue;
-        const bool inside = w >= 0 && w < image_.size(3);
-        // The pixel at which this tap next crosses an edge of the image.
-        const int64_t edge = w < 0 ? 0 : image_.size(3);
-        if (w < image_.size(3)) next = std::min(next, j + divide_up(edge - w, step_w_));
-        if (!inside) continue;
-        steps_.push_back(h * image_.stride(2) + w * image_.stride(3));
-        rows_.push_back(static_cast<int64_t>(t));
+      for (const int64_t t : run.taps) {
+        const int64_t h = i * step_h_ + taps_[t].h, at = *column++;
+        if (h < 0 || h >= height_) continue;
+        steps_.push_back(h * row_ + at);
+        rows_.push_back(t);
       }
-      f(j, next - j, steps_, rows_);
-      j = next;
+      f(run.first, run.next - run.first, steps_, rows_);
     }
   }
 
  private:
+  struct Run {
+    int64_t first, next;
+    std::vector<int64_t> taps;
+  };
   const std::vector<Tap>& taps_;
-  const int64_t step_h_, step_w_;
-  const Tensor& image_;
+  const int64_t step_h_, height_, row_, pixel_;
+  std::vector<Run> runs_;
+  std::vector<int64_t> columns_;  // where each tap of each run reads in a row
   std::vector<int64_t> steps_, rows_;
 };
 
-void run_channels(const DataPass& pass, const Kernels& kernels) {
+void run_channels(DataPass pass, const Kernels& kernels) {
+  sort_taps(pass.taps);
   const auto kernel = TENSOROPS_KERNELS(conv_kernels).channels[static_cast<int>(kernels.dtype)];
   const auto element = static_cast<int64_t>(pass.result.element_size());
   const auto taps = static_cast<int64_t>(pass.taps.size());
@@ -851,10 +869,10 @@ void run_channels(const DataPass& pass, const Kernels& kernels) {
   char* const bias = weights.data() + taps * channels * width;
   if (pass.bias.defined()) kernels.load(pass.bias.const_data_ptr(), pass.bias.stride(0) * element, bias, channels);
   parallel(pass.source.size(0) * pass.height, pass.width * channels * taps / 4, [&](int64_t begin, int64_t end) {
-    TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source);
+    TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source, pass.width);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / pass.height, i = item % pass.height;
-      runs.row(i, pass.width, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
+      runs.row(i, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
         ConvChannels c;
         c.x = static_cast<const char*>(pass.source.const_data_ptr()) + n * pass.source.stride(0) * element;
         c.x_pixel = pass.step_w * pass.source.stride(3);
@@ -918,7 +936,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   const auto element = static_cast<int64_t>(pass.result.element_size());
   char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
   const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
-  // Panels that stay in the first cache are taken together: results are then written in the order of memory.
+  // Panels that stay in the caches are taken together: results are then written in the order of memory.
   const int64_t together = panels.total() * k * width <= kPanelsTogether ? panels.count : 1;
   const int64_t turns = divide_up(panels.count, together);
   const int64_t per_image = pass.groups * tiles.blocks * turns;
@@ -1112,7 +1130,7 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
   const int64_t parts = std::clamp<int64_t>(kSums / sums_bytes, 1, std::min<int64_t>(batch, 16));
   const Scratch sums(parts * sums_bytes);
   parallel(parts, grad.numel() * count / parts, [&](int64_t begin, int64_t end) {
-    TapRuns runs(taps, p.stride[0], p.stride[1], input);
+    TapRuns runs(taps, p.stride[0], p.stride[1], input, grad.size(3));
     const Scratch rows_sum(sums_bytes);
     for (int64_t part = begin; part < end; ++part) {
       char* const total = sums.data() + part * sums_bytes;
@@ -1121,7 +1139,7 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
         for (int64_t first = 0; first < grad.size(2); first += kRowsTogether) {
           std::memset(rows_sum.data(), 0, sums_bytes);
           for (int64_t i = first; i < std::min(first + kRowsTogether, grad.size(2)); ++i)
-            runs.row(i, grad.size(3), [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
+            runs.row(i, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
               ConvChannelsGradient c;
               c.x = static_cast<const char*>(input.const_data_ptr()) + n * input.stride(0) * element;
               c.x_pixel = p.stride[1] * input.stride(3);

@@ -9,6 +9,17 @@
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
+// Loads once what several multiply-adds use: GCC would make it a memory operand of each.
+template <class T>
+TENSOROPS_INLINE Vec<T> in_register(Vec<T> x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x.v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(x.v));
+#endif
+  return x;
+}
+
 // The lanes of a vector that a mask names, the others zero.
 template <class T>
 TENSOROPS_INLINE Vec<T> load_masked(const T* p, uint16_t mask) {
@@ -123,67 +134,54 @@ void plane(const ConvPlane& p) {
   else plane_masked<T, false>(p);
 }
 
-// K rows of taps, R rows by N vectors.
-template <class T, int K, int R, int N, bool Masked>
+// K rows of taps, R rows by one vector.
+template <class T, int K, int R, bool Masked>
 void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
   using V = Vec<T>;
   const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
   const T* const weight = static_cast<const T*>(p.weight);
   const int64_t x_row = p.x_row, columns = p.k / K;
-  V sum[R][N];
+  V sum[R];
   const V first = p.bias != nullptr ? V(*static_cast<const T*>(p.bias)) : V(T(0));
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < N; ++v) sum[r][v] = first;
+  for (int r = 0; r < R; ++r) sum[r] = first;
   for (int64_t column = 0; column < columns; ++column) {
     V w[K];
 #pragma GCC unroll 7
     for (int t = 0; t < K; ++t) w[t] = weight[t * columns + column];
-    [[maybe_unused]] uint16_t mask[N];
-    if constexpr (Masked)
-      for (int v = 0; v < N; ++v) mask[v] = p.masks[(j / V::size + v) * p.masks_vector + column];
+    [[maybe_unused]] const uint16_t mask = Masked ? p.masks[j / V::size * p.masks_vector + column] : 0;
     const T* at = x + p.steps[column];
 #pragma GCC unroll 14
     for (int h = 0; h < R + K - 1; ++h, at += x_row) {
       if (Masked && (i + h < p.x_begin || i + h >= p.x_end)) continue;
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) {
-        V value;
-        if constexpr (Masked) value = load_masked(at + v * V::size, mask[v]);
-        else value = V::load(at + v * V::size);
+      V value;
+      if constexpr (Masked) value = load_masked(at, mask);
+      else value = in_register(V::load(at));
 #pragma GCC unroll 7
-        for (int t = 0; t < K; ++t)
-          if (h >= t && h - t < R) sum[h - t][v] = fma(value, w[t], sum[h - t][v]);
-      }
+      for (int t = 0; t < K; ++t)
+        if (h >= t && h - t < R) sum[h - t] = fma(value, w[t], sum[h - t]);
     }
   }
   T* out = static_cast<T*>(p.out) + i * p.out_row + j;
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r, out += p.out_row)
-#pragma GCC unroll 2
-    for (int v = 0; v < N; ++v)
-      store_lanes(sum[r][v], out + v * V::size, p.width - j - v * V::size);
+  for (int r = 0; r < R; ++r, out += p.out_row) store_lanes(sum[r], out, p.width - j);
 }
 
-template <class T, int K, int N, bool Masked, int R>
+template <class T, int K, bool Masked, int R>
 TENSOROPS_INLINE void stencil_for_rows(const ConvPlane& p, int64_t i, int64_t j, int64_t rows) {
   if constexpr (R > 1) {
-    if (rows < R) return stencil_for_rows<T, K, N, Masked, R - 1>(p, i, j, rows);
+    if (rows < R) return stencil_for_rows<T, K, Masked, R - 1>(p, i, j, rows);
   }
-  stencil_tile<T, K, R, N, Masked>(p, i, j);
+  stencil_tile<T, K, R, Masked>(p, i, j);
 }
 
 template <class T, int K, bool Masked>
 void stencil_rows(const ConvPlane& p) {
-  constexpr int V = Vec<T>::size, kTall = kVectorBytes == 64 ? 8 : 4;
-  constexpr int kAcross = kVectorBytes == 64 ? 2 : 1;
+  constexpr int kTall = 8;
   const int64_t tiles = (p.height + kTall - 1) / kTall;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t i = p.height * t / tiles, rows = p.height * (t + 1) / tiles - i;
-    int64_t j = 0;
-    for (; j + (kAcross - 1) * V < p.width; j += kAcross * V) stencil_for_rows<T, K, kAcross, Masked, kTall>(p, i, j, rows);
-    if (j < p.width) stencil_for_rows<T, K, 1, Masked, kTall>(p, i, j, rows);
+    for (int64_t j = 0; j < p.width; j += Vec<T>::size) stencil_for_rows<T, K, Masked, kTall>(p, i, j, rows);
   }
 }
 
@@ -345,6 +343,57 @@ TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c,
     }
 }
 
+// K taps beside each other, over and over: a vector of the image goes into the sums of all P pixels that it belongs to.
+template <class S, class T, int K, int P>
+TENSOROPS_INLINE void channels_stencil(const ConvChannels& a, int64_t j, int64_t c) {
+  using V = Vec<T>;
+  const S* const x = static_cast<const S*>(a.x) + j * a.x_pixel + c;
+  const T* const weight = static_cast<const T*>(a.weight) + c;
+  const int64_t x_pixel = a.x_pixel;
+  V sum[P];
+  const V first = a.bias != nullptr ? V::load(static_cast<const T*>(a.bias) + c) : V(T(0));
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i) sum[i] = first;
+  for (int64_t p = 0; p < a.k; p += K) {
+    const S* at = x + a.steps[p];
+    V w[K];
+#pragma GCC unroll 7
+    for (int t = 0; t < K; ++t) w[t] = V::load(weight + a.weight_rows[p + t] * a.channels);
+#pragma GCC unroll 14
+    for (int i = 0; i < P + K - 1; ++i, at += x_pixel) {
+      const V value = in_register(load_vector<T>(at));
+#pragma GCC unroll 7
+      for (int t = 0; t < K; ++t)
+        if (i >= t && i - t < P) sum[i - t] = fma(value, w[t], sum[i - t]);
+    }
+  }
+  S* out = static_cast<S*>(a.out) + j * a.out_pixel + c;
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i, out += a.out_pixel) store_vector(sum[i], out);
+}
+
+// Whether the taps are in groups of K beside each other.
+template <int K>
+TENSOROPS_INLINE bool beside(const ConvChannels& a) {
+  if (a.k % K != 0) return false;
+  for (int64_t p = 0; p < a.k; ++p)
+    if (p % K != 0 && a.steps[p] != a.steps[p - 1] + a.x_pixel) return false;
+  return true;
+}
+
+// Whole vectors of channels.
+template <class S, class T, int K>
+void channels_beside(const ConvChannels& a) {
+  constexpr int V = Vec<T>::size;
+  int64_t j = 0;
+  for (; j + 8 <= a.pixels; j += 8)
+    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 8>(a, j, c);
+  for (; j + 4 <= a.pixels; j += 4)
+    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 4>(a, j, c);
+  for (; j < a.pixels; ++j)
+    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 1>(a, j, c);
+}
+
 template <class S, class T>
 void channels(const ConvChannels& a) {
   constexpr int V = Vec<T>::size;
@@ -354,6 +403,12 @@ void channels(const ConvChannels& a) {
     for (; j < a.pixels; ++j) channels_tile<S, T, 1, N>(a, j, c, lanes);
   };
   int64_t c = 0;
+  const int64_t whole = a.channels / V * V;
+  if (a.pixels >= 4) {
+    if (beside<3>(a)) channels_beside<S, T, 3>(a), c = whole;
+    else if (beside<5>(a)) channels_beside<S, T, 5>(a), c = whole;
+    else if (beside<7>(a)) channels_beside<S, T, 7>(a), c = whole;
+  }
   for (; c + 2 * V <= a.channels; c += 2 * V) columns.template operator()<2>(c, V);
   for (; c < a.channels; c += V) columns.template operator()<1>(c, a.channels - c < V ? a.channels - c : V);
 }

@@ -57,8 +57,8 @@ struct ConvPlane {
   const void* x = nullptr;  // this and the rest of the compute type
   int64_t x_row = 0;
   const int64_t* steps = nullptr;
-  const uint16_t* masks = nullptr;  // null, or of vector v of a row at tap p: the lanes that find the image, the others zeros
-  int64_t masks_vector = 0;         // masks[v * masks_vector + p]
+  const uint16_t* masks = nullptr;  // null, or masks[v * masks_vector + p]: the lanes of a row's vector v that find the image
+  int64_t masks_vector = 0;         // at tap p; the others are zeros
   const void* weight = nullptr;
   int64_t weight_row = 0;
   int64_t k = 0;
@@ -74,8 +74,8 @@ struct ConvPlane {
 };
 constexpr int64_t kStencilTaps = 64;
 
-// Few terms to a sum: vectors run along pixels too, but of many output channels, whose weights are broadcast; what the sums
-// cost beside their multiply-adds, a tile of ConvTile's kind being transposed above all, is saved. For each vector v of pixels:
+// Few terms to a sum: vectors run along pixels too, of many output channels, whose weights are broadcast. A tile of
+// ConvTile's kind would be transposed for as long as it is summed. For each vector v of pixels:
 //
 //   out[c * out_channel + v.out + l] = bias[c] + sum over p of weight[c / channels][p][c % channels] * x[v.x + steps[p] + l]
 //
@@ -145,7 +145,8 @@ struct ConvKernels {
   ConvTileSize size[static_cast<int>(Compute::count)];
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
   void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
-  bool plane_masks[static_cast<int>(Compute::count)];  // whether it takes them: loads of a few lanes cost no more than others
+  // Whether it takes masks: loads of a few lanes cost no more than others.
+  bool plane_masks[static_cast<int>(Compute::count)];
   // The same of one channel with 3, 5 or 7 rows of taps, at most kStencilTaps in all: a row of the image that is in
   // registers goes into the sums of all rows that it belongs to. Null for integers.
   void (*stencil[static_cast<int>(Compute::count)])(const ConvPlane&);
