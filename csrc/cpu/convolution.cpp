@@ -94,7 +94,7 @@ constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kLine = 64;          // bytes of a line of the caches
-constexpr int64_t kPanelsTogether = 16 << 10;  // bytes of weights that stay beside an image in the first cache
+constexpr int64_t kPanelsTogether = 64 << 10;  // bytes of weights that come from the second cache for every tile
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
 struct Border {
@@ -426,11 +426,76 @@ bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channel
 constexpr int64_t kPlaneBytes =
     256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
 
-void run_planes(const DataPass& pass, const Kernels& kernels) {
+// Each group: its weights, which pack(group, where they go) puts there, then its biases, zeros where there are none.
+template <class F>
+void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_weights, int64_t group_biases, char* to,
+                 F pack) {
+  const int64_t width = kernels.width, group_bytes = (group_weights + group_biases) * width;
+  parallel(pass.groups, (group_weights + group_biases) * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      char* const at = to + group * group_bytes;
+      pack(group, at);
+      char* const bias = at + group_weights * width;
+      std::memset(bias, 0, group_biases * width);
+      if (!pass.bias.defined()) continue;
+      const int64_t stride = pass.bias.stride(0) * static_cast<int64_t>(pass.bias.element_size());
+      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, bias,
+                   pass.outer);
+    }
+  });
+}
+
+// Into the order in which they read the image; the input gradient's come from behind.
+void sort_taps(std::vector<Tap>& taps) {
+  std::sort(taps.begin(), taps.end(), [](const Tap& a, const Tap& b) { return std::pair(a.h, a.w) < std::pair(b.h, b.w); });
+}
+
+// A run of the result's rows from which the same taps reach the image.
+struct AlikeRows {
+  int64_t first, rows, tap, taps;
+};
+
+// Of sorted taps, those that reach the image follow one another.
+std::vector<AlikeRows> alike_rows(const DataPass& pass) {
+  std::vector<AlikeRows> runs;
+  const auto taps = static_cast<int64_t>(pass.taps.size());
+  for (int64_t i = 0; i < pass.height; ++i) {
+    int64_t first = 0, count = 0;
+    for (int64_t t = 0; t < taps; ++t) {
+      const int64_t h = i * pass.step_h + pass.taps[t].h;
+      if (h < 0 || h >= pass.source.size(2)) continue;
+      if (count++ == 0) first = t;
+    }
+    if (!runs.empty() && runs.back().tap == first && runs.back().taps == count) ++runs.back().rows;
+    else runs.push_back({i, 1, first, count});
+  }
+  return runs;
+}
+
+// How many rows a kernel has, if its taps are rows right below each other of the same columns; else 0.
+int64_t stacked_rows(const std::vector<Tap>& taps) {
+  size_t columns = 0;
+  while (columns < taps.size() && taps[columns].h == taps[0].h) ++columns;
+  for (size_t t = columns; t < taps.size(); ++t)
+    if (taps[t].h != taps[t - columns].h + 1 || taps[t].w != taps[t - columns].w) return 0;
+  return columns == 0 ? 0 : static_cast<int64_t>(taps.size() / columns);
+}
+
+void run_planes(DataPass pass, const Kernels& kernels) {
+  sort_taps(pass.taps);
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const Border border = border_of(pass);
   const Planes planes(pass.source, border, pass.step_w, kernels);
   const int64_t width = kernels.width;
   const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
+  const bool plain = is_compute_type(kernels.dtype, kernels.compute);
+  const int64_t tap_rows = pass.inner == 1 && pass.outer == 1 && pass.step_h == 1 ? stacked_rows(pass.taps) : 0;
+  const auto stencil = table.stencil[static_cast<int>(kernels.compute)];
+  const bool stacked = stencil != nullptr && (tap_rows == 3 || tap_rows == 5 || tap_rows == 7) && taps <= kStencilTaps;
+  // Read where it lies: taps beside the image are masked off, those above and below it left out.
+  const std::vector<AlikeRows> runs = alike_rows(pass);
+  const bool in_place = table.plane_masks[static_cast<int>(kernels.compute)] && plain && pass.step_w == 1 &&
+                        pass.source.stride(3) == 1 && (pass.inner == 1 || (runs.size() == 1 && runs[0].taps == taps));
   int64_t reach = 0;
   for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
   // Output rows of a block, and the bordered rows they read.
@@ -439,70 +504,223 @@ void run_planes(const DataPass& pass, const Kernels& kernels) {
       std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
   const int64_t rows = (block - 1) * pass.step_h + reach, blocks = divide_up(pass.height, block);
   const int64_t plane = planes.elements(rows);
+  const int64_t x_channel = in_place ? pass.source.stride(1) : plane;
+  const int64_t x_row = pass.step_h * (in_place ? pass.source.stride(2) : planes.row);
 
   std::vector<int64_t> steps;
   steps.reserve(k);
   for (int64_t c = 0; c < pass.inner; ++c)
     for (const Tap& tap : pass.taps)
-      steps.push_back(c * plane + (tap.h + border.top) * planes.row + planes.column(tap.w + border.left));
+      steps.push_back(c * x_channel + (in_place ? tap.h * pass.source.stride(2) + tap.w
+                                                : (tap.h + border.top) * planes.row + planes.column(tap.w + border.left)));
+  std::vector<uint16_t> masks;
+  if (in_place) {
+    const int64_t lanes = kernels.size.vector, across = pass.source.size(3);
+    for (int64_t j = 0; j < pass.width; j += lanes)
+      for (int64_t p = 0; p < k; ++p) {
+        const int64_t w = j + pass.taps[p % taps].w;
+        const int64_t first = std::clamp<int64_t>(-w, 0, lanes), last = std::clamp<int64_t>(across - w, first, lanes);
+        masks.push_back(static_cast<uint16_t>((1u << last) - (1u << first)));
+      }
+  }
 
   const auto element = static_cast<int64_t>(pass.result.element_size());
-  const bool direct = pass.pixel_stride == 1 && is_compute_type(kernels.dtype, kernels.compute);
-  const auto plane_kernel = TENSOROPS_KERNELS(conv_kernels).plane[static_cast<int>(kernels.compute)];
+  const bool direct = pass.pixel_stride == 1 && plain;
+  const auto plane_kernel = table.plane[static_cast<int>(kernels.compute)];
   const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
-  const int64_t group_weights = pass.outer * (k + 1);  // with the bias behind them
-  const Scratch weights(pass.groups * group_weights * width);
-  parallel(pass.groups, group_weights * 4, [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
-      char* to = weights.data() + group * group_weights * width;
-      for (int64_t o = 0; o < pass.outer; ++o)
-        for (int64_t c = 0; c < pass.inner; ++c)
-          for (const Tap& tap : pass.taps) {
-            const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
-            kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element,
-                         to, 1);
-            to += width;
-          }
-      if (!pass.bias.defined()) continue;
-      const int64_t stride = pass.bias.stride(0) * weight_element;
-      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, to,
-                   pass.outer);
-    }
+  const int64_t group_weights = pass.outer * k, group_bytes = (group_weights + pass.outer) * width;
+  const Scratch weights(pass.groups * group_bytes);
+  pack_groups(pass, kernels, group_weights, pass.outer, weights.data(), [&](int64_t group, char* to) {
+    for (int64_t o = 0; o < pass.outer; ++o)
+      for (int64_t c = 0; c < pass.inner; ++c)
+        for (const Tap& tap : pass.taps) {
+          const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
+          kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
+          to += width;
+        }
   });
+  const char* const source = static_cast<const char*>(pass.source.const_data_ptr());
+  char* const result = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
+  const int64_t source_image = pass.source.stride(0), source_channel = pass.source.stride(1);
+  const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
   const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
   parallel(tasks, block * pass.width * k * pass.outer / 4, [&](int64_t begin, int64_t end) {
-    const Scratch source(pass.inner * plane * width), line(planes.line_bytes());
+    const Scratch copies(in_place ? 0 : pass.inner * plane * width), line(planes.line_bytes());
     const Scratch sums(direct ? 0 : pass.outer * block * pass.width * width);
+    ConvPlane p;
+    p.x_row = x_row;
+    p.weight_row = k;
+    p.masks_vector = k;
+    p.width = pass.width;
+    p.channels = pass.outer;
+    p.out_row = direct ? pass.row_stride : pass.width;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % blocks * block, group = task / blocks % pass.groups,
                     n = task / (blocks * pass.groups);
-      ConvPlane p;
-      p.height = std::min(block, pass.height - first);
-      p.width = pass.width;
-      p.channels = pass.outer;
-      for (int64_t c = 0; c < pass.inner; ++c)
-        planes.copy(n, group * pass.inner + c, first * pass.step_h, (p.height - 1) * pass.step_h + reach,
-                    source.data() + c * plane * width, line.data());
-      p.x = source.data();
-      p.x_row = pass.step_h * planes.row;
-      p.steps = steps.data();
-      p.k = k;
-      p.weight = weights.data() + group * group_weights * width;
-      if (pass.bias.defined()) p.bias = static_cast<const char*>(p.weight) + pass.outer * k * width;
-      char* const out = static_cast<char*>(pass.result.data_ptr()) +
-                        (pass.offset + n * pass.result.stride(0) + group * pass.outer * pass.result.stride(1) +
-                         first * pass.row_stride) *
-                            element;
-      p.out = direct ? out : sums.data();
-      p.out_row = direct ? pass.row_stride : pass.width;
-      p.out_channel = direct ? pass.result.stride(1) : p.height * pass.width;
-      plane_kernel(p);
+      const int64_t height = std::min(block, pass.height - first);
+      const char* const weight = weights.data() + group * group_bytes;
+      p.bias = weight + group_weights * width;
+      char* const out = result + (n * out_image + group * pass.outer * out_channel + first * pass.row_stride) * element;
+      p.out_channel = direct ? out_channel : height * pass.width;
+      if (stacked && in_place) {
+        p.x = source + (n * source_image + group * source_channel + first * x_row) * element;
+        p.steps = steps.data();
+        p.masks = masks.data();
+        p.weight = weight;
+        p.k = k;
+        p.height = height;
+        p.out = direct ? out : sums.data();
+        p.tap_rows = static_cast<int>(tap_rows);
+        p.x_begin = -(first + pass.taps[0].h);
+        p.x_end = p.x_begin + pass.source.size(2);
+        stencil(p);
+      } else if (in_place) {
+        for (const AlikeRows& run : runs) {
+          const int64_t top = std::max(run.first, first), bottom = std::min(run.first + run.rows, first + height);
+          if (top >= bottom) continue;
+          p.x = source + (n * source_image + group * pass.inner * source_channel + top * x_row) * element;
+          p.steps = steps.data() + run.tap;
+          p.masks = masks.data() + run.tap;
+          p.weight = weight + run.tap * width;
+          p.k = pass.inner * run.taps;
+          p.height = bottom - top;
+          p.out = (direct ? out : sums.data()) + (top - first) * p.out_row * width;
+          plane_kernel(p);
+        }
+      } else {
+        for (int64_t c = 0; c < pass.inner; ++c)
+          planes.copy(n, group * pass.inner + c, first * pass.step_h, (height - 1) * pass.step_h + reach,
+                      copies.data() + c * plane * width, line.data());
+        p.x = copies.data();
+        p.steps = steps.data();
+        p.weight = weight;
+        p.k = k;
+        p.height = height;
+        p.out = direct ? out : sums.data();
+        p.tap_rows = static_cast<int>(tap_rows);
+        (stacked ? stencil : plane_kernel)(p);
+      }
       if (!direct)
         for (int64_t o = 0; o < pass.outer; ++o)
-          for (int64_t i = 0; i < p.height; ++i)
-            kernels.store(sums.data() + (o * p.height + i) * pass.width * width,
-                          out + (o * pass.result.stride(1) + i * pass.row_stride) * element,
-                          pass.pixel_stride * element, pass.width);
+          for (int64_t i = 0; i < height; ++i)
+            kernels.store(sums.data() + (o * height + i) * pass.width * width,
+                          out + (o * out_channel + i * pass.row_stride) * element, pass.pixel_stride * element, pass.width);
+    }
+  });
+}
+
+// A 1x1 convolution of whole planes: the image is one row of pixels, read where it lies.
+bool one_row(const DataPass& pass, const Kernels& kernels) {
+  return is_compute_type(kernels.dtype, kernels.compute) && pass.taps.size() == 1 && pass.taps[0].h == 0 &&
+         pass.taps[0].w == 0 && pass.step_h == 1 && pass.step_w == 1 && pass.source.size(2) == pass.height &&
+         pass.source.size(3) == pass.width && pass.source.stride(2) == pass.width && pass.row_stride == pass.width &&
+         pass.height * pass.width >= kernels.size.vector;
+}
+
+// Sums of few terms over images whose channels are planes: the transposed store of a tile of pixels by channels would
+// take about as long as kTransposed terms. More than that must not be lost on the lanes of a row's last vector.
+constexpr int64_t kFewTerms = 256, kTransposed = 16;
+
+bool few_terms(const DataPass& pass, const Kernels& kernels) {
+  const int64_t k = pass.inner * static_cast<int64_t>(pass.taps.size());
+  const int64_t across = one_row(pass, kernels) ? pass.height * pass.width : pass.width;
+  const int64_t lost = divide_up(across, kernels.size.vector) * kernels.size.vector - across;
+  return 0 < k && k <= kFewTerms && k * lost <= kTransposed * across && kernels.pairs == nullptr &&
+         pass.pixel_stride == 1 && pass.source.stride(3) == 1 &&
+         TENSOROPS_KERNELS(conv_kernels).pixels[static_cast<int>(kernels.compute)] != nullptr;
+}
+
+void run_pixels(const DataPass& pass, const Kernels& kernels) {
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
+  const Border border = border_of(pass);
+  const Planes planes(pass.source, border, pass.step_w, kernels);
+  const int64_t width = kernels.width, lanes = kernels.size.vector, panel = table.pixel_channels;
+  const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
+  const bool plain = is_compute_type(kernels.dtype, kernels.compute);
+  const bool in_place = one_row(pass, kernels);
+  const int64_t pixels = pass.height * pass.width;
+  // Of one row, what a task takes through all channels.
+  const int64_t piece = std::clamp<int64_t>(kPlaneBytes / (pass.inner * width), 256, 1024);
+  const int64_t height = in_place ? 1 : pass.height, across = in_place ? pixels : pass.width;
+  int64_t reach = 0;
+  for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
+  // Output rows of a block, and the bordered rows they read.
+  const int64_t affordable = kPlaneBytes / (pass.inner * planes.row * width);
+  const int64_t block = std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, height), height);
+  const int64_t rows = (block - 1) * pass.step_h + reach, plane = in_place ? pass.source.stride(1) : planes.elements(rows);
+  const int64_t blocks = in_place ? divide_up(pixels, piece) : divide_up(height, block);
+
+  std::vector<int64_t> steps;
+  for (int64_t c = 0; c < pass.inner; ++c)
+    for (const Tap& tap : pass.taps)
+      steps.push_back(c * plane + (in_place ? 0 : (tap.h + border.top) * planes.row + planes.column(tap.w + border.left)));
+
+  const Layout layout{Pairs::none, pass.inner, pass.inner};
+  const int64_t padded = divide_up(pass.outer, panel) * panel;
+  const int64_t group_weights = padded * k, group_bytes = (group_weights + padded) * width;
+  const Scratch weights(pass.groups * group_bytes);
+  pack_groups(pass, kernels, group_weights, padded, weights.data(), [&](int64_t group, char* to) {
+    for (int64_t first = 0; first < pass.outer; first += panel)
+      pack_weights(pass, kernels, layout, group, first, std::min(panel, pass.outer - first), panel, false,
+                   to + first * k * width);
+  });
+
+  const auto element = static_cast<int64_t>(pass.result.element_size());
+  const auto pixels_kernel = table.pixels[static_cast<int>(kernels.compute)];
+  const char* const source = static_cast<const char*>(pass.source.const_data_ptr());
+  char* const result = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
+  const int64_t source_image = pass.source.stride(0), source_channel = pass.source.stride(1);
+  const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
+  const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
+  parallel(tasks, (in_place ? std::min(pixels, piece) : block * across) * k * pass.outer / 4,
+           [&](int64_t begin, int64_t end) {
+    const Scratch copies(in_place ? 0 : pass.inner * plane * width), line(planes.line_bytes());
+    const Scratch sums(plain ? 0 : pass.outer * block * across * width);
+    std::vector<ConvVector> vectors;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task % blocks, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
+      char* const out = result + (n * out_image + group * pass.outer * out_channel) * element;
+      ConvPixels p;
+      vectors.clear();
+      if (in_place) {
+        const int64_t first = divide_up(pixels, lanes) * part / blocks * lanes;
+        const int64_t last = std::min(divide_up(pixels, lanes) * (part + 1) / blocks * lanes, pixels);
+        for (int64_t j = first; j < last; j += lanes) {
+          // The last vector of all reaches back to be full.
+          const int64_t at = std::min(j, pixels - lanes);
+          vectors.push_back({at, at, lanes});
+        }
+        p.x = source + (n * source_image + group * pass.inner * source_channel) * element;
+        p.out = out;
+        p.out_channel = out_channel;
+      } else {
+        const int64_t first = part * block, here = std::min(block, height - first);
+        for (int64_t c = 0; c < pass.inner; ++c)
+          planes.copy(n, group * pass.inner + c, first * pass.step_h, (here - 1) * pass.step_h + reach,
+                      copies.data() + c * plane * width, line.data());
+        const int64_t out_row = plain ? pass.row_stride : across;
+        for (int64_t i = 0; i < here; ++i)
+          for (int64_t j = 0; j < across; j += lanes)
+            vectors.push_back({i * pass.step_h * planes.row + j, i * out_row + j, std::min(lanes, across - j)});
+        p.x = copies.data();
+        p.out = plain ? out + first * pass.row_stride * element : sums.data();
+        p.out_channel = plain ? out_channel : here * across;
+      }
+      p.vectors = vectors.data();
+      p.vector_count = static_cast<int64_t>(vectors.size());
+      p.steps = steps.data();
+      p.k = k;
+      p.weight = weights.data() + group * group_bytes;
+      p.bias = static_cast<const char*>(p.weight) + group_weights * width;
+      p.channels = pass.outer;
+      pixels_kernel(p);
+      if (!plain) {
+        const int64_t first = part * block, here = std::min(block, height - first);
+        for (int64_t o = 0; o < pass.outer; ++o)
+          for (int64_t i = 0; i < here; ++i)
+            kernels.store(sums.data() + (o * here + i) * across * width,
+                          out + (o * out_channel + (first + i) * pass.row_stride) * element, element, across);
+      }
     }
   });
 }
@@ -517,40 +735,54 @@ bool by_channels(const Tensor& a, const Tensor& b, int64_t inner, int64_t outer,
 // taps).
 class TapRuns {
  public:
-  TapRuns(const std::vector<Tap>& taps, int64_t step_h, int64_t step_w, const Tensor& image)
-      : taps_(taps), step_h_(step_h), step_w_(step_w), image_(image) {}
+  TapRuns(const std::vector<Tap>& taps, int64_t step_h, int64_t step_w, const Tensor& image, int64_t width)
+      : taps_(taps), step_h_(step_h), height_(image.size(2)), row_(image.stride(2)), pixel_(image.stride(3)) {
+    for (int64_t j = 0; j < width;) {
+      // All pixels up to `next` are reached by the same columns of taps.
+      Run run{j, width, {}};
+      for (size_t t = 0; t < taps.size(); ++t) {
+        const int64_t w = j * step_w + taps[t].w;
+        // The pixel at which this tap next crosses an edge of the image.
+        const int64_t edge = w < 0 ? 0 : image.size(3);
+        if (w < image.size(3)) run.next = std::min(run.next, j + divide_up(edge - w, step_w));
+        if (w >= 0 && w < image.size(3)) run.taps.push_back(static_cast<int64_t>(t));
+      }
+      j = run.next;
+      for (int64_t& t : run.taps) columns_.push_back((run.first * step_w + taps[t].w) * pixel_);
+      runs_.push_back(std::move(run));
+    }
+  }
 
   template <class F>
-  void row(int64_t i, int64_t width, F f) {
-    for (int64_t j = 0; j < width;) {
-      // All pixels up to `next` are reached by the same taps.
-      int64_t next = width;
+  void row(int64_t i, F f) {
+    const int64_t* column = columns_.data();
+    for (const Run& run : runs_) {
       steps_.clear();
       rows_.clear();
-      for (size_t t = 0; t < taps_.size(); ++t) {
-        const int64_t h = i * step_h_ + taps_[t].h, w = j * step_w_ + taps_[t].w;
-        if (h < 0 || h >= image_.size(2)) continue;
-        const bool inside = w >= 0 && w < image_.size(3);
-        // The pixel at which this tap next crosses an edge of the image.
-        const int64_t edge = w < 0 ? 0 : image_.size(3);
-        if (w < image_.size(3)) next = std::min(next, j + divide_up(edge - w, step_w_));
-        if (!inside) continue;
-        steps_.push_back(h * image_.stride(2) + w * image_.stride(3));
-        rows_.push_back(static_cast<int64_t>(t));
+      for (const int64_t t : run.taps) {
+        const int64_t h = i * step_h_ + taps_[t].h, at = *column++;
+        if (h < 0 || h >= height_) continue;
+        steps_.push_back(h * row_ + at);
+        rows_.push_back(t);
       }
-      f(j, next - j, steps_, rows_);
-      j = next;
+      f(run.first, run.next - run.first, steps_, rows_);
     }
   }
 
  private:
+  struct Run {
+    int64_t first, next;
+    std::vector<int64_t> taps;
+  };
   const std::vector<Tap>& taps_;
-  const int64_t step_h_, step_w_;
-  const Tensor& image_;
+  const int64_t step_h_, height_, row_, pixel_;
+  std::vector<Run> runs_;
+  std::vector<int64_t> columns_;  // where each tap of each run reads in a row
   std::vector<int64_t> steps_, rows_;
 };
 
-void run_channels(const DataPass& pass, const Kernels& kernels) {
+void run_channels(DataPass pass, const Kernels& kernels) {
+  sort_taps(pass.taps);
   const auto kernel = TENSOROPS_KERNELS(conv_kernels).channels[static_cast<int>(kernels.dtype)];
   const auto element = static_cast<int64_t>(pass.result.element_size());
   const auto taps = static_cast<int64_t>(pass.taps.size());
@@ -562,10 +794,10 @@ void run_channels(const DataPass& pass, const Kernels& kernels) {
   char* const bias = weights.data() + taps * channels * width;
   if (pass.bias.defined()) kernels.load(pass.bias.const_data_ptr(), pass.bias.stride(0) * element, bias, channels);
   parallel(pass.source.size(0) * pass.height, pass.width * channels * taps / 4, [&](int64_t begin, int64_t end) {
-    TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source);
+    TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source, pass.width);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / pass.height, i = item % pass.height;
-      runs.row(i, pass.width, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
+      runs.row(i, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
         ConvChannels c;
         c.x = static_cast<const char*>(pass.source.const_data_ptr()) + n * pass.source.stride(0) * element;
         c.x_pixel = pass.step_w * pass.source.stride(3);
@@ -590,6 +822,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
   if (winograd(pass, kernels)) return;
+  if (few_terms(pass, kernels)) return run_pixels(pass, kernels);
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
   const Panels panels(pass.outer, kernels.size);
@@ -629,7 +862,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   const auto element = static_cast<int64_t>(pass.result.element_size());
   char* const out = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
   const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
-  // Panels that stay in the first cache are taken together: results are then written in the order of memory.
+  // Panels that stay in the caches are taken together: results are then written in the order of memory.
   const int64_t together = panels.total() * k * width <= kPanelsTogether ? panels.count : 1;
   const int64_t turns = divide_up(panels.count, together);
   const int64_t per_image = pass.groups * tiles.blocks * turns;
@@ -823,7 +1056,7 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
   const int64_t parts = std::clamp<int64_t>(kSums / sums_bytes, 1, std::min<int64_t>(batch, 16));
   const Scratch sums(parts * sums_bytes);
   parallel(parts, grad.numel() * count / parts, [&](int64_t begin, int64_t end) {
-    TapRuns runs(taps, p.stride[0], p.stride[1], input);
+    TapRuns runs(taps, p.stride[0], p.stride[1], input, grad.size(3));
     const Scratch rows_sum(sums_bytes);
     for (int64_t part = begin; part < end; ++part) {
       char* const total = sums.data() + part * sums_bytes;
@@ -832,7 +1065,7 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
         for (int64_t first = 0; first < grad.size(2); first += kRowsTogether) {
           std::memset(rows_sum.data(), 0, sums_bytes);
           for (int64_t i = first; i < std::min(first + kRowsTogether, grad.size(2)); ++i)
-            runs.row(i, grad.size(3), [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
+            runs.row(i, [&](int64_t j, int64_t pixels, const auto& steps, const auto& rows) {
               ConvChannelsGradient c;
               c.x = static_cast<const char*>(input.const_data_ptr()) + n * input.stride(0) * element;
               c.x_pixel = p.stride[1] * input.stride(3);

@@ -76,6 +76,11 @@ def _winograd_strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
     return arguments(images, draw.normal(48, 3, 32, 3).permute(0, 2, 1, 3), draw.normal(96)[::2], padding=1)
 
 
+def _columns(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """Depthwise, and the image's rows lie apart: what surrounds it is not read."""
+    return arguments(draw.normal(2, 4, 9, 40)[:, 1:3, 2:8, 9:29], draw.normal(2, 1, 3, 3), None, padding=1, groups=2)
+
+
 CASES: list[Case] = [
     conv("1x1", (2, 5, 6, 7), (4, 5, 1, 1)),
     conv("3x3", (2, 3, 7, 8), (4, 3, 3, 3), padding=1),
@@ -100,6 +105,23 @@ CASES: list[Case] = [
     conv("depthwise-stride-2", (2, 6, 9, 8), (6, 1, 3, 3), groups=6, padding=1, stride=2),
     conv("depthwise-multiplier", (1, 4, 7, 7), (8, 1, 3, 3), groups=4, dilation=2, padding=2),
     conv("depthwise-5x5-wide", (1, 3, 6, 37), (3, 1, 5, 5), groups=3, padding=2),
+    # Depthwise planes read where they lie, by rows of taps: one vector, two and a rest, padding beyond the image.
+    conv("depthwise-row", (2, 3, 14, 14), (3, 1, 3, 3), groups=3, padding=1),
+    conv("depthwise-wide", (1, 2, 19, 70), (2, 1, 3, 3), groups=2, padding=1, smooth=False),
+    conv("depthwise-7x7", (1, 2, 10, 33), (2, 1, 7, 7), groups=2, padding=3, smooth=False),
+    conv("depthwise-5x3", (1, 2, 9, 21), (2, 1, 5, 3), groups=2, padding=(0, 3), dilation=(1, 2)),
+    conv("depthwise-3x24", (1, 2, 5, 40), (2, 1, 3, 24), groups=2, padding=(1, 12), smooth=False),
+    conv("depthwise-dilated", (1, 2, 9, 20), (2, 1, 3, 3), groups=2, padding=4, dilation=2),
+    conv("depthwise-padding-beyond", (1, 2, 3, 4), (2, 1, 3, 3), groups=2, padding=5),
+    conv("depthwise-stride-2-1", (1, 2, 11, 18), (2, 1, 3, 3), groups=2, padding=1, stride=(2, 1)),
+    conv("few-channels-padding", (1, 2, 9, 20), (3, 2, 3, 3), padding=(0, 1)),
+    # Sums of few terms: panels of channels and rows of pixels with a rest, whole images as one row.
+    conv("few-terms", (2, 3, 7, 31), (19, 3, 3, 3), padding=1, smooth=False),
+    conv("few-terms-stride-2", (2, 3, 9, 62), (19, 3, 3, 3), padding=1, stride=2, smooth=False),
+    conv("few-terms-groups", (1, 4, 5, 32), (38, 2, 3, 2), padding=1, groups=2, smooth=False),
+    conv("few-terms-chains", (2, 3, 6, 32), (20, 3, 5, 5), padding=2, smooth=False),
+    conv("few-terms-row", (2, 5, 9, 11), (21, 5, 1, 1), smooth=False),
+    conv("few-terms-row-pieces", (1, 250, 10, 31), (17, 250, 1, 1), smooth=False),
     conv("same", (2, 3, 6, 7), (4, 3, 3, 5), padding="same"),
     conv("same-even", (2, 3, 6, 7), (4, 3, 2, 4), padding="same"),
     conv("same-even-dilated", (1, 2, 7, 7), (3, 2, 2, 4), padding="same", dilation=(3, 1)),
@@ -113,6 +135,7 @@ CASES: list[Case] = [
     conv("channels-last-1x1", (2, 5, 6, 7), (18, 5, 1, 1), input_last=True),
     conv("channels-last-groups", (2, 6, 6, 7), (4, 3, 3, 3), padding=1, groups=2, stride=2, input_last=True),
     conv("channels-last-depthwise", (2, 18, 6, 7), (18, 1, 3, 3), padding=1, groups=18, input_last=True),
+    Case("conv2d", _columns, "columns"),
     Case("conv2d", _strided, "strided"),
     Case("conv2d", _expanded, "expanded", gradient=False),
     Case("conv2d", _offset, "offset"),

@@ -125,6 +125,11 @@ void tile_kernel(const ConvTile& tile) {
   if constexpr (!Adjacent)
     for (int r = 0; r < R; ++r) x[r] = static_cast<const E*>(tile.x) + tile.rows[r];
 
+  // Lines of the result are on their way while the sums are made.
+  if (tile.out_column == 1 && tile.out_type == DTypeOf<T>::value)
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < N; ++v) __builtin_prefetch(static_cast<const T*>(tile.out) + tile.out_rows[r] + v * V::size, 1);
+
   for (int64_t done = 0;; done += kChain) {
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r)

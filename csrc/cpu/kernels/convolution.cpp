@@ -9,12 +9,37 @@
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
+// Loads once what several multiply-adds use: GCC would make it a memory operand of each.
+template <class T>
+TENSOROPS_INLINE Vec<T> in_register(Vec<T> x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x.v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(x.v));
+#endif
+  return x;
+}
+
+// The lanes of a vector that a mask names, the others zero.
+template <class T>
+TENSOROPS_INLINE Vec<T> load_masked(const T* p, uint16_t mask) {
+#if defined(__AVX512F__)
+  using V = typename Native<T>::type;
+  if constexpr (sizeof(T) == 4) return Vec<T>((V)_mm512_maskz_loadu_epi32(__mmask16(mask), p));
+  else return Vec<T>((V)_mm512_maskz_loadu_epi64(__mmask8(mask), p));
+#else
+  return Vec<T>::load(p);
+#endif
+}
+template <class T>
+constexpr bool plane_masks = kVectorBytes == 64 && is_floating<T>;
+
 // O channels by R rows by N vectors.
-template <class T, int O, int R, int N>
+template <class T, int O, int R, int N, bool Masked>
 void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
   using V = Vec<T>;
   const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
-  const T* const weight = static_cast<const T*>(p.weight) + o * p.k;
+  const T* const weight = static_cast<const T*>(p.weight) + o * p.weight_row;
   const int64_t x_row = p.x_row;
   V total[O][R][N];
 #pragma GCC unroll 4
@@ -37,12 +62,17 @@ void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
       const T* at = x + p.steps[k];
       V w[O];
 #pragma GCC unroll 4
-      for (int c = 0; c < O; ++c) w[c] = weight[c * p.k + k];
+      for (int c = 0; c < O; ++c) w[c] = weight[c * p.weight_row + k];
+      [[maybe_unused]] uint16_t mask[N];
+      if constexpr (Masked)
+        for (int v = 0; v < N; ++v) mask[v] = p.masks[(j / V::size + v) * p.masks_vector + k];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r, at += x_row)
 #pragma GCC unroll 2
         for (int v = 0; v < N; ++v) {
-          const V value = V::load(at + v * V::size);
+          V value;
+          if constexpr (Masked) value = load_masked(at + v * V::size, mask[v]);
+          else value = V::load(at + v * V::size);
 #pragma GCC unroll 4
           for (int c = 0; c < O; ++c) sum[c][r][v] = fma(value, w[c], sum[c][r][v]);
         }
@@ -65,16 +95,16 @@ void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
   }
 }
 
-template <class T, int O, int N, int R>
+template <class T, int O, int N, bool Masked, int R>
 TENSOROPS_INLINE void plane_for_rows(const ConvPlane& p, int64_t o, int64_t i, int64_t j, int64_t rows) {
   if constexpr (R > 1) {
-    if (rows < R) return plane_for_rows<T, O, N, R - 1>(p, o, i, j, rows);
+    if (rows < R) return plane_for_rows<T, O, N, Masked, R - 1>(p, o, i, j, rows);
   }
-  plane_tile<T, O, R, N>(p, o, i, j);
+  plane_tile<T, O, R, N, Masked>(p, o, i, j);
 }
 
 // Rows in tiles of nearly equal height, so that none is too low to cover the latency of its multiply-adds.
-template <class T, int O>
+template <class T, int O, bool Masked>
 TENSOROPS_INLINE void plane_channels(const ConvPlane& p, int64_t o) {
   constexpr int kSums = kVectorBytes == 64 && is_floating<T> ? 24 : 8;
   constexpr int V = Vec<T>::size;
@@ -83,7 +113,7 @@ TENSOROPS_INLINE void plane_channels(const ConvPlane& p, int64_t o) {
     const int64_t tiles = (p.height + kTall - 1) / kTall;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t i = p.height * t / tiles;
-      plane_for_rows<T, O, N, kTall>(p, o, i, j, p.height * (t + 1) / tiles - i);
+      plane_for_rows<T, O, N, Masked, kTall>(p, o, i, j, p.height * (t + 1) / tiles - i);
     }
   };
   int64_t j = 0;
@@ -91,11 +121,149 @@ TENSOROPS_INLINE void plane_channels(const ConvPlane& p, int64_t o) {
   if (j < p.width) column.template operator()<1>(j);
 }
 
+template <class T, bool Masked>
+TENSOROPS_INLINE void plane_masked(const ConvPlane& p) {
+  int64_t o = 0;
+  for (; o + 3 <= p.channels; o += 3) plane_channels<T, 3, Masked>(p, o);
+  for (; o < p.channels; ++o) plane_channels<T, 1, Masked>(p, o);
+}
+
 template <class T>
 void plane(const ConvPlane& p) {
-  int64_t o = 0;
-  for (; o + 3 <= p.channels; o += 3) plane_channels<T, 3>(p, o);
-  for (; o < p.channels; ++o) plane_channels<T, 1>(p, o);
+  if (plane_masks<T> && p.masks != nullptr) plane_masked<T, plane_masks<T>>(p);
+  else plane_masked<T, false>(p);
+}
+
+// K rows of taps, R rows by one vector.
+template <class T, int K, int R, bool Masked>
+void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
+  using V = Vec<T>;
+  const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
+  const T* const weight = static_cast<const T*>(p.weight);
+  const int64_t x_row = p.x_row, columns = p.k / K;
+  V sum[R];
+  const V first = p.bias != nullptr ? V(*static_cast<const T*>(p.bias)) : V(T(0));
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) sum[r] = first;
+  for (int64_t column = 0; column < columns; ++column) {
+    V w[K];
+#pragma GCC unroll 7
+    for (int t = 0; t < K; ++t) w[t] = weight[t * columns + column];
+    [[maybe_unused]] const uint16_t mask = Masked ? p.masks[j / V::size * p.masks_vector + column] : 0;
+    const T* at = x + p.steps[column];
+#pragma GCC unroll 14
+    for (int h = 0; h < R + K - 1; ++h, at += x_row) {
+      if (Masked && (i + h < p.x_begin || i + h >= p.x_end)) continue;
+      V value;
+      if constexpr (Masked) value = load_masked(at, mask);
+      else value = in_register(V::load(at));
+#pragma GCC unroll 7
+      for (int t = 0; t < K; ++t)
+        if (h >= t && h - t < R) sum[h - t] = fma(value, w[t], sum[h - t]);
+    }
+  }
+  T* out = static_cast<T*>(p.out) + i * p.out_row + j;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r, out += p.out_row) store_lanes(sum[r], out, p.width - j);
+}
+
+template <class T, int K, bool Masked, int R>
+TENSOROPS_INLINE void stencil_for_rows(const ConvPlane& p, int64_t i, int64_t j, int64_t rows) {
+  if constexpr (R > 1) {
+    if (rows < R) return stencil_for_rows<T, K, Masked, R - 1>(p, i, j, rows);
+  }
+  stencil_tile<T, K, R, Masked>(p, i, j);
+}
+
+template <class T, int K, bool Masked>
+void stencil_rows(const ConvPlane& p) {
+  constexpr int kTall = 8;
+  const int64_t tiles = (p.height + kTall - 1) / kTall;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t i = p.height * t / tiles, rows = p.height * (t + 1) / tiles - i;
+    for (int64_t j = 0; j < p.width; j += Vec<T>::size) stencil_for_rows<T, K, Masked, kTall>(p, i, j, rows);
+  }
+}
+
+template <class T, bool Masked>
+void stencil_masked(const ConvPlane& p) {
+  if (p.tap_rows == 3) stencil_rows<T, 3, Masked>(p);
+  else if (p.tap_rows == 5) stencil_rows<T, 5, Masked>(p);
+  else stencil_rows<T, 7, Masked>(p);
+}
+
+template <class T>
+void stencil(const ConvPlane& p) {
+  if (plane_masks<T> && p.masks != nullptr) stencil_masked<T, plane_masks<T>>(p);
+  else stencil_masked<T, false>(p);
+}
+
+#if defined(__AVX512F__)
+constexpr int kPixelChannels = 8, kPixelVectors = 3;
+#elif defined(__AVX2__)
+constexpr int kPixelChannels = 4, kPixelVectors = 3;
+#else
+constexpr int kPixelChannels = 4, kPixelVectors = 2;
+#endif
+
+// One panel of channels by N vectors of pixels, of which all `channels` there are are stored.
+template <class T, int N>
+void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight, const T* bias, T* out, int64_t channels) {
+  using V = Vec<T>;
+  constexpr int O = kPixelChannels;
+  const T* x[N];
+  for (int v = 0; v < N; ++v) x[v] = static_cast<const T*>(p.x) + vectors[v].x;
+  V sum[O][N], total[O][N];
+  for (int64_t done = 0;; done += kChain) {
+#pragma GCC unroll 8
+    for (int c = 0; c < O; ++c)
+#pragma GCC unroll 3
+      for (int v = 0; v < N; ++v) sum[c][v] = V(T(0));
+    const int64_t end = p.k - done < kChain ? p.k : done + kChain;
+    for (int64_t k = done; k < end; ++k, weight += O) {
+      const int64_t step = p.steps[k];
+      V value[N];
+#pragma GCC unroll 3
+      for (int v = 0; v < N; ++v) value[v] = V::load(x[v] + step);
+#pragma GCC unroll 8
+      for (int c = 0; c < O; ++c) {
+        const V w = weight[c];
+#pragma GCC unroll 3
+        for (int v = 0; v < N; ++v) sum[c][v] = fma(value[v], w, sum[c][v]);
+      }
+    }
+    if (done > 0) {
+#pragma GCC unroll 8
+      for (int c = 0; c < O; ++c)
+#pragma GCC unroll 3
+        for (int v = 0; v < N; ++v) sum[c][v] = sum[c][v] + total[c][v];
+    }
+    if (done + kChain >= p.k) break;
+#pragma GCC unroll 8
+    for (int c = 0; c < O; ++c)
+#pragma GCC unroll 3
+      for (int v = 0; v < N; ++v) total[c][v] = sum[c][v];
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < O; ++c, out += p.out_channel) {
+    if (c == channels) return;
+    const V first = bias[c];
+#pragma GCC unroll 3
+    for (int v = 0; v < N; ++v) store_lanes(sum[c][v] + first, out + vectors[v].out, vectors[v].lanes);
+  }
+}
+
+template <class T>
+void pixels(const ConvPixels& p) {
+  constexpr int O = kPixelChannels, N = kPixelVectors;
+  const T* weight = static_cast<const T*>(p.weight);
+  const T* bias = static_cast<const T*>(p.bias);
+  T* out = static_cast<T*>(p.out);
+  for (int64_t c = 0; c < p.channels; c += O, weight += O * p.k, bias += O, out += O * p.out_channel) {
+    int64_t v = 0;
+    for (; v + N <= p.vector_count; v += N) pixels_tile<T, N>(p, p.vectors + v, weight, bias, out, p.channels - c);
+    for (; v < p.vector_count; ++v) pixels_tile<T, 1>(p, p.vectors + v, weight, bias, out, p.channels - c);
+  }
 }
 
 // K taps at once, so that each vector of the gradient is read once for all of them.
@@ -175,6 +343,57 @@ TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c,
     }
 }
 
+// K taps beside each other, over and over: a vector of the image goes into the sums of all P pixels that it belongs to.
+template <class S, class T, int K, int P>
+TENSOROPS_INLINE void channels_stencil(const ConvChannels& a, int64_t j, int64_t c) {
+  using V = Vec<T>;
+  const S* const x = static_cast<const S*>(a.x) + j * a.x_pixel + c;
+  const T* const weight = static_cast<const T*>(a.weight) + c;
+  const int64_t x_pixel = a.x_pixel;
+  V sum[P];
+  const V first = a.bias != nullptr ? V::load(static_cast<const T*>(a.bias) + c) : V(T(0));
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i) sum[i] = first;
+  for (int64_t p = 0; p < a.k; p += K) {
+    const S* at = x + a.steps[p];
+    V w[K];
+#pragma GCC unroll 7
+    for (int t = 0; t < K; ++t) w[t] = V::load(weight + a.weight_rows[p + t] * a.channels);
+#pragma GCC unroll 14
+    for (int i = 0; i < P + K - 1; ++i, at += x_pixel) {
+      const V value = in_register(load_vector<T>(at));
+#pragma GCC unroll 7
+      for (int t = 0; t < K; ++t)
+        if (i >= t && i - t < P) sum[i - t] = fma(value, w[t], sum[i - t]);
+    }
+  }
+  S* out = static_cast<S*>(a.out) + j * a.out_pixel + c;
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i, out += a.out_pixel) store_vector(sum[i], out);
+}
+
+// Whether the taps are in groups of K beside each other.
+template <int K>
+TENSOROPS_INLINE bool beside(const ConvChannels& a) {
+  if (a.k % K != 0) return false;
+  for (int64_t p = 0; p < a.k; ++p)
+    if (p % K != 0 && a.steps[p] != a.steps[p - 1] + a.x_pixel) return false;
+  return true;
+}
+
+// Whole vectors of channels.
+template <class S, class T, int K>
+void channels_beside(const ConvChannels& a) {
+  constexpr int V = Vec<T>::size;
+  int64_t j = 0;
+  for (; j + 8 <= a.pixels; j += 8)
+    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 8>(a, j, c);
+  for (; j + 4 <= a.pixels; j += 4)
+    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 4>(a, j, c);
+  for (; j < a.pixels; ++j)
+    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 1>(a, j, c);
+}
+
 template <class S, class T>
 void channels(const ConvChannels& a) {
   constexpr int V = Vec<T>::size;
@@ -184,6 +403,12 @@ void channels(const ConvChannels& a) {
     for (; j < a.pixels; ++j) channels_tile<S, T, 1, N>(a, j, c, lanes);
   };
   int64_t c = 0;
+  const int64_t whole = a.channels / V * V;
+  if (a.pixels >= 4) {
+    if (beside<3>(a)) channels_beside<S, T, 3>(a), c = whole;
+    else if (beside<5>(a)) channels_beside<S, T, 5>(a), c = whole;
+    else if (beside<7>(a)) channels_beside<S, T, 7>(a), c = whole;
+  }
   for (; c + 2 * V <= a.channels; c += 2 * V) columns.template operator()<2>(c, V);
   for (; c < a.channels; c += V) columns.template operator()<1>(c, a.channels - c < V ? a.channels - c : V);
 }
@@ -312,6 +537,10 @@ const ConvKernels conv_kernels = {
     {tile_size<float>, tile_size<double>, tile_size<int32_t>, tile_size<int64_t>},
     {tile<float, float>, tile<double, double>, tile<int32_t, int32_t>, tile<int64_t, int64_t>},
     {plane<float>, plane<double>, plane<int32_t>, plane<int64_t>},
+    {plane_masks<float>, plane_masks<double>, plane_masks<int32_t>, plane_masks<int64_t>},
+    {stencil<float>, stencil<double>, nullptr, nullptr},
+    kPixelChannels,
+    {pixels<float>, pixels<double>, nullptr, nullptr},
     {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},
     FLOATING(channels),
     FLOATING(channels_gradient),

@@ -50,20 +50,52 @@ struct ConvTileSize {
 
 // Few output channels (depthwise above all): vectors run along pixels instead. A rectangle of a few output channels:
 //
-//   out[c, i, j] = bias[c] + sum over p of weight[c, p] * x[i * x_row + steps[p] + j]
+//   out[c, i, j] = bias[c] + sum over p of weight[c * weight_row + p] * x[i * x_row + steps[p] + j]
 //
-// x may be read up to one vector past the last column.
+// x may be read up to one vector past the last column; but with masks, it is read where these have ones alone.
 struct ConvPlane {
   const void* x = nullptr;  // this and the rest of the compute type
   int64_t x_row = 0;
   const int64_t* steps = nullptr;
+  const uint16_t* masks = nullptr;  // null, or masks[v * masks_vector + p]: the lanes of a row's vector v that find the image
+  int64_t masks_vector = 0;         // at tap p; the others are zeros
   const void* weight = nullptr;
+  int64_t weight_row = 0;
   int64_t k = 0;
   const void* bias = nullptr;  // or null
   void* out = nullptr;
   int64_t out_channel = 0, out_row = 0;
   int64_t channels = 0;
   int64_t height = 0, width = 0;
+  // For the stencil kernel: taps in rows x_row apart, and the rows of x, as the first tap finds them, that are image;
+  // looked at where there are masks.
+  int tap_rows = 0;
+  int64_t x_begin = 0, x_end = 0;
+};
+constexpr int64_t kStencilTaps = 64;
+
+// Few terms to a sum: vectors run along pixels too, of many output channels, whose weights are broadcast. A tile of
+// ConvTile's kind would be transposed for as long as it is summed. For each vector v of pixels:
+//
+//   out[c * out_channel + v.out + l] = bias[c] + sum over p of weight[c / channels][p][c % channels] * x[v.x + steps[p] + l]
+//
+// in panels of ConvKernels::pixel_channels, the last of which is filled with zeros. x is read as far as whole vectors reach.
+struct ConvVector {
+  int64_t x, out;  // element offsets
+  int64_t lanes;   // that exist
+};
+
+struct ConvPixels {
+  const void* x = nullptr;  // this and the rest of the compute type
+  const ConvVector* vectors = nullptr;
+  int64_t vector_count = 0;
+  const int64_t* steps = nullptr;
+  int64_t k = 0;
+  const void* weight = nullptr;
+  const void* bias = nullptr;  // of whole panels
+  void* out = nullptr;
+  int64_t out_channel = 0;
+  int64_t channels = 0;
 };
 
 // The weight gradient of a depthwise convolution: sums[p] += sum over i, j of grad[i, j] * x[i * x_row + steps[p] + j].
@@ -113,6 +145,13 @@ struct ConvKernels {
   ConvTileSize size[static_cast<int>(Compute::count)];
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
   void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
+  // Whether it takes masks: loads of a few lanes cost no more than others.
+  bool plane_masks[static_cast<int>(Compute::count)];
+  // The same of one channel with 3, 5 or 7 rows of taps, at most kStencilTaps in all: a row of the image that is in
+  // registers goes into the sums of all rows that it belongs to. Null for integers.
+  void (*stencil[static_cast<int>(Compute::count)])(const ConvPlane&);
+  int pixel_channels;
+  void (*pixels[static_cast<int>(Compute::count)])(const ConvPixels&);  // null for integers
   void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
   // By storage dtype; null for integers.
   void (*channels[static_cast<int>(DType::count)])(const ConvChannels&);
