@@ -428,7 +428,7 @@ struct Step {
 };
 
 // Sums of f64 and the like, one operation for each vector read: read in order into few running sums, which is a tenth faster
-// from small pages than groups, whose reads the compiler reorders. Short chains, so that rounding stays as theirs.
+// from small pages than groups of 8 reads. Short chains, so that rounding stays as theirs.
 constexpr int kChains = 4, kChainLength = 32;
 template <class R, class C, class A>
 constexpr bool kInChains = __is_same(C, A) && R::states == 1 && is_floating<A>;
