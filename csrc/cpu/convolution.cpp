@@ -1259,7 +1259,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   // Parts added, and (row, out channel) turned into (out channel, row).
   const auto compute = static_cast<int>(kernels.compute);
   const auto& elementwise = TENSOROPS_KERNELS(elementwise_kernels);
-  const ElementwiseKernel add = elementwise.kernel[static_cast<int>(Elementwise::add)][compute];
+  const ElementwiseKernel add = elementwise.op[static_cast<int>(Elementwise::add)].of[compute];
   ElementwiseParams plain_sum;
   plain_sum.real[0] = 1, plain_sum.integer[0] = 1;
   const int64_t pieces = divide_up(rows, kWeightRows);
@@ -1276,8 +1276,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
           char* const row = ordered.data() + r * panel_width * width;
           std::memcpy(row, sums_at(0, group, panel) + at, panel_width * width);
           for (int64_t part = 1; part < parts; ++part) {
-            const void* in[3] = {row, sums_at(part, group, panel) + at, nullptr};
-            add(plain_sum, row, in, panel_width);
+            add(plain_sum, {row, {row, sums_at(part, group, panel) + at}}, panel_width);
           }
         }
         total = ordered.data();

@@ -5,6 +5,7 @@
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
 
+#include <array>
 #include <atomic>
 
 #include "cpu/dtype.h"
@@ -20,6 +21,9 @@ namespace tensorops::cpu {
 namespace {
 
 constexpr int64_t kBlockBytes = 4096;  // staged at a time; four buffers fill half of a 32 KB L1
+// A call that moves so many bytes leaves nothing of its results in a last-level cache of 32 MB, common for one core complex,
+// for whoever reads them from the start: they are written past the caches.
+constexpr int64_t kPastCaches = int64_t(64) << 20;
 
 bool divides_integers(Elementwise op, Compute compute) {
   if (compute != Compute::i32 && compute != Compute::i64) return false;
@@ -36,6 +40,45 @@ bool has_zero(const void* run, Compute compute, int64_t n) {
   return found;
 }
 
+// A kernel, and the dtypes that it reads and writes.
+struct Chosen {
+  ElementwiseKernel kernel = nullptr;
+  DType in, out;
+};
+
+DType dtype_of_compute(Compute compute) {
+  constexpr DType dtypes[] = {DType::f32, DType::f64, DType::i32, DType::i64};
+  return dtypes[static_cast<int>(compute)];
+}
+
+// The op's kernels from the most direct on: on operands of the common dtype as they are stored, with the results of a
+// predicate as bool, and on the compute type alone. The last one has a kernel wherever the op is defined.
+std::array<Chosen, 3> kernels_of(const ElementwiseRow& row, DType common) {
+  const OpKernels& kernels = TENSOROPS_KERNELS(elementwise_kernels).op[static_cast<int>(row.op)];
+  const Compute compute = compute_type(common);
+  const DType computed = dtype_of_compute(compute), result = row.domain == Domain::PREDICATE ? DType::boolean : common;
+  return {{{common == DType::bf16 ? kernels.of_bf16 : common == DType::f16 ? kernels.of_f16 : nullptr, common, result},
+           {kernels.to_bool[static_cast<int>(compute)], computed, DType::boolean},
+           {kernels.of[static_cast<int>(compute)], computed, computed}}};
+}
+
+// Calls the kernel; results that go past the caches do so from the first whole cache line on.
+void call(const Chosen& chosen, const ElementwiseParams& params, ElementwiseRun run, int64_t n) {
+  const int64_t size = element_size(chosen.out), at = reinterpret_cast<intptr_t>(run.out);
+  if (run.streams && at % kStreamed != 0) {
+    const int64_t head = at % size != 0 ? n : std::min(n, (kStreamed - at % kStreamed) / size);
+    run.streams = false;
+    chosen.kernel(params, run, head);
+    run.streams = true;
+    run.out = static_cast<char*>(run.out) + head * size;
+    for (int i = 0; i < kMaxOperands - 1; ++i)
+      if (run.in[i] != nullptr && !run.repeats[i])
+        run.in[i] = static_cast<const char*>(run.in[i]) + head * element_size(chosen.in);
+    n -= head;
+  }
+  chosen.kernel(params, run, n);
+}
+
 // Runs the kernel over elements [begin, end) of the loop's linear order.
 class Walker {
  public:
@@ -44,14 +87,25 @@ class Walker {
         kernels_(TENSOROPS_KERNELS(elementwise_kernels)),
         common_(common),
         compute_(compute_type(common)),
-        kernel_(kernels_.kernel[static_cast<int>(row.op)][static_cast<int>(compute_)]),
         params_(params),
         checks_divisor_(divides_integers(row.op, compute_)),
         width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4),
-        block_(kBlockBytes / width_) {
+        block_(kBlockBytes / width_),
+        across_rows_(loop.sizes[0] < block_ / 4 && loop.sizes.size() > 1) {
     for (int i = 0; i < inputs.count; ++i)
       rounds_[i + 1] = differs(i + 1) && !keeps_precision(row, inputs, i);
     rounds_[0] = differs(0) && row.domain != Domain::PREDICATE;
+    for (const Chosen& candidate : kernels_of(row, common)) {
+      chosen_ = candidate;
+      if (candidate.kernel != nullptr && takes_operands(candidate)) break;
+    }
+    int64_t bytes = 0;
+    bool overwrites = false;
+    for (int i = 0; i < loop.count; ++i) {
+      bytes += loop.numel * (loop.operands[i].strides[0] == 0 ? 0 : element_size(loop.operands[i].dtype));
+      overwrites |= i > 0 && loop.operands[i].data == loop.operands[0].data;
+    }
+    streams_ = direct(0) && !overwrites && bytes >= kPastCaches;
   }
 
   // Returns false when an integer divisor was zero.
@@ -63,41 +117,38 @@ class Walker {
       index[dim] = rest % loop_.sizes[dim];
       rest /= loop_.sizes[dim];
     }
-    bool staged = false;
-    for (int i = 0; i < loop_.count; ++i) staged |= !direct(i);
-    const char* repeated[kMaxOperands] = {};  // the element that fills a buffer
+    const char* repeated[kMaxOperands] = {};  // the element in a buffer
     // A short innermost dimension is staged across rows; a long one is cut at its end.
-    const int64_t row = loop_.sizes[0];
-    const bool across_rows = row < block_ / 4 && loop_.sizes.size() > 1;
+    bool staged = across_rows_;
+    for (int i = 0; i < loop_.count; ++i) staged |= !direct(i) && (i == 0 || !repeats(i));
     bool ok = true;
     for (int64_t at = begin; at < end;) {
       int64_t n = end - at;
-      if (!across_rows) n = std::min(n, row - index[0]);
-      if (staged || across_rows) n = std::min(n, block_);
-      const void* in[kMaxOperands - 1] = {};
+      if (!across_rows_) n = std::min(n, loop_.sizes[0] - index[0]);
+      if (staged) n = std::min(n, block_);
+      ElementwiseRun run = {};
       for (int i = 1; i < loop_.count; ++i) {
-        if (across_rows) {
-          in[i - 1] = gather(i, index, n, buffers[i]);
-        } else if (direct(i)) {
-          in[i - 1] = address(i, index);
-        } else if (loop_.operands[i].strides[0] == 0) {
-          // One element all along the row: a buffer full of it serves every block.
+        run.repeats[i - 1] = repeats(i);
+        if (direct(i)) {
+          run.in[i - 1] = address(i, index);
+        } else if (repeats(i)) {
           const char* element = address(i, index);
-          if (repeated[i] != element) gather(i, index, std::min(block_, row), buffers[i], /*repeats=*/true);
+          if (repeated[i] != element) load(i, element, buffers[i], 1);
           repeated[i] = element;
-          in[i - 1] = buffers[i];
+          run.in[i - 1] = buffers[i];
         } else {
-          in[i - 1] = gather(i, index, n, buffers[i]);
+          run.in[i - 1] = gather(i, index, n, buffers[i]);
         }
       }
-      if (checks_divisor_) ok &= !has_zero(in[1], compute_, n);
-      const bool writes_in_place = !across_rows && direct(0);
-      void* out = writes_in_place ? address(0, index) : buffers[0];
-      kernel_(params_, out, in, n);
-      if (!writes_in_place) scatter(index, n, buffers[0]);
+      if (checks_divisor_) ok &= !has_zero(run.in[1], compute_, run.repeats[1] ? 1 : n);
+      run.out = direct(0) ? address(0, index) : buffers[0];
+      run.streams = streams_;
+      call(chosen_, params_, run, n);
+      if (!direct(0)) scatter(index, n, buffers[0]);
       advance(index, n);
       at += n;
     }
+    if (streams_) kernels_.end_stream();
     return ok;
   }
 
@@ -110,8 +161,20 @@ class Walker {
     kernels_.store[static_cast<int>(compute_)][static_cast<int>(common_)](run, rounded, size, n);
     kernels_.load[static_cast<int>(common_)][static_cast<int>(compute_)](rounded, size, run, n);
   }
-  bool direct(int i) const {
-    return loop_.operands[i].strides[0] == width_ && is_compute_type(loop_.operands[i].dtype, compute_) && !rounds_[i];
+  // The kernel reads or writes operand i where it lies.
+  bool direct(int i) const { return !across_rows_ && runs_of(i, i == 0 ? chosen_.out : chosen_.in) && !rounds_[i]; }
+  // Input i is one element all along a row.
+  bool repeats(int i) const { return !across_rows_ && loop_.operands[i].strides[0] == 0; }
+  bool runs_of(int i, DType dtype) const {
+    return loop_.operands[i].dtype == dtype && loop_.operands[i].strides[0] == element_size(dtype);
+  }
+  // The general kernel takes any operand, staged; the others want theirs as they are.
+  bool takes_operands(const Chosen& kernel) const {
+    if (is_compute_type(kernel.out, compute_)) return true;
+    bool takes = !across_rows_ && runs_of(0, kernel.out);
+    for (int i = 1; takes && i < loop_.count; ++i)
+      takes = is_compute_type(kernel.in, compute_) || repeats(i) || runs_of(i, kernel.in);
+    return takes;
   }
   char* address(int i, const c10::SmallVector<int64_t, 6>& index) const {
     char* p = loop_.operands[i].data;
@@ -135,18 +198,18 @@ class Walker {
       n -= m;
     }
   }
-  // `repeats`: n times the first element.
-  const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer, bool repeats = false) const {
-    const Operand& o = loop_.operands[i];
-    const LoadKernel load = kernels_.load[static_cast<int>(o.dtype)][static_cast<int>(compute_)];
+  const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
     char* to = buffer;
-    if (repeats) load(address(i, index), 0, to, n);
-    else for_rows(i, index, n, [&](const char* from, int64_t m) {
-      load(from, o.strides[0], to, m);
+    for_rows(i, index, n, [&](const char* from, int64_t m) {
+      load(i, from, to, m);
       to += m * width_;
     });
-    if (rounds_[i]) round_to_common(buffer, n);
     return buffer;
+  }
+  void load(int i, const char* from, char* to, int64_t n) const {
+    const Operand& o = loop_.operands[i];
+    kernels_.load[static_cast<int>(o.dtype)][static_cast<int>(compute_)](from, o.strides[0], to, n);
+    if (rounds_[i]) round_to_common(to, n);
   }
   void scatter(const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
     const Operand& o = loop_.operands[0];
@@ -162,10 +225,12 @@ class Walker {
   const ElementwiseKernels& kernels_;
   const DType common_;
   const Compute compute_;
-  const ElementwiseKernel kernel_;
+  Chosen chosen_;
   const ElementwiseParams& params_;
   const bool checks_divisor_;
   const int64_t width_, block_;
+  const bool across_rows_;
+  bool streams_;
   bool rounds_[kMaxOperands] = {};
 };
 
@@ -191,23 +256,30 @@ void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, cons
   const DType common = dtype_of(types.common);
   const Compute compute = compute_type(common);
   const ElementwiseParams params = params_of(scalars, common);
-  const ElementwiseKernel kernel = TENSOROPS_KERNELS(elementwise_kernels).kernel[static_cast<int>(row.op)][static_cast<int>(compute)];
-  TORCH_CHECK(kernel != nullptr, "\"", row.name, "\" not implemented for '", types.common, "'");
+  const auto kernels = kernels_of(row, common);
+  TORCH_CHECK(kernels.back().kernel != nullptr, "\"", row.name, "\" not implemented for '", types.common, "'");
 
-  // The whole tensor as one run: same dtype and layout everywhere, no staging and no loop nest.
-  bool one_run = is_compute_type(dtype_of(out.scalar_type()), compute) && out.is_non_overlapping_and_dense() &&
-                 !divides_integers(row.op, compute);
+  // The whole tensor as one run: same layout everywhere, dtypes that a kernel takes, no staging and no loop nest.
+  bool one_run = out.is_non_overlapping_and_dense() && !divides_integers(row.op, compute);
   for (int i = 0; one_run && i < inputs.count; ++i)
-    one_run = inputs[i].scalar_type() == out.scalar_type() && inputs[i].sizes() == out.sizes() &&
+    one_run = inputs[i].scalar_type() == types.common && inputs[i].sizes() == out.sizes() &&
               inputs[i].strides() == out.strides();
-  if (one_run) {
-    const int64_t width = static_cast<int64_t>(out.element_size());
+  for (const Chosen& chosen : kernels) {
+    if (!one_run) break;
+    if (chosen.kernel == nullptr || chosen.in != common || chosen.out != dtype_of(out.scalar_type())) continue;
+    const int64_t from_size = element_size(chosen.in), to_size = element_size(chosen.out);
     char* to = static_cast<char*>(out.data_ptr());
     const char* from[3] = {};
-    for (int i = 0; i < inputs.count; ++i) from[i] = static_cast<const char*>(inputs[i].const_data_ptr());
+    bool streams = out.numel() * (to_size + inputs.count * from_size) >= kPastCaches;
+    for (int i = 0; i < inputs.count; ++i) {
+      from[i] = static_cast<const char*>(inputs[i].const_data_ptr());
+      streams &= from[i] != to;
+    }
     parallel(out.numel(), cost_of(row), [&](int64_t begin, int64_t end) {
-      const void* in[3] = {from[0] + begin * width, from[1] + begin * width, from[2] + begin * width};
-      kernel(params, to + begin * width, in, end - begin);
+      ElementwiseRun run = {to + begin * to_size, {}, {}, streams};
+      for (int i = 0; i < inputs.count; ++i) run.in[i] = from[i] + begin * from_size;
+      call(chosen, params, run, end - begin);
+      if (streams) TENSOROPS_KERNELS(elementwise_kernels).end_stream();
     });
     return;
   }

@@ -36,6 +36,14 @@ class Lineup {
     columns_ = kernels.columns[static_cast<int>(op)][type];
     for (int k = 0; k < 2; ++k) load_[k] = loader(lines_.operands[k].dtype, compute_);
     store_ = storer(compute_, lines_.operands[2].dtype);
+    const DType dtype = lines_.operands[2].dtype;
+    SoftmaxRunKernel run_of_short = nullptr;
+    if (dtype == DType::bf16) run_of_short = kernels.run_of_bf16[static_cast<int>(op)];
+    if (dtype == DType::f16) run_of_short = kernels.run_of_f16[static_cast<int>(op)];
+    as_stored_ = run_of_short != nullptr;
+    for (const auto& operand : lines_.operands)
+      as_stored_ = as_stored_ && operand.dtype == dtype && (operand.step == element_size(dtype) || lines_.length == 1);
+    if (as_stored_) run_ = run_of_short;
   }
 
   void run() const {
@@ -58,7 +66,10 @@ class Lineup {
   void compute_one_by_one() const {
     const int64_t n = lines_.length;
     bool staged[3];
-    for (int k = 0; k < 3; ++k) staged[k] = !native(k) || (n > 1 && lines_.operands[k].step != width_ && !(k == 1 && !backward_));
+    for (int k = 0; k < 3; ++k) {
+      const bool strided = n > 1 && lines_.operands[k].step != width_ && !(k == 1 && !backward_);
+      staged[k] = !as_stored_ && (!native(k) || strided);
+    }
     parallel(lines_.count, n * kCost, [&](int64_t begin, int64_t end) {
       std::vector<char> buffers[2];
       if (staged[0] || staged[2]) buffers[0].resize(n * width_);
@@ -125,6 +136,7 @@ class Lineup {
   const Compute compute_;
   const int64_t width_;
   SoftmaxRunKernel run_;
+  bool as_stored_;  // the kernel of one line takes it as it is
   SoftmaxColumnsKernel columns_;
   LoadKernel load_[2];
   StoreKernel store_;

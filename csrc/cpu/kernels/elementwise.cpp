@@ -1,7 +1,7 @@
 // The table's rows as SIMD loops, once per instruction set.
 #include "cpu/kernels/elementwise.h"
 
-#include "cpu/kernels/convert.h"
+#include "cpu/kernels/lanes.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -108,23 +108,47 @@ TENSOROPS_BINARY_TABLE(BINARY)
 TENSOROPS_TERNARY_TABLE(TERNARY)
 #undef TERNARY
 
-template <class Row, class T, int Inputs>
-void kernel(const ElementwiseParams& params, void* out, const void* const* in, int64_t n) {
+// In and Out are the dtypes in memory.
+template <class Row, class T, int Inputs, class In = T, class Out = T>
+void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t n) {
   using V = Vec<T>;
-  V p[3];
+  // What costs little is memory's: it gets the reads of several vectors before their writes.
+  constexpr int L = V::size, kVectors = Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE ? 4 : 1;
+  V p[3], repeated[Inputs];
   for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
-  T* y = static_cast<T*>(out);
-  const T* a = static_cast<const T*>(in[0]);
-  const T* b = Inputs > 1 ? static_cast<const T*>(in[1]) : nullptr;
-  const T* c = Inputs > 2 ? static_cast<const T*>(in[2]) : nullptr;
+  Out* y = static_cast<Out*>(run.out);
+  const In* x[Inputs];
+  for (int k = 0; k < Inputs; ++k) {
+    x[k] = static_cast<const In*>(run.in[k]);
+    repeated[k] = run.repeats[k] ? V(*static_cast<const T*>(run.in[k])) : V(0);
+  }
   const auto apply = [&](auto load) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (Inputs == 1) return Row::template value<V>(load(a), p[0], p[1], p[2]);
-    else if constexpr (Inputs == 2) return Row::template value<V>(load(a), load(b), p[0], p[1], p[2]);
-    else return Row::template value<V>(load(a), load(b), load(c), p[0], p[1], p[2]);
+    if constexpr (Inputs == 1) return Row::template value<V>(load(0), p[0], p[1], p[2]);
+    else if constexpr (Inputs == 2) return Row::template value<V>(load(0), load(1), p[0], p[1], p[2]);
+    else return Row::template value<V>(load(0), load(1), load(2), p[0], p[1], p[2]);
   };
   int64_t i = 0;
-  for (; i + V::size <= n; i += V::size) apply([&](const T* x) TENSOROPS_LAMBDA_INLINE { return V::load(x + i); }).store(y + i);
-  if (i < n) apply([&](const T* x) TENSOROPS_LAMBDA_INLINE { return V::load(x + i, n - i); }).store(y + i, n - i);
+  for (; i + kVectors * L <= n; i += kVectors * L) {
+    V from[Inputs][kVectors], to[kVectors];
+    for (int k = 0; k < Inputs; ++k) {
+      if (run.repeats[k])
+        for (int v = 0; v < kVectors; ++v) from[k][v] = repeated[k];
+      else
+        for (int v = 0; v < kVectors; ++v) from[k][v] = load_vector<T>(x[k] + i + v * L);
+    }
+    for (int v = 0; v < kVectors; ++v) to[v] = apply([&](int k) TENSOROPS_LAMBDA_INLINE { return from[k][v]; });
+    if (run.streams)
+      for (int v = 0; v < kVectors; ++v) stream_vector(to[v], y + i + v * L);
+    else
+      for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);
+  }
+  for (; i < n; i += L) {
+    const int64_t left = n - i;
+    const V last = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
+      return run.repeats[k] ? repeated[k] : load_lanes<T>(x[k] + i, left);
+    });
+    store_lanes(last, y + i, left);
+  }
 }
 
 template <class Row, class T, int Inputs>
@@ -132,10 +156,23 @@ constexpr ElementwiseKernel kernel_for() {
   if constexpr (is_floating<T> || Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE) return kernel<Row, T, Inputs>;
   else return nullptr;
 }
+template <class Row, class T, int Inputs>
+constexpr ElementwiseKernel to_bool_for() {
+  if constexpr (Row::domain == Domain::PREDICATE) return kernel<Row, T, Inputs, T, Bool>;
+  else return nullptr;
+}
+template <class Row, class S, int Inputs>
+constexpr ElementwiseKernel short_kernel_for() {
+  if constexpr (Row::domain == Domain::PREDICATE) return kernel<Row, float, Inputs, S, Bool>;
+  else return kernel<Row, float, Inputs, S, S>;
+}
 
-#define KERNELS(row, inputs) \
-  {kernel_for<row, float, inputs>(), kernel_for<row, double, inputs>(), kernel_for<row, int32_t, inputs>(), \
-   kernel_for<row, int64_t, inputs>()},
+#define KERNELS(row, inputs)                                                                                    \
+  {{kernel_for<row, float, inputs>(), kernel_for<row, double, inputs>(), kernel_for<row, int32_t, inputs>(),    \
+    kernel_for<row, int64_t, inputs>()},                                                                        \
+   {to_bool_for<row, float, inputs>(), to_bool_for<row, double, inputs>(), to_bool_for<row, int32_t, inputs>(), \
+    to_bool_for<row, int64_t, inputs>()},                                                                       \
+   short_kernel_for<row, BFloat16, inputs>(), short_kernel_for<row, Half, inputs>()},
 
 #define LOADS(dtype)                                                                            \
   {load_run<Storage<DType::dtype>::type, float>, load_run<Storage<DType::dtype>::type, double>, \
@@ -163,6 +200,7 @@ const ElementwiseKernels elementwise_kernels = {
     },
     {LOADS(u8) LOADS(i8) LOADS(i16) LOADS(i32) LOADS(i64) LOADS(f16) LOADS(f32) LOADS(f64) LOADS(boolean) LOADS(bf16)},
     {STORES(float) STORES(double) STORES(int32_t) STORES(int64_t)},
+    end_stream,
 };
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -1,5 +1,6 @@
-// Inner elementwise kernels: one contiguous run of one compute type. Other dtypes and strides are brought into that form
-// by load and store, a block at a time in the L1 cache, so that an op needs no kernel of its own per dtype.
+// Inner elementwise kernels: one contiguous run of a compute type, of bf16 or of f16. Other dtypes and strides are brought
+// into the form of the compute type by load and store, a block at a time in the L1 cache, so that an op needs no kernel of
+// its own per dtype.
 #pragma once
 
 #include <cstdint>
@@ -16,17 +17,35 @@ struct ElementwiseParams {
   int64_t integer[3] = {};
 };
 
-using ElementwiseKernel = void (*)(const ElementwiseParams&, void* out, const void* const* in, int64_t n);
+// Where one call of a kernel reads and writes.
+struct ElementwiseRun {
+  void* out;
+  const void* in[3];
+  bool repeats[3] = {};  // the input is one element, of the compute type, for the whole run
+  bool streams = false;  // the results go past the caches (then end_stream is due); `out` is aligned to kStreamed bytes
+};
+constexpr int64_t kStreamed = 64;
+
+using ElementwiseKernel = void (*)(const ElementwiseParams&, const ElementwiseRun&, int64_t n);
 // Reads n elements, `stride` bytes apart, into a contiguous run of a compute type.
 using LoadKernel = void (*)(const void* from, int64_t stride, void* to, int64_t n);
 // The way back.
 using StoreKernel = void (*)(const void* from, void* to, int64_t stride, int64_t n);
 
+// The kernels of one op; null where it is not defined on that type.
+struct OpKernels {
+  ElementwiseKernel of[static_cast<int>(Compute::count)];
+  // Predicates only: the same inputs, but results stored as bool.
+  ElementwiseKernel to_bool[static_cast<int>(Compute::count)];
+  // Inputs, and results other than a predicate's bool, stored as bf16 or as f16.
+  ElementwiseKernel of_bf16, of_f16;
+};
+
 struct ElementwiseKernels {
-  // Null where the op is not defined on that compute type.
-  ElementwiseKernel kernel[kElementwiseCount][static_cast<int>(Compute::count)];
+  OpKernels op[kElementwiseCount];
   LoadKernel load[static_cast<int>(DType::count)][static_cast<int>(Compute::count)];
   StoreKernel store[static_cast<int>(Compute::count)][static_cast<int>(DType::count)];
+  void (*end_stream)();  // makes results that went past the caches visible to other threads
 };
 
 TENSOROPS_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)

@@ -98,6 +98,14 @@ TENSOROPS_INLINE void store_vector(Vec<C> x, S* p) {
     x.store(p);
   } else if constexpr (__is_same(S, BFloat16)) {
     // Round to nearest even; NaN becomes the quiet NaN that torch stores.
+#if defined(__AVX512F__)
+    const __m512i pattern = (__m512i)x.v, odd = _mm512_and_si512(_mm512_srli_epi32(pattern, 16), _mm512_set1_epi32(1));
+    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(pattern, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)x.v, (__m512)x.v, _CMP_UNORD_Q);
+    const __m512i rounded = _mm512_mask_mov_epi32(_mm512_srli_epi32(sum, 16), is_nan, _mm512_set1_epi32(0x7fc0));
+    const __m256i narrow = _mm512_cvtepi32_epi16(rounded);
+    __builtin_memcpy(p, &narrow, sizeof(narrow));
+#else
     typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
     const Bits bits = (Bits)x.v;
     const Bits rounded = (bits + (((bits >> 16) & 1u) + 0x7fffu)) >> 16;
@@ -105,6 +113,7 @@ TENSOROPS_INLINE void store_vector(Vec<C> x, S* p) {
     uint32_t lanes[Vec<C>::size];
     __builtin_memcpy(lanes, &kept, sizeof(lanes));
     for (int i = 0; i < Vec<C>::size; ++i) p[i].bits = static_cast<uint16_t>(lanes[i]);
+#endif
   } else if constexpr (__is_same(S, Half) && kVectorBytes > 16) {
 #if defined(__AVX512F__)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
@@ -112,12 +121,45 @@ TENSOROPS_INLINE void store_vector(Vec<C> x, S* p) {
 #elif defined(__F16C__)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)x.v, _MM_FROUND_TO_NEAREST_INT));
 #endif
+  } else if constexpr (__is_same(S, Bool)) {
+    typename MaskInt<C>::type lanes[Vec<C>::size];
+    const auto nonzero = (x != Vec<C>(0)).bits;
+    __builtin_memcpy(lanes, &nonzero, sizeof(lanes));
+    for (int i = 0; i < Vec<C>::size; ++i) p[i].value = static_cast<uint8_t>(lanes[i] & 1);
   } else {
     C lanes[Vec<C>::size];
     x.store(lanes);
     for (int i = 0; i < Vec<C>::size; ++i) p[i] = StoreAs<S, C>::from(lanes[i]);
   }
 }
+// The same past the caches: for data that would not stay there until it is read again, as its lines then need not be read
+// before they are written. `p` is aligned to what is stored. Other threads see it after end_stream.
+template <class S, class C>
+TENSOROPS_INLINE void stream_vector(Vec<C> x, S* p) {
+#if defined(__x86_64__)
+  constexpr int bytes = Vec<C>::size * sizeof(S);
+  if constexpr (bytes >= 16) {
+    S lanes[Vec<C>::size];
+    store_vector(x, static_cast<S*>(lanes));
+#if defined(__AVX512F__)
+    if constexpr (bytes == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), _mm512_loadu_si512(lanes));
+#endif
+#if defined(__AVX__)
+    if constexpr (bytes == 32)
+      return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
+#endif
+    if constexpr (bytes == 16)
+      return _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm_loadu_si128(reinterpret_cast<const __m128i*>(lanes)));
+  }
+#endif
+  store_vector(x, p);
+}
+inline void end_stream() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 template <class S, class C>
 TENSOROPS_INLINE void store_lanes(Vec<C> x, S* p, int64_t n) {
   if (n >= Vec<C>::size) return store_vector(x, p);

@@ -427,6 +427,20 @@ struct Step {
   }
 };
 
+// Sums of f64 and the like, one operation for each vector read: read in order into few running sums, which is a tenth faster
+// from small pages than groups of 8 reads. Short chains, so that rounding stays as theirs.
+constexpr int kChains = 4, kChainLength = 32;
+template <class R, class C, class A>
+constexpr bool kInChains = __is_same(C, A) && R::states == 1 && is_floating<A>;
+
+// Keeps the compiler from moving the computation of x, and what it reads, past others that are kept.
+template <class A>
+TENSOROPS_INLINE void keep_here(Vec<A>& x) {
+#if defined(__x86_64__)
+  asm volatile("" : "+x"(x.v));
+#endif
+}
+
 // `Stored` is the dtype in memory: T, or a narrower one.
 template <class R, class T, class Stored = T>
 void run(const ReduceParams& params, const void* from, int64_t n, int64_t first, States state) {
@@ -442,6 +456,23 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
   for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + w * Vec<A>::size)) + lane;
   const int64_t rows = n / L;
   int64_t row = 0;
+  if constexpr (kInChains<R, C, A>)
+    for (; row + kChains <= rows;) {
+      const int64_t end = row + kChains * kChainLength < rows ? row + kChains * kChainLength : rows;
+      W chain[kChains];
+      for (W& c : chain) S::reset(&c);
+      for (; row + kChains <= end; row += kChains)
+        for (int k = 0; k < kChains; ++k) {
+          W s;
+          S::single(load_vector<C>(x + (row + k) * L), params, &s);
+          S::merge(chain + k, &s, {}, origin, A(L));
+          keep_here(chain[k].part[0]);
+        }
+      S::merge(chain, chain + 1, {}, origin, A(L));
+      S::merge(chain + 2, chain + 3, {}, origin, A(L));
+      S::merge(chain, chain + 2, {}, origin, A(L));
+      S::merge(acc, chain, {}, origin, A(L));
+    }
   for (; row + kGroup <= rows; row += kGroup) {
     Vec<C> g[kGroup];
     W s[K];

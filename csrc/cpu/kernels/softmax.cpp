@@ -2,6 +2,7 @@
 // groups in the compute type, then in double, as in reduction.cpp.
 #include "cpu/kernels/softmax.h"
 
+#include "cpu/kernels/lanes.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -50,15 +51,6 @@ struct LogBackward {
 template <class R>
 constexpr bool kReadsResult = __is_same(R, Backward) || __is_same(R, LogBackward);
 
-template <class T>
-TENSOROPS_INLINE Vec<T> load_lanes(const T* p, int64_t n) {
-  return n >= Vec<T>::size ? Vec<T>::load(p) : Vec<T>::load(p, n);
-}
-template <class T>
-TENSOROPS_INLINE void store_lanes(Vec<T> x, T* p, int64_t n) {
-  if (n >= Vec<T>::size) x.store(p);
-  else x.store(p, n);
-}
 // The first n lanes of x, the rest `other`.
 template <class T>
 TENSOROPS_INLINE Vec<T> keep(Vec<T> x, int64_t n, T other) {
@@ -90,13 +82,15 @@ TENSOROPS_INLINE void add_wide(Vec<double>* acc, Vec<T> x) {
   }
 }
 
-template <class R, class T>
+// S is the dtype in memory: T, or a shorter one where no pass reads what another stored.
+template <class R, class T, class S = T>
 void run(const void* from, const void* results, void* to, int64_t n) {
+  static_assert(__is_same(S, T) || !R::kStores);
   using V = Vec<T>;
   constexpr int L = V::size, parts = L / Vec<double>::size;
-  const T* x = static_cast<const T*>(from);
-  [[maybe_unused]] const T* r = static_cast<const T*>(results);
-  T* y = static_cast<T*>(to);
+  const S* x = static_cast<const S*>(from);
+  [[maybe_unused]] const S* r = static_cast<const S*>(results);
+  S* y = static_cast<S*>(to);
   const int64_t full = n - n % L, tail = n - full;
   V m(0);
   if constexpr (R::has_maximum) {
@@ -104,9 +98,9 @@ void run(const void* from, const void* results, void* to, int64_t n) {
     V best[4] = {V(lowest), V(lowest), V(lowest), V(lowest)};
     int64_t i = 0;
     for (; i + 4 * L <= n; i += 4 * L)
-      for (int k = 0; k < 4; ++k) best[k] = maximum(best[k], V::load(x + i + k * L));
-    for (; i < full; i += L) best[0] = maximum(best[0], V::load(x + i));
-    if (tail > 0) best[1] = maximum(best[1], keep(V::load(x + full, tail), tail, lowest));
+      for (int k = 0; k < 4; ++k) best[k] = maximum(best[k], load_vector<T>(x + i + k * L));
+    for (; i < full; i += L) best[0] = maximum(best[0], load_vector<T>(x + i));
+    if (tail > 0) best[1] = maximum(best[1], keep(load_part<T>(x + full, tail), tail, lowest));
     T lanes[L];
     maximum(maximum(best[0], best[1]), maximum(best[2], best[3])).store(lanes);
     T largest = lanes[0];
@@ -114,11 +108,11 @@ void run(const void* from, const void* results, void* to, int64_t n) {
     m = V(largest);
   }
   const auto read = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (kReadsResult<R>) return load_lanes(r + i, lanes);
+    if constexpr (kReadsResult<R>) return load_lanes<T>(r + i, lanes);
     else return V(0);
   };
   const auto term = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
-    const V t = R::term(load_lanes(x + i, lanes), read(i, lanes), m);
+    const V t = R::term(load_lanes<T>(x + i, lanes), read(i, lanes), m);
     if constexpr (R::kStores) store_lanes(t, y + i, lanes);
     return t;
   };
@@ -135,9 +129,9 @@ void run(const void* from, const void* results, void* to, int64_t n) {
   double sum = 0;
   for (int k = 0; k < parts; ++k) sum += total(acc[k]);
   const V s = R::finish_sum(V(T(sum)));
-  const T* second = R::kStores ? y : x;
+  const S* second = R::kStores ? y : x;
   const auto finish = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
-    store_lanes(R::result(load_lanes(second + i, lanes), read(i, lanes), m, s), y + i, lanes);
+    store_lanes(R::result(load_lanes<T>(second + i, lanes), read(i, lanes), m, s), y + i, lanes);
   };
   for (i = 0; i < full; i += L) finish(i, L);
   if (tail > 0) finish(full, tail);
@@ -161,15 +155,15 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t c = 0; c < width; c += L) {
         const int64_t n = width - c;
-        store_lanes(maximum(load_lanes(maxima + c, n), load_lanes(x + row * x_stride + c, n)), maxima + c, n);
+        store_lanes(maximum(load_lanes<T>(maxima + c, n), load_lanes<T>(x + row * x_stride + c, n)), maxima + c, n);
       }
   }
   const auto maximum_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (R::has_maximum) return load_lanes(maxima + c, n);
+    if constexpr (R::has_maximum) return load_lanes<T>(maxima + c, n);
     else return V(0);
   };
   const auto read = [&](int64_t row, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (kReadsResult<R>) return load_lanes(r + row * r_stride + c, n);
+    if constexpr (kReadsResult<R>) return load_lanes<T>(r + row * r_stride + c, n);
     else return V(0);
   };
   for (int64_t c = 0; c < width; ++c) sums[c] = 0;
@@ -180,14 +174,14 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
       const V m = maximum_of(c, n);
       V sum(0);
       for (int64_t i = row; i < last; ++i) {
-        const V t = R::term(load_lanes(x + i * x_stride + c, n), read(i, c, n), m);
+        const V t = R::term(load_lanes<T>(x + i * x_stride + c, n), read(i, c, n), m);
         if constexpr (R::kStores) store_lanes(t, y + i * y_stride + c, n);
         sum = sum + t;
       }
       Vec<double> acc[parts];
       for (int k = 0; k < parts; ++k) {
         const int64_t left = n - k * Vec<double>::size;
-        acc[k] = left > 0 ? load_lanes(sums + c + k * Vec<double>::size, left) : Vec<double>(0.0);
+        acc[k] = left > 0 ? load_lanes<double>(sums + c + k * Vec<double>::size, left) : Vec<double>(0.0);
       }
       add_wide(acc, sum);
       for (int k = 0; k < parts; ++k) {
@@ -199,15 +193,15 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
   for (int64_t c = 0; c < width; ++c) finished[c] = static_cast<T>(sums[c]);
   for (int64_t c = 0; c < width; c += L) {
     const int64_t n = width - c;
-    store_lanes(R::finish_sum(load_lanes(finished + c, n)), finished + c, n);
+    store_lanes(R::finish_sum(load_lanes<T>(finished + c, n)), finished + c, n);
   }
   const T* second = R::kStores ? y : x;
   const int64_t second_stride = R::kStores ? y_stride : x_stride;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t c = 0; c < width; c += L) {
       const int64_t n = width - c;
-      store_lanes(R::result(load_lanes(second + row * second_stride + c, n), read(row, c, n), maximum_of(c, n),
-                            load_lanes(finished + c, n)),
+      store_lanes(R::result(load_lanes<T>(second + row * second_stride + c, n), read(row, c, n), maximum_of(c, n),
+                            load_lanes<T>(finished + c, n)),
                   y + row * y_stride + c, n);
     }
 }
@@ -224,6 +218,8 @@ const SoftmaxKernels softmax_kernels = {
      {columns<LogForward, float>, columns<LogForward, double>},
      {columns<Backward, float>, columns<Backward, double>},
      {columns<LogBackward, float>, columns<LogBackward, double>}},
+    {nullptr, run<LogForward, float, BFloat16>, run<Backward, float, BFloat16>, run<LogBackward, float, BFloat16>},
+    {nullptr, run<LogForward, float, Half>, run<Backward, float, Half>, run<LogBackward, float, Half>},
 };
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -19,6 +19,8 @@ using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const voi
 struct SoftmaxKernels {
   SoftmaxRunKernel run[static_cast<int>(Softmax::count_)][2];  // f32, f64
   SoftmaxColumnsKernel columns[static_cast<int>(Softmax::count_)][2];
+  // Of lines stored as bf16 or f16, computed in f32; null where y has to hold values of full precision on the way.
+  SoftmaxRunKernel run_of_bf16[static_cast<int>(Softmax::count_)], run_of_f16[static_cast<int>(Softmax::count_)];
 };
 
 TENSOROPS_DECLARE_KERNELS(SoftmaxKernels, softmax_kernels)
