@@ -661,7 +661,7 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
   const Scratch weights(pass.groups * group_bytes);
   pack_groups(pass, kernels, group_weights, padded, weights.data(), [&](int64_t group, char* to) {
     for (int64_t first = 0; first < pass.outer; first += panel)
-      pack_weights(pass, kernels, layout, group, first, std::min(panel, pass.outer - first), panel, false,
+      pack_weights(pass, kernels, layout, group, first, std::min(panel, pass.outer - first), panel, 0, pass.inner, false,
                    to + first * k * width);
   });
 

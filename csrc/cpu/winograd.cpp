@@ -36,7 +36,7 @@ struct Method {
         points(across * across),
         // Rounding errors of long chains are what the transforms magnify.
         chain(taps == 5 ? 16 : 64),
-        most_channels(taps == 5 ? 128 : INT64_MAX),
+        most_channels(taps == 5 ? 96 : INT64_MAX),
         fewest_tiles(taps == 5 ? 256 : 0),
         width(kernels.width),
         vector(kernels.size.vector) {}
@@ -175,7 +175,15 @@ int64_t order_taps(DataPass& pass) {
 }
 
 // Pairs of bf16 are multiplied twice as fast, which is all that there is to gain.
-bool has_method(const Kernels& kernels) { return kernels.pairs == nullptr && kernels.compute == Compute::f32; }
+bool has_method(const Kernels& kernels) {
+  return kernels.pairs == nullptr && kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
+}
+
+// Where half of all taps find nothing but the border, torch's sums have as few terms, while the transforms round as ever.
+bool mostly_border(const Tensor& image, int64_t height, int64_t width) {
+  const int64_t reached = image.size(2) * image.size(3), all = height * width;
+  return 2 * reached < all;
+}
 
 // Whether it takes less time than the direct way, both counted in multiply-adds of vectors. What the transforms take was
 // measured: of a vector's worth of one tile of the image and of the result, and of one vector of weights.
@@ -203,6 +211,7 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
   const Method m(taps, kernels);
   const int64_t batch = pass.source.size(0);
   if (pass.inner < kFewestChannels || pass.inner > m.most_channels) return false;
+  if (mostly_border(pass.source, pass.height, pass.width)) return false;
   const Costs costs = taps == 5 ? Costs{290, 145, 600} : Costs{200, 90, 500};
   if (!pays(m, costs, batch, pass.height, pass.width, pass.inner, pass.outer)) return false;
 
@@ -307,6 +316,7 @@ bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Par
   const Method m(taps, kernels);
   const Panels panels(all_outer, kernels.size);
   const Costs costs = taps == 5 ? Costs{290, 145, 2400} : Costs{200, 145, 1200};
+  if (mostly_border(input, grad.size(2), grad.size(3))) return false;
   if (grad.size(0) * divide_up(grad.size(2), 2) * divide_up(grad.size(3), 2) < m.fewest_tiles) return false;
   if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, all_outer)) return false;
 

@@ -6,6 +6,7 @@
 #include "cpu/kernels/lanes.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
+#if defined(__FMA__)
 namespace {
 
 using T = float;
@@ -412,5 +413,10 @@ constexpr WinogradTransforms transforms{weights<r>, image<r>, result<r>, gradien
 extern const WinogradKernels winograd_kernels;
 const WinogradKernels winograd_kernels = {
     rows_of<T>, {transforms<3>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
+#else
+// Sums that round twice per term are up to 5 times as far off as torch's.
+extern const WinogradKernels winograd_kernels;
+const WinogradKernels winograd_kernels = {};
+#endif
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -67,6 +67,7 @@ struct WinogradTransforms {
   bool (*taps)(const void* points, int64_t point, void* taps, int64_t tap_stride);
 };
 
+// All null where the instruction set has no FMA.
 struct WinogradKernels {
   int rows;  // of a product
   WinogradTransforms transforms[2];  // r = 3, r = 5
