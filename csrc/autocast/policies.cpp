@@ -97,7 +97,7 @@ constexpr Rule kCuda[] = {
     {"log_softmax", Policy::full_precision_result}, {"cumprod", Policy::full_precision_result},
     {"cumsum", Policy::full_precision_result}, {"sum", Policy::full_precision_result},
     {"addcdiv", Policy::promote},         {"addcmul", Policy::promote},         {"atan2", Policy::promote},
-    {"dot", Policy::promote},
+    {"dot", Policy::promote},             {"_linear_activation", Policy::lower_precision},
 };
 
 // On the CPU torch leaves elementwise ops and most reductions in the dtype they are given.
@@ -107,6 +107,7 @@ constexpr Rule kCpu[] = {
     {"baddbmm", Policy::lower_precision}, {"conv2d", Policy::lower_precision},  {"prod", Policy::full_precision},
     {"nll_loss", Policy::full_precision}, {"mse_loss", Policy::full_precision}, {"cross_entropy", Policy::full_precision},
     {"binary_cross_entropy", Policy::full_precision}, {"prelu", Policy::lower_precision},
+    {"_linear_activation", Policy::lower_precision},
 };
 
 template <c10::DeviceType device>
