@@ -446,3 +446,87 @@ def test_a_missing_cuda_kernel_is_noticed():
         assert not {"tensorops::_on_both", "tensorops::_composite"} & noticed
     finally:
         library._destroy()
+
+
+def called_one_by_one(layers: torch.nn.Sequential) -> torch.nn.Sequential:
+    """The same layers, each called by itself."""
+    return torch.nn.Sequential(*copy.deepcopy(layers))
+
+
+ACTIVATIONS = (nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.GELU, lambda: nn.GELU("tanh"), lambda: nn.ReLU(inplace=True))
+TOGETHER = {
+    "linear": lambda: nn.Sequential(*(layer for act in ACTIVATIONS for layer in (nn.Linear(6, 6), act()))),
+    "no bias": lambda: nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 3)),
+    "pool": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(3, 1, 1)),
+    "pool in place": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(True), nn.MaxPool2d(2, ceil_mode=True)),
+    "pool first": lambda: nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
+    "pool first, in place": lambda: nn.Sequential(nn.ReLU(True), nn.MaxPool2d(2)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_layers_computed_together_give_what_each_gives(name, dtype):
+    together = TOGETHER[name]().to(dtype)
+    apart = called_one_by_one(together)
+    x = torch.randn(2, 3, 9, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x[0, 0, 0, 0] = float("nan")
+    # In bf16 the sums reach the activation unrounded.
+    tolerance = {"rtol": 2e-2, "atol": 1e-2} if dtype is torch.bfloat16 else {}
+    with torch.no_grad():
+        mine, its = x.clone(), x.clone()
+        torch.testing.assert_close(together(mine), apart(its), equal_nan=True, **tolerance)
+        assert torch.equal(mine.nan_to_num(), its.nan_to_num())
+    if "first, in place" in name:
+        return
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for model, input in ((together, a), (apart, b)):
+        model(input).nan_to_num().square().sum().backward()
+    for mine, its in zip((a, *together.parameters()), (b, *apart.parameters()), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, equal_nan=True, **tolerance)
+
+
+def test_linear_and_activation_are_one_call(monkeypatch):
+    calls = []
+    fused = _C._linear_activation
+    monkeypatch.setattr(_C, "_linear_activation", lambda *args: calls.append(args[-1]) or fused(*args))
+    TOGETHER["linear"]()(torch.randn(2, 6))
+    assert calls == ["relu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "relu"]
+
+
+def test_sequential_under_autocast():
+    together = nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 4))
+    x = torch.randn(3, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        mine, its = together(x), called_one_by_one(together)(x)
+    assert mine.dtype == its.dtype == torch.bfloat16
+    torch.testing.assert_close(mine, its, rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4])
+def test_sequential_calls_a_layer_that_is_watched(at):
+    layers = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
+    shapes = []
+    x = torch.randn(2, 6, 6)
+    expected = called_one_by_one(layers)(x)
+    hook = layers[at].register_forward_hook(lambda _, inputs, output: shapes.append((inputs[0].shape, output.shape)))
+    torch.testing.assert_close(layers(x), expected)
+    full, pooled = torch.Size([2, 6, 6]), torch.Size([2, 3, 3])
+    assert shapes == [(full, pooled if at == 4 else full)]
+    hook.remove()
+    layers[at].forward = lambda input: input
+    assert layers(x).shape == (full if at == 4 else pooled)
+
+
+def test_complex_and_subclasses_pass_through_sequential():
+    layers = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    z = torch.randn(2, 4, dtype=torch.complex64)
+    complex_layers = copy.deepcopy(layers).to(torch.complex64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.testing.assert_close(complex_layers(z), called_one_by_one(complex_layers)(z))
+
+    class Own(torch.Tensor):
+        pass
+
+    assert type(layers(torch.randn(2, 4).as_subclass(Own))) is Own
