@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.nn.modules.module import _has_any_global_hook  # type: ignore[attr-defined]
+from torch.nn.modules.module import _has_any_global_hook
 
 from ... import _C
 from . import activation, conv, linear, pooling
@@ -28,7 +28,7 @@ def _epilogue(layer: Module) -> str | None:
     kind = type(layer)
     if kind is activation.GELU:
         return "gelu" if layer.approximate == "none" else "gelu_tanh"
-    return _EPILOGUES.get(kind)  # type: ignore[arg-type]
+    return _EPILOGUES.get(kind)
 
 
 def _bare(layer: Module) -> bool:
@@ -95,7 +95,7 @@ class Sequential(torch.nn.Sequential):
                 and _bare(following)
             ):
                 # The pooled image is nobody else's: ReLU may write on it.
-                input = _C.relu_(following.forward(input))
+                input = _C.relu_(following.forward(input))  # type: ignore[arg-type]
                 at += 1
                 continue
             input = layer(input)
