@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from . import _C
+
 _counts: Counter[str] = Counter()
 _lock = threading.Lock()
 _strict = False
@@ -63,6 +65,16 @@ def torch_function(name: str, path: str) -> Callable[..., Any]:
     raise NotImplementedError(f"tensorops.{name} does not cover these arguments, and torch has no {path}")
 
 
+def linear_activation(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> Any:
+    """Its two steps, each of which falls back by itself."""
+    y = _C.linear(input, weight, bias)
+    return _C.gelu(y, approximate="tanh") if activation == "gelu_tanh" else getattr(_C, activation)(y)
+
+
+# Ops of ours that torch has no function for.
+_STEPS: dict[str, Callable[..., Any]] = {"_linear_activation": linear_activation}
+
+
 def refusal(name: str, args: tuple[Any, ...]) -> str:
     """What strict mode says."""
     return f"tensorops.{name} has no kernel for these arguments ({describe(args)}), and strict mode refuses torch's"
@@ -70,6 +82,8 @@ def refusal(name: str, args: tuple[Any, ...]) -> str:
 
 def call(name: str, torch_path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Runs torch's op in place of ours. csrc/python/fallback.cpp calls this."""
+    if name in _STEPS:
+        return _STEPS[name](*args, **kwargs)
     if _strict:
         raise NotImplementedError(refusal(name, args))
     function = torch_function(name, torch_path)

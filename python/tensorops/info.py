@@ -39,6 +39,8 @@ def coverage() -> dict[str, list[str]]:
     """The names that have a kernel of ours, by the torch module that they live in."""
     places: dict[str, list[str]] = {"torch": [], "torch, in place": [], "torch.nn.functional": [], "torch.nn": []}
     for name in _C.bound_functions():
+        if name.startswith("_"):
+            continue
         if name.endswith("_"):
             places["torch, in place"].append(name)
         else:
