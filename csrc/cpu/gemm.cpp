@@ -13,18 +13,20 @@ namespace {
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// A block of C that shares one packing of A and B: its panels stay in the last-level cache, its f32 sums (for bf16 and
-// f16) in bounded memory.
+// A block of C that shares one packing of A: its panels stay in the last-level cache, its f32 sums (for bf16 and f16) in
+// bounded memory.
 constexpr int64_t kBlockRows = 1024, kBlockColumns = 2048;
-// A panel of A of this depth stays in the L1 cache while panels of B stream past it from the L2. A small C, which costs
-// nothing to come back to, is summed over shorter lengths, for the error of a sum grows with the length of its chains;
-// not one whose elements are rounded to less than the sums' precision anyway.
+// A panel of A of this depth stays in the L1 cache while panels of B stream past it from the L2. Sums are cut into chains no
+// longer than that, and shorter ones where elements are not rounded to less than the sums' precision anyway, for the error
+// of a sum grows with the length of its chains: the smaller C is, the less it costs to come back to it.
 constexpr int64_t kDepthBytes = 2048;
-constexpr int64_t kShortDepths[][2] = {{1024, 32}, {4096, 64}, {65536, 128}};  // elements of C, depth
-// Several such lengths are packed at once, as much as stays in the L2 cache.
+constexpr int64_t kChains[][2] = {{1024, 32}, {4096, 64}, {65536, 128}, {INT64_MAX, 192}};  // elements of C, length
+// Several chains are packed at once, of small matrices as much as stays in the L2 cache.
 constexpr int64_t kPackedBytes = 512 * 1024;
-// Columns of B that one work item passes over for each of its panels of A: they stay in the L2 cache.
-constexpr int64_t kItemColumns = 256;
+// Columns of B that are packed at a time, for all panels of A to pass over: they stay in the L2 cache.
+constexpr int64_t kBandColumns = 256;
+// What it takes to pack an element, in multiply-adds.
+constexpr int64_t kPackedCost = 6;
 // B is contiguous along k and has few rows to meet, or the rows of A are contiguous too and C is small: dot products, which
 // neither pack, nor pad C to whole tiles, nor come back to it. A small C has at most so many squares of a vector by a vector.
 constexpr int64_t kDotRows = 2 * kSkinnyRows, kDotSquares = 16;
@@ -89,7 +91,7 @@ class Multiply {
   // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
   static constexpr int64_t kTinyBytes = 8 * 1024;
   bool is_tiny() const {
-    return g_.m * g_.n * g_.k <= kSmall && g_.k <= max_depth() && is_compute_type(g_.type, compute_) &&
+    return g_.m * g_.n * g_.k <= kSmall && g_.k <= max_chain() && is_compute_type(g_.type, compute_) &&
            size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
   }
   void tiny(int64_t begin, int64_t end) const {
@@ -125,10 +127,10 @@ class Multiply {
   }
 
  private:
-  int64_t max_depth() const {
+  int64_t max_chain() const {
     if (is_compute_type(g_.type, compute_)) {
-      for (const auto& [elements, depth] : kShortDepths)
-        if (g_.m * g_.n <= elements) return depth;
+      for (const auto& [elements, length] : kChains)
+        if (g_.m * g_.n <= elements) return std::min(length, kDepthBytes / width_);
     }
     return kDepthBytes / width_ * (pairs_ != nullptr ? 2 : 1);
   }
@@ -217,81 +219,104 @@ class Multiply {
     });
   }
 
-  // The general case, block by block.
+  // The general case. C is cut into a grid of areas, one for each thread, which packs for itself what its area takes: to
+  // wait for panels that another core has packed, and to fetch them from its cache, takes longer. Where the cuts lie does
+  // not show in the results: in any area, an element is the same sum in the same order.
   void panels() const {
-    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_depth()));
-    const int64_t chain = std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
-    const int64_t block_rows = std::min(round_up(g_.m, size_.mr), kBlockRows / size_.mr * size_.mr);
-    const int64_t block_columns = std::min(round_up(g_.n, size_.nr), kBlockColumns);
-    const int64_t together = g_.m <= block_rows && g_.n <= block_columns && chain < kDepthBytes / width_
-                                 ? kPackedBytes / ((block_rows + block_columns) * chain * width_)
-                                 : 1;
-    const int64_t depth = chain * std::clamp<int64_t>(together, 1, chains);
+    const int64_t work = cost(g_.m, g_.n, g_.k), column_panels = ceil_div(g_.n, size_.nr);
+    const int64_t threads = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), ceil_div(work, kGrain));
+    int64_t down = 1, across = 1, least = INT64_MAX;
+    for (int64_t rows = 1; rows <= std::min(threads, g_.m); ++rows) {
+      const int64_t columns = std::min(threads / rows, column_panels);
+      const int64_t area_rows = ceil_div(g_.m, rows), area_columns = ceil_div(column_panels, columns) * size_.nr;
+      const int64_t time = area_rows * area_columns + kPackedCost * (area_rows + area_columns);
+      // Of two equals the one that cuts more rows, for a row of C, which areas side by side share, lies in one piece.
+      if (time <= least) down = rows, across = columns, least = time;
+    }
+    const int64_t areas = down * across;
+    parallel(areas, ceil_div(work, areas), [&](int64_t begin, int64_t end) {
+      for (int64_t area = begin; area < end; ++area) {
+        const int64_t row = area / across, column = area % across;
+        const auto column_at = [&](int64_t index) { return std::min(column_panels * index / across * size_.nr, g_.n); };
+        multiply_area({g_.m * row / down, g_.m * (row + 1) / down, column_at(column), column_at(column + 1)});
+      }
+    });
+  }
+
+  struct Area {
+    int64_t top, bottom, left, right;
+  };
+  void multiply_area(const Area& area) const {
+    const int64_t rows = area.bottom - area.top, columns = area.right - area.left;
+    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
+    const int64_t row_blocks = ceil_div(rows, kBlockRows), block_rows = ceil_div(rows, row_blocks);
+    const int64_t block_columns = std::min(round_up(columns, size_.nr), kBlockColumns);
+    const int64_t band = std::min(block_columns, kBandColumns);
+    Block block;
+    block.chain = std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
+    const bool small = row_blocks == 1 && columns <= band && block.chain < kDepthBytes / width_;
+    const int64_t packed_bytes = small ? kPackedBytes / (block_rows + band) : kDepthBytes;
+    const int64_t depth = block.chain * std::clamp<int64_t>(packed_bytes / (block.chain * width_), 1, chains);
     const bool compute_type = is_compute_type(g_.type, compute_);
-    const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && g_.n > size_.nr && g_.m > 1;
-    const bool pack_a = !compute_type || conflict || g_.n > kUnpackedPanels * size_.nr;
+    const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && columns > size_.nr && rows > 1;
+    const bool pack_a = !compute_type || conflict || columns > kUnpackedPanels * size_.nr;
     const bool pack_b = !compute_type || g_.b.column != 1 ||
-                        (g_.m > kUnpackedPanels * size_.mr && g_.k * g_.n * width_ > kUnpackedBytes);
+                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > kUnpackedBytes);
     // A B that is not packed may still end in a part of a vector, which is.
     const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
     const int64_t step_bytes = steps(depth) * width_;
-    const int64_t a_bytes = pack_a ? block_rows * step_bytes : 0;
-    const int64_t b_bytes = pack_b ? block_columns * step_bytes : packed_from < g_.n ? size_.nr * step_bytes : 0;
+    const int64_t a_bytes = pack_a ? ceil_div(block_rows, size_.mr) * size_.mr * step_bytes : 0;
+    const int64_t b_bytes = pack_b ? band * step_bytes : packed_from < area.right ? size_.nr * step_bytes : 0;
     constexpr int64_t kOnStack = 8 * 1024;
     alignas(64) char stack[kOnStack];
     std::optional<Scratch> heap, sums;
     if (a_bytes + b_bytes > kOnStack) heap.emplace(a_bytes + b_bytes);
-    char* a_panels = heap ? heap->data() : stack;
+    char* const a_panels = heap ? heap->data() : stack;
+    block.a_panels = pack_a ? a_panels : nullptr;
+    block.b_panels = a_panels + a_bytes;
+    block.down = !pack_b && g_.k * columns * width_ > kUnpackedBytes;
     // Sums of a dtype that C does not have wait in memory of their own.
     if (g_.epilogue.c_type != compute_dtype() && chains > 1) sums.emplace(block_rows * block_columns * width_);
-    Block block;
-    block.a_panels = pack_a ? a_panels : nullptr;
-    block.b_panels = b_bytes > 0 ? a_panels + a_bytes : nullptr;
-    block.packed_from = packed_from;
-    block.sums = sums ? sums->data() : nullptr;
     block.sums_row = block_columns;
-    block.chain = chain;
-    for (block.i = 0; block.i < g_.m; block.i += block_rows)
-      for (block.j = 0; block.j < g_.n; block.j += block_columns)
+    for (block.i = area.top; block.i < area.bottom; block.i += block_rows)
+      for (int64_t left = area.left; left < area.right; left += block_columns)
         for (block.p = 0; block.p == 0 || block.p < g_.k; block.p += depth) {
-          block.rows = std::min(block_rows, g_.m - block.i);
-          block.columns = std::min(block_columns, g_.n - block.j);
+          block.rows = std::min(block_rows, area.bottom - block.i);
+          block.row_panels = ceil_div(block.rows, size_.mr);
           block.k = std::min(depth, g_.k - block.p);
-          pack_block(block);
-          multiply_block(block);
+          if (pack_a) pack_rows(block);
+          const int64_t right = std::min(left + block_columns, area.right);
+          for (block.j = left; block.j < right; block.j += band) {
+            block.columns = std::min(band, right - block.j);
+            block.packed_from = std::clamp<int64_t>(packed_from - block.j, 0, block.columns);
+            block.sums = sums ? offset(sums->data(), block.j - left, width_) : nullptr;
+            if (block.packed_from < block.columns)
+              pack_(b_at(block.p, block.j + block.packed_from), g_.b.column, g_.b.row, block.columns - block.packed_from,
+                    block.k, size_.nr, block.b_panels);
+            multiply_block(block);
+          }
         }
   }
 
+  // Rows and columns of C, and a length of k.
   struct Block {
-    int64_t i, rows, j, columns, p, k, chain;
-    char *a_panels, *b_panels;  // null: read where it lies
-    int64_t packed_from;        // the column of B (counted from 0, not from j) from which on b_panels holds it
+    int64_t i, rows, j, columns, p, k, chain, row_panels;
+    char *a_panels, *b_panels;  // a_panels is null where A is read where it lies
+    int64_t packed_from;        // the column, counted from j, from which on b_panels holds B
+    bool down;                  // all rows pass over a panel of B while it is in the cache, for it lies spread out
     char* sums;                 // null: in C
     int64_t sums_row;
+
+    // The first row of a panel of A. Rows are cut evenly: those of a low tile take longer each.
+    int64_t row_of(int64_t panel) const { return rows * panel / row_panels; }
   };
 
-  // The first column of the block that is packed.
-  static int64_t first_packed(const Block& block) {
-    return std::min(std::max<int64_t>(0, block.packed_from - block.j), block.columns);
-  }
-
-  void pack_block(const Block& block) const {
-    const int64_t b_first = first_packed(block);
-    const int64_t a_count = block.a_panels == nullptr ? 0 : ceil_div(block.rows, size_.mr);
-    const int64_t b_count = ceil_div(block.columns - b_first, size_.nr);
-    parallel(a_count + b_count, size_.nr * block.k / 2, [&](int64_t begin, int64_t end) {
-      if (begin < a_count) {
-        const int64_t first = begin * size_.mr, last = std::min(std::min(end, a_count) * size_.mr, block.rows);
-        pack_(a_at(block.i + first, block.p), g_.a.row, g_.a.column, last - first, block.k, size_.mr,
-              offset(block.a_panels, first * steps(block.k), width_));
-      }
-      if (end > a_count) {
-        const int64_t first = (std::max(begin, a_count) - a_count) * size_.nr;
-        const int64_t last = std::min((end - a_count) * size_.nr, block.columns - b_first);
-        pack_(b_at(block.p, block.j + b_first + first), g_.b.column, g_.b.row, last - first, block.k, size_.nr,
-              offset(block.b_panels, first * steps(block.k), width_));
-      }
-    });
+  void pack_rows(const Block& block) const {
+    for (int64_t panel = 0; panel < block.row_panels; ++panel) {
+      const int64_t first = block.row_of(panel);
+      pack_(a_at(block.i + first, block.p), g_.a.row, g_.a.column, block.row_of(panel + 1) - first, block.k, size_.mr,
+            offset(block.a_panels, panel * size_.mr * steps(block.k), width_));
+    }
   }
 
   void multiply_block(const Block& block) const {
@@ -314,23 +339,24 @@ class Multiply {
           sums_are(e.c_type, e.c_row, e.c_column);
         }
       }
-    const int64_t b_first = first_packed(block), panel = steps(block.k);
-    const auto multiply_chain = [&](int64_t i, int64_t j, int64_t p) {
+    const int64_t k_steps = steps(block.k);
+    const auto multiply_chain = [&](int64_t panel, int64_t j, int64_t p) {
       const bool first = block.p + p == 0, last = block.p + p + block.chain >= g_.k;
+      const int64_t i = block.row_of(panel);
       GemmTile tile;
       tile.k = steps(std::min(block.chain, block.k - p));
-      tile.rows = std::min<int64_t>(size_.mr, block.rows - i);
+      tile.rows = block.row_of(panel + 1) - i;
       tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
       if (block.a_panels != nullptr) {
-        tile.a = offset(block.a_panels, i * panel + steps(p) * size_.mr, width_);
+        tile.a = offset(block.a_panels, (panel * k_steps + steps(p)) * size_.mr, width_);
         tile.a_step = size_.mr;
       } else {
         tile.a = a_at(block.i + i, block.p + p);
         tile.a_row = g_.a.row;
         tile.a_step = g_.a.column;
       }
-      if (j >= b_first) {
-        tile.b = offset(block.b_panels, (j - b_first) * panel + steps(p) * size_.nr, width_);
+      if (j >= block.packed_from) {
+        tile.b = offset(block.b_panels, (j - block.packed_from) * k_steps + steps(p) * size_.nr, width_);
         tile.b_step = size_.nr;
       } else {
         tile.b = b_at(block.p + p, block.j + j);
@@ -342,31 +368,16 @@ class Multiply {
       if (!last) tile.c = partial;
       micro_(tile, epilogues[first][last]);
     };
-    const auto multiply_tile = [&](int64_t i, int64_t j) {
-      for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) multiply_chain(i, j, p);
+    const auto multiply_tile = [&](int64_t panel, int64_t j) {
+      for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) multiply_chain(panel, j, p);
     };
-    // Items of a few panels of A by kItemColumns; fewer panels where there are many threads.
-    const int64_t row_panels = ceil_div(block.rows, size_.mr);
-    const int64_t item_columns = round_up(kItemColumns, size_.nr);
-    const int64_t column_items = ceil_div(block.columns, item_columns);
-    const int64_t wanted = at::in_parallel_region() ? 1 : 4 * at::get_num_threads();
-    const int64_t item_panels = std::max<int64_t>(1, row_panels * column_items / wanted);
-    const int64_t row_items = ceil_div(row_panels, item_panels);
-    parallel(row_items * column_items, cost(item_panels * size_.mr, item_columns, block.k), [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t row = item % row_items * item_panels * size_.mr, column = item / row_items * item_columns;
-        const int64_t row_end = std::min(row + item_panels * size_.mr, block.rows);
-        const int64_t column_end = std::min(column + item_columns, block.columns);
-        if (b_first > 0 && block.k * g_.n * width_ > kUnpackedBytes) {
-          // B lies spread out: all rows pass over a panel while it is in the cache.
-          for (int64_t j = column; j < column_end; j += size_.nr)
-            for (int64_t i = row; i < row_end; i += size_.mr) multiply_tile(i, j);
-        } else {
-          for (int64_t i = row; i < row_end; i += size_.mr)
-            for (int64_t j = column; j < column_end; j += size_.nr) multiply_tile(i, j);
-        }
-      }
-    });
+    if (block.down) {
+      for (int64_t j = 0; j < block.columns; j += size_.nr)
+        for (int64_t panel = 0; panel < block.row_panels; ++panel) multiply_tile(panel, j);
+    } else {
+      for (int64_t panel = 0; panel < block.row_panels; ++panel)
+        for (int64_t j = 0; j < block.columns; j += size_.nr) multiply_tile(panel, j);
+    }
   }
 
   // Pieces of k side by side, then their sum in order.

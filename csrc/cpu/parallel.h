@@ -1,4 +1,5 @@
-// Threads: torch's own pool, so that torch.set_num_threads is obeyed. Work is cut by size alone.
+// Threads: torch's own pool, so that torch.set_num_threads is obeyed. How work is cut must not show in the results: it is cut
+// by size, or where each result is computed alike whatever piece it falls into.
 #pragma once
 
 #include <ATen/Parallel.h>
