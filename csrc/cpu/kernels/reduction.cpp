@@ -427,19 +427,50 @@ struct Step {
   }
 };
 
+// Keeps the compiler from moving the computation of x, and what it reads, past others that are kept: wide loads that do not
+// follow each other in memory mislead the prefetcher.
+template <class A>
+TENSOROPS_INLINE void keep_here(Vec<A>& x) {
+#if defined(__x86_64__)
+  asm volatile("" : "+v"(x.v));
+#endif
+}
+
+// The next vector in memory. In halves, which the prefetcher follows better than whole cache lines at a time.
+template <class C, class S>
+TENSOROPS_INLINE Vec<C> load_next(const S* x) {
+  Vec<C> next;
+#if defined(__AVX512F__)
+  if constexpr (__is_same(C, S)) {
+    __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    asm volatile("" : "+v"(low));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x) + 1);
+    next.v = (decltype(next.v))_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  } else {
+    next = load_vector<C>(x);
+  }
+#else
+  next = load_vector<C>(x);
+#endif
+  keep_here(next);
+  return next;
+}
+// The next two of a reduction that does not ask which lane an element is in: of bf16, the even ones and the odd ones.
+template <class C>
+TENSOROPS_INLINE void load_next(const BFloat16* x, Vec<C>* even, Vec<C>* odd) {
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  Bits pairs;
+  __builtin_memcpy(&pairs, x, sizeof(pairs));
+  even->v = (decltype(even->v))(pairs << 16);
+  odd->v = (decltype(odd->v))(pairs & 0xffff0000u);
+  keep_here(*odd);
+}
+
 // Sums of f64 and the like, one operation for each vector read: read in order into few running sums, which is a tenth faster
 // from small pages than groups of 8 reads. Short chains, so that rounding stays as theirs.
 constexpr int kChains = 4, kChainLength = 32;
 template <class R, class C, class A>
 constexpr bool kInChains = __is_same(C, A) && R::states == 1 && is_floating<A>;
-
-// Keeps the compiler from moving the computation of x, and what it reads, past others that are kept.
-template <class A>
-TENSOROPS_INLINE void keep_here(Vec<A>& x) {
-#if defined(__x86_64__)
-  asm volatile("" : "+x"(x.v));
-#endif
-}
 
 // `Stored` is the dtype in memory: T, or a narrower one.
 template <class R, class T, class Stored = T>
@@ -464,9 +495,8 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
       for (; row + kChains <= end; row += kChains)
         for (int k = 0; k < kChains; ++k) {
           W s;
-          S::single(load_vector<C>(x + (row + k) * L), params, &s);
+          S::single(load_next<C>(x + (row + k) * L), params, &s);
           S::merge(chain + k, &s, {}, origin, A(L));
-          keep_here(chain[k].part[0]);
         }
       S::merge(chain, chain + 1, {}, origin, A(L));
       S::merge(chain + 2, chain + 3, {}, origin, A(L));
@@ -476,7 +506,11 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
   for (; row + kGroup <= rows; row += kGroup) {
     Vec<C> g[kGroup];
     W s[K];
-    for (int i = 0; i < kGroup; ++i) g[i] = load_vector<C>(x + (row + i) * L);
+    if constexpr (__is_same(Stored, BFloat16) && !R::locates) {
+      for (int i = 0; i < kGroup; i += 2) load_next(x + (row + i) * L, g + i, g + i + 1);
+    } else {
+      for (int i = 0; i < kGroup; ++i) g[i] = load_next<C>(x + (row + i) * L);
+    }
     S::group(g, params, s);
     S::merge(acc, s, counts_of<A>(row, kGroup), origin, A(L));
     if constexpr (R::locates)
@@ -555,6 +589,11 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
         else if (left > 0) acc[k].part[w].store(p, left);
       }
   };
+  // Rows that lie apart are a pattern no prefetcher sees. While 8 of them are added up, the next 8 are fetched, in the order of
+  // memory, unless all is so little that it may well be in the cache.
+  constexpr int64_t kLine = 64, kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(Stored)) / kLine;
+  const int64_t row_bytes = columns * int64_t(sizeof(Stored));
+  const bool fetches = count * row_bytes >= kFetched;
   int64_t row = 0;
   while (row < count) {
     const bool whole = row + kGroup <= count;
@@ -573,7 +612,21 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
           S::group(g, params, s);
         }, counts, row);
       };
-      for (int64_t c = 0; c < full; c += L) group(c, L);
+      if (fetches && row + 2 * kGroup <= count) {
+        const char* next = top + kGroup * row_stride;
+        int64_t ahead = 0;
+        for (int64_t c = 0; c < full; c += L) {
+          for (int64_t i = 0; i < kLines; ++i) __builtin_prefetch(next + ahead + i * kLine, 0, 2);
+          ahead += kLines * kLine;
+          if (ahead >= row_bytes) {
+            ahead = 0;
+            next += row_stride;
+          }
+          group(c, L);
+        }
+      } else {
+        for (int64_t c = 0; c < full; c += L) group(c, L);
+      }
       if (full < columns) group(full, columns - full);
     } else {
       const auto single = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
