@@ -865,7 +865,7 @@ void run(const DataPass& pass, const Kernels& kernels) {
   // Panels that stay in the caches are taken together: results are then written in the order of memory.
   const int64_t together = panels.total() * k * width <= kPanelsTogether ? panels.count : 1;
   const int64_t turns = divide_up(panels.count, together);
-  const int64_t per_image = pass.groups * tiles.blocks * turns;
+  const int64_t per_image = pass.groups * tiles.blocks;
 
   for (int64_t from = 0; from < batch; from += chunk) {
     const int64_t count = std::min(chunk, batch - from);
@@ -876,10 +876,15 @@ void run(const DataPass& pass, const Kernels& kernels) {
           images.copy(from + n, item % images.items(), staged.data() + n * images.bytes());
         }
       });
-    parallel(count * per_image, tiles.block_pixels() * k * 4 * together, [&](int64_t begin, int64_t end) {
+    // The larger of weights and images is passed over once, the smaller one stays in the caches meanwhile. A thread that goes
+    // through all images with its share of the weights has packed most of these itself.
+    const int64_t pieces = count * per_image;
+    const bool images_inside = group_bytes * pass.groups > count * images.bytes();
+    parallel(pieces * turns, tiles.block_pixels() * k * 4 * together, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t first = item % turns * together, block = item / turns % tiles.blocks;
-        const int64_t group = item / (turns * tiles.blocks) % pass.groups, n = item / per_image;
+        const int64_t first = (images_inside ? item / pieces : item % turns) * together;
+        const int64_t piece = images_inside ? item % pieces : item / turns;
+        const int64_t block = piece % tiles.blocks, group = piece / tiles.blocks % pass.groups, n = piece / per_image;
         ConvTile tile;
         tile.x = (images.in_place() ? images.original(from + n) : staged.data() + n * images.bytes()) +
                  group * layout.elements * images.channel * width;

@@ -219,6 +219,7 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
   const int64_t width = m.width, vector = m.vector, blocks_of_channels = m.channel_blocks(pass.inner);
   const int64_t channels = blocks_of_channels * vector, outer = panels.total();
   const Layout layout{Pairs::none, pass.inner, pass.inner};
+  const bool channels_inside = pass.weight_inner == 1;  // in the order in which they lie
   std::atomic<bool> finite{true};
   for (int64_t group = 0; group < pass.groups; ++group) {
     // Weights: panel after panel, each [point][channel][its width].
@@ -232,8 +233,9 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
         const int64_t panel = item / pieces, channel = item % pieces * kChannelsTogether;
         const int64_t count = std::min(kChannelsTogether, pass.inner - channel), panel_width = panels.width_of(panel);
         pack_weights(pass, kernels, layout, group, panels.begin(panel), panels.columns_of(panel), panel_width, channel, count,
-                     false, packed.data());
-        m.transforms.weights(packed.data(), count, panel_width,
+                     channels_inside, packed.data());
+        m.transforms.weights(packed.data(), count, (channels_inside ? 1 : taps * taps) * panel_width,
+                             (channels_inside ? count : 1) * panel_width, panel_width,
                              weights.data() + panel * panel_bytes + channel * panel_width * width, weights_point(panel));
       }
     });

@@ -14,8 +14,12 @@ TENSOROPS_INLINE void pack_panel(const S* from, int64_t lane_stride, int64_t ste
                                  int width, T* to) {
   using V = Vec<T>;
   if (lane_stride == 1) {
+    // Steps further apart than they are long are a pattern that the hardware does not see. To the second cache: more lines can be
+    // on their way there than to the first.
+    constexpr int64_t kAhead = 32;
     for (int64_t p = 0; p < k; ++p, from += step_stride, to += width)
       for (int l = 0; l < width; l += V::size) {
+        __builtin_prefetch(from + kAhead * step_stride + l, 0, 2);
         const int64_t present = lanes - l < V::size ? (lanes > l ? lanes - l : 0) : V::size;
         store_lanes<T>(load_lanes<T>(from + l, present), to + l, width - l);
       }

@@ -210,17 +210,17 @@ void gradient(const WinogradTiles& t) {
 
 // Once per weight, not per pixel: in f64, so that what is rounded to T is right to the last place.
 template <int r>
-void weights(const void* packed, int64_t channels, int64_t width, void* points, int64_t point) {
+void weights(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point) {
   using D = Vec<double>;
   constexpr int n = Points<r>::n;
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t lane = 0; lane < width; lane += D::size) {
-      const T* from = static_cast<const T*>(packed) + c * r * r * width + lane;
+      const T* from = static_cast<const T*>(packed) + c * channel + lane;
       D columns[r][n];
       for (int w = 0; w < r; ++w) {
         D g[r];
 #pragma GCC unroll 8
-        for (int h = 0; h < r; ++h) g[h] = load_vector<double>(from + (h * r + w) * width);
+        for (int h = 0; h < r; ++h) g[h] = load_vector<double>(from + (h * r + w) * tap);
         Points<r>::weights(g, columns[w]);
       }
       T* to = static_cast<T*>(points) + c * width + lane;

@@ -58,8 +58,9 @@ struct WinogradProduct {
 };
 
 struct WinogradTransforms {
-  // G w G' of weights that lie as [channel][tap][width], width one or two vectors, to `points` as [point][channel][width].
-  void (*weights)(const void* packed, int64_t channels, int64_t width, void* points, int64_t point);
+  // G w G' of weights, `width` of them (one or two vectors) side by side and their channels and taps so many elements apart, to
+  // `points` as [point][channel][width].
+  void (*weights)(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point);
   void (*image)(const WinogradTiles&);  // B' image B
   bool (*result)(const WinogradTiles&);  // A' points A; whether all of it is finite (but for the bias)
   void (*gradient)(const WinogradTiles&);  // H tile H'
