@@ -21,6 +21,10 @@ namespace {
 constexpr int64_t kShortLine = 64;    // shorter lines are computed many side by side
 constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
+constexpr int64_t kPieces = 8;        // for several threads
+// As in elementwise.cpp: a call that moves so many bytes leaves nothing of its results in the caches.
+constexpr int64_t kPastCaches = int64_t(64) << 20;
 constexpr int64_t kCost = 8;          // of an element, next to an addition
 
 class Lineup {
@@ -38,8 +42,15 @@ class Lineup {
     store_ = storer(compute_, lines_.operands[2].dtype);
     const DType dtype = lines_.operands[2].dtype;
     SoftmaxRunKernel run_of_short = nullptr;
-    if (dtype == DType::bf16) run_of_short = kernels.run_of_bf16[static_cast<int>(op)];
-    if (dtype == DType::f16) run_of_short = kernels.run_of_f16[static_cast<int>(op)];
+    if (dtype == DType::bf16) {
+      run_of_short = kernels.run_of_bf16[static_cast<int>(op)];
+      columns_as_stored_ = kernels.columns_of_bf16[static_cast<int>(op)];
+    } else if (dtype == DType::f16) {
+      run_of_short = kernels.run_of_f16[static_cast<int>(op)];
+      columns_as_stored_ = kernels.columns_of_f16[static_cast<int>(op)];
+    } else if (is_compute_type(dtype, compute_)) {
+      columns_as_stored_ = columns_;
+    }
     as_stored_ = run_of_short != nullptr;
     for (const auto& operand : lines_.operands)
       as_stored_ = as_stored_ && operand.dtype == dtype && (operand.step == element_size(dtype) || lines_.length == 1);
@@ -47,7 +58,7 @@ class Lineup {
   }
 
   void run() const {
-    const bool direct = contiguous(0) && contiguous(1) && contiguous(2) && lines_.axes[0].size >= 16;
+    const bool direct = side_by_side(0) && side_by_side(1) && side_by_side(2) && lines_.axes[0].size >= 16;
     // Vectors along lines have idle lanes at their ends, vectors across lines beside the last.
     const auto vectors = [](int64_t n) { return (n + 15) / 16; };
     const bool is_short = lines_.length < kShortLine && lines_.length * vectors(lines_.count) < lines_.count * vectors(lines_.length);
@@ -58,9 +69,12 @@ class Lineup {
 
  private:
   bool native(int k) const { return is_compute_type(lines_.operands[k].dtype, compute_) || (k == 1 && !backward_); }
-  // Whether neighbouring lines lie next to each other, element by element.
-  bool contiguous(int k) const {
-    return native(k) && !lines_.axes.empty() && (lines_.axes[0].stride[k] == width_ || (k == 1 && !backward_));
+  // Whether the kernel takes neighbouring lines as they lie, next to each other, element by element.
+  bool side_by_side(int k) const {
+    if (k == 1 && !backward_) return true;
+    const DType dtype = lines_.operands[2].dtype;
+    return columns_as_stored_ != nullptr && lines_.operands[k].dtype == dtype && !lines_.axes.empty() &&
+           lines_.axes[0].stride[k] == element_size(dtype);
   }
 
   void compute_one_by_one() const {
@@ -94,10 +108,13 @@ class Lineup {
 
   void compute_side_by_side(bool direct) const {
     const int64_t n = lines_.length;
-    const int64_t run = direct ? lines_.axes[0].size : lines_.count;
-    // Wide enough for whole cache lines, narrow enough for the cache and for several threads; by size alone.
-    const int64_t limit = std::clamp<int64_t>(std::min(kTile / n, run / 4) / 16 * 16, 16, kMaxColumns);
+    const int64_t run = direct ? lines_.axes[0].size : lines_.count, size = element_size(lines_.operands[2].dtype);
+    // Wide enough for the memory, narrow enough for the cache and for several threads; by size alone.
+    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : kTile / n;
+    const int64_t pieces = std::max<int64_t>(1, kPieces * run / lines_.count);
+    const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, kMaxColumns);
     const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
+    const bool streams = direct && n * lines_.count * size * (backward_ ? 3 : 2) >= kPastCaches && starts_lines(width * size);
     parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
       const int64_t sums = 3 * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
       const Scratch memory(sums + 2 * tile);
@@ -108,9 +125,9 @@ class Lineup {
         const int64_t m = std::min(width, run - panel % per_run * width);
         if (direct) {
           for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t) {
-            columns_(lines_.operands[0].data + offset[0], lines_.operands[0].step / width_, lines_.operands[1].data + offset[1],
-                     lines_.operands[1].step / width_, lines_.operands[2].data + offset[2], lines_.operands[2].step / width_, n, m,
-                     scratch);
+            const auto& [x, r, y] = lines_.operands;
+            columns_as_stored_(x.data + offset[0], x.step / size, r.data + offset[1], r.step / size, y.data + offset[2],
+                               y.step / size, n, m, scratch, streams);
           });
           continue;
         }
@@ -125,10 +142,18 @@ class Lineup {
         };
         for (int k = 0; k < (backward_ ? 2 : 1); ++k)
           each(k, tiles[k], [&](const char* from, int64_t stride, char* to, int64_t count) { load_[k](from, stride, to, count); });
-        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch);
+        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, false);
         each(2, tiles[0], [&](char* to, int64_t stride, char* from, int64_t count) { store_(from, to, stride, count); });
       }
+      if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
     });
+  }
+  // Whether every row of every panel of the result begins at a whole cache line.
+  bool starts_lines(int64_t panel_bytes) const {
+    const auto& y = lines_.operands[2];
+    bool whole = reinterpret_cast<intptr_t>(y.data) % kStreamed == 0 && y.step % kStreamed == 0 && panel_bytes % kStreamed == 0;
+    for (size_t axis = 1; axis < lines_.axes.size(); ++axis) whole &= lines_.axes[axis].stride[2] % kStreamed == 0;
+    return whole;
   }
 
   Lines<3> lines_;
@@ -137,7 +162,7 @@ class Lineup {
   const int64_t width_;
   SoftmaxRunKernel run_;
   bool as_stored_;  // the kernel of one line takes it as it is
-  SoftmaxColumnsKernel columns_;
+  SoftmaxColumnsKernel columns_, columns_as_stored_ = nullptr;  // of the compute type, and of the result's dtype
   LoadKernel load_[2];
   StoreKernel store_;
 };

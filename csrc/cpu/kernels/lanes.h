@@ -64,6 +64,29 @@ TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
   return n >= Vec<C>::size ? load_vector<C>(p) : load_part<C>(p, n);
 }
 
+// Rows that lie apart are a pattern no prefetcher sees. While some of them are worked on from left to right, the next are
+// fetched in the order of memory, `lines` cache lines at each step: to the second cache, to which more lines can be on their
+// way than to the first.
+class Ahead {
+ public:
+  Ahead(const void* next, int64_t row_stride, int64_t row_bytes)
+      : row_(static_cast<const char*>(next)), stride_(row_stride), bytes_(row_bytes) {}
+  TENSOROPS_INLINE void step(int64_t lines) {
+    constexpr int64_t kLine = 64;
+    for (int64_t i = 0; i < lines; ++i) __builtin_prefetch(row_ + at_ + i * kLine, 0, 2);
+    at_ += lines * kLine;
+    if (at_ >= bytes_) {
+      at_ = 0;
+      row_ += stride_;
+    }
+  }
+
+ private:
+  const char* row_;
+  const int64_t stride_, bytes_;
+  int64_t at_ = 0;
+};
+
 // Stores the first n < size lanes.
 template <class T>
 TENSOROPS_INLINE void store_part(Vec<T> x, T* p, int64_t n) {

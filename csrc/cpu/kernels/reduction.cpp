@@ -589,9 +589,8 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
         else if (left > 0) acc[k].part[w].store(p, left);
       }
   };
-  // Rows that lie apart are a pattern no prefetcher sees. While 8 of them are added up, the next 8 are fetched, in the order of
-  // memory, unless all is so little that it may well be in the cache.
-  constexpr int64_t kLine = 64, kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(Stored)) / kLine;
+  // Not where all is so little that it may well be in the cache.
+  constexpr int64_t kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(Stored)) / 64;
   const int64_t row_bytes = columns * int64_t(sizeof(Stored));
   const bool fetches = count * row_bytes >= kFetched;
   int64_t row = 0;
@@ -613,15 +612,9 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
         }, counts, row);
       };
       if (fetches && row + 2 * kGroup <= count) {
-        const char* next = top + kGroup * row_stride;
-        int64_t ahead = 0;
+        Ahead ahead(top + kGroup * row_stride, row_stride, row_bytes);
         for (int64_t c = 0; c < full; c += L) {
-          for (int64_t i = 0; i < kLines; ++i) __builtin_prefetch(next + ahead + i * kLine, 0, 2);
-          ahead += kLines * kLine;
-          if (ahead >= row_bytes) {
-            ahead = 0;
-            next += row_stride;
-          }
+          ahead.step(kLines);
           group(c, L);
         }
       } else {

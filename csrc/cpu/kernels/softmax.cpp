@@ -1,4 +1,4 @@
-// Each op is up to three passes over data that the caller keeps in cache: a maximum, a sum, and the result. Sums are of
+// Each op is up to three passes over its lines: a maximum, a sum, and the result. Sums are of
 // groups in the compute type, then in double, as in reduction.cpp.
 #include "cpu/kernels/softmax.h"
 
@@ -137,26 +137,46 @@ void run(const void* from, const void* results, void* to, int64_t n) {
   if (tail > 0) finish(full, tail);
 }
 
-// `scratch`: per column a maximum and a finished sum of type T, and a sum in double.
-template <class R, class T>
+// `scratch`: per column a maximum and a finished sum of type T, and a sum in double. Three sweeps at most, 8 rows at a time;
+// what the first brings to the last-level cache the others find there. S is the dtype in memory.
+template <class R, class T, class S = T>
 void columns(const void* from, int64_t x_stride, const void* results, int64_t r_stride, void* to, int64_t y_stride,
-             int64_t rows, int64_t width, double* scratch) {
+             int64_t rows, int64_t width, double* scratch, bool streams) {
   using V = Vec<T>;
   constexpr int L = V::size, parts = L / Vec<double>::size;
-  const T* x = static_cast<const T*>(from);
-  [[maybe_unused]] const T* r = static_cast<const T*>(results);
-  T* y = static_cast<T*>(to);
+  constexpr int64_t kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(S)) / 64;
+  const S* x = static_cast<const S*>(from);
+  [[maybe_unused]] const S* r = static_cast<const S*>(results);
+  S* y = static_cast<S*>(to);
   double* sums = scratch;
   T* maxima = reinterpret_cast<T*>(scratch + width);
   T* finished = reinterpret_cast<T*>(scratch + 2 * width);
-  // Rows outermost: each is a contiguous stretch of memory.
+  const int64_t row_bytes = width * int64_t(sizeof(S));
+  const bool fetches = rows * row_bytes >= kFetched;
+  // work(first row, end row, column, lanes) for each group of rows and vector of columns.
+  const auto sweep = [&](bool reads_results, auto work) TENSOROPS_LAMBDA_INLINE {
+    for (int64_t row = 0; row < rows; row += kGroup) {
+      const int64_t last = row + kGroup < rows ? row + kGroup : rows;
+      if (fetches && last < rows) {
+        Ahead next_x(x + last * x_stride, x_stride * int64_t(sizeof(S)), row_bytes);
+        [[maybe_unused]] Ahead next_r(r + last * r_stride, r_stride * int64_t(sizeof(S)), row_bytes);
+        for (int64_t c = 0; c < width; c += L) {
+          next_x.step(kLines);
+          if (reads_results) next_r.step(kLines);
+          work(row, last, c, width - c);
+        }
+      } else {
+        for (int64_t c = 0; c < width; c += L) work(row, last, c, width - c);
+      }
+    }
+  };
   if constexpr (R::has_maximum) {
     for (int64_t c = 0; c < width; ++c) maxima[c] = T(-__builtin_inf());
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t c = 0; c < width; c += L) {
-        const int64_t n = width - c;
-        store_lanes(maximum(load_lanes<T>(maxima + c, n), load_lanes<T>(x + row * x_stride + c, n)), maxima + c, n);
-      }
+    sweep(false, [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      V m = load_lanes<T>(maxima + c, n);
+      for (int64_t i = row; i < last; ++i) m = maximum(m, load_lanes<T>(x + i * x_stride + c, n));
+      store_lanes(m, maxima + c, n);
+    });
   }
   const auto maximum_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
     if constexpr (R::has_maximum) return load_lanes<T>(maxima + c, n);
@@ -167,42 +187,41 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
     else return V(0);
   };
   for (int64_t c = 0; c < width; ++c) sums[c] = 0;
-  for (int64_t row = 0; row < rows; row += kGroup) {
-    const int64_t last = row + kGroup < rows ? row + kGroup : rows;
-    for (int64_t c = 0; c < width; c += L) {
-      const int64_t n = width - c;
-      const V m = maximum_of(c, n);
-      V sum(0);
-      for (int64_t i = row; i < last; ++i) {
-        const V t = R::term(load_lanes<T>(x + i * x_stride + c, n), read(i, c, n), m);
-        if constexpr (R::kStores) store_lanes(t, y + i * y_stride + c, n);
-        sum = sum + t;
-      }
-      Vec<double> acc[parts];
-      for (int k = 0; k < parts; ++k) {
-        const int64_t left = n - k * Vec<double>::size;
-        acc[k] = left > 0 ? load_lanes<double>(sums + c + k * Vec<double>::size, left) : Vec<double>(0.0);
-      }
-      add_wide(acc, sum);
-      for (int k = 0; k < parts; ++k) {
-        const int64_t left = n - k * Vec<double>::size;
-        if (left > 0) store_lanes(acc[k], sums + c + k * Vec<double>::size, left);
-      }
+  sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    const V m = maximum_of(c, n);
+    V sum(0);
+    for (int64_t i = row; i < last; ++i) sum = sum + R::term(load_lanes<T>(x + i * x_stride + c, n), read(i, c, n), m);
+    Vec<double> acc[parts];
+    for (int k = 0; k < parts; ++k) {
+      const int64_t left = n - k * Vec<double>::size;
+      acc[k] = left > 0 ? load_lanes<double>(sums + c + k * Vec<double>::size, left) : Vec<double>(0.0);
     }
-  }
+    add_wide(acc, sum);
+    for (int k = 0; k < parts; ++k) {
+      const int64_t left = n - k * Vec<double>::size;
+      if (left > 0) store_lanes(acc[k], sums + c + k * Vec<double>::size, left);
+    }
+  });
   for (int64_t c = 0; c < width; ++c) finished[c] = static_cast<T>(sums[c]);
   for (int64_t c = 0; c < width; c += L) {
     const int64_t n = width - c;
     store_lanes(R::finish_sum(load_lanes<T>(finished + c, n)), finished + c, n);
   }
-  const T* second = R::kStores ? y : x;
-  const int64_t second_stride = R::kStores ? y_stride : x_stride;
+  // Row by row, so that streamed lines are written whole.
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t c = 0; c < width; c += L) {
       const int64_t n = width - c;
-      store_lanes(R::result(load_lanes<T>(second + row * second_stride + c, n), read(row, c, n), maximum_of(c, n),
-                            load_lanes<T>(finished + c, n)),
-                  y + row * y_stride + c, n);
+      if (fetches && row + kGroup < rows) {
+        __builtin_prefetch(x + (row + kGroup) * x_stride + c, 0, 2);
+        if constexpr (kReadsResult<R>) __builtin_prefetch(r + (row + kGroup) * r_stride + c, 0, 2);
+      }
+      const V value = load_lanes<T>(x + row * x_stride + c, n), other = read(row, c, n);
+      const V m = maximum_of(c, n), s = load_lanes<T>(finished + c, n);
+      V result;
+      if constexpr (R::kStores) result = R::result(R::term(value, other, m), other, m, s);
+      else result = R::result(value, other, m, s);
+      if (streams && n >= L) stream_vector(result, y + row * y_stride + c);
+      else store_lanes(result, y + row * y_stride + c, n);
     }
 }
 
@@ -220,6 +239,11 @@ const SoftmaxKernels softmax_kernels = {
      {columns<LogBackward, float>, columns<LogBackward, double>}},
     {nullptr, run<LogForward, float, BFloat16>, run<Backward, float, BFloat16>, run<LogBackward, float, BFloat16>},
     {nullptr, run<LogForward, float, Half>, run<Backward, float, Half>, run<LogBackward, float, Half>},
+    {columns<Forward, float, BFloat16>, columns<LogForward, float, BFloat16>, columns<Backward, float, BFloat16>,
+     columns<LogBackward, float, BFloat16>},
+    {columns<Forward, float, Half>, columns<LogForward, float, Half>, columns<Backward, float, Half>,
+     columns<LogBackward, float, Half>},
+    end_stream,
 };
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA
