@@ -19,6 +19,9 @@ namespace {
 constexpr int64_t kStage = 1024;    // elements staged at a time, along a line or across lines
 constexpr int64_t kBlock = 65536;   // a longer line is cut into blocks of this size, for threads
 constexpr int64_t kShortLine = 32;  // shorter lines are scanned many side by side
+constexpr int64_t kRowsAhead = 4;   // elements of lines side by side are fetched so long before their turn
+// As in elementwise.cpp: a call that moves so many bytes leaves nothing of its results in the caches.
+constexpr int64_t kPastCaches = int64_t(64) << 20;
 
 class Scanner {
  public:
@@ -134,6 +137,7 @@ class Scanner {
     // Panels narrow enough that the threads all have one, by size alone.
     const int64_t width = std::clamp<int64_t>((lines_.count / 8 + 63) / 64 * 64, 64, kStage);
     const int64_t panels = (lines_.count + width - 1) / width;
+    if (const ScanThroughKernel through = kernel_of_neighbours()) return scan_neighbours(through, width, panels);
     parallel(panels, 2 * width * lines_.length, [&](int64_t begin, int64_t end) {
       alignas(64) Element states[kStage], values[kStage], coefficients[kStage];
       for (int64_t panel = begin; panel < end; ++panel) {
@@ -156,6 +160,38 @@ class Scanner {
           });
         }
       }
+    });
+  }
+
+  // Null unless elements and results of neighbouring lines are next to each other and need no conversion.
+  ScanThroughKernel kernel_of_neighbours() const {
+    const DType dtype = lines_.operands[2].dtype;
+    if (has_coefficient_ || lines_.operands[0].dtype != dtype || (dtype != DType::f32 && dtype != DType::f64)) return nullptr;
+    for (int k : {0, 2})
+      if (inner_stride(lines_.axes, k) != element_size(dtype)) return nullptr;
+    return TENSOROPS_KERNELS(scan_kernels).through[static_cast<int>(scan_)][dtype == DType::f64];
+  }
+  void scan_neighbours(ScanThroughKernel through, int64_t width, int64_t panels) const {
+    const auto &x = lines_.operands[0], &y = lines_.operands[2];
+    const int64_t size = element_size(y.dtype), run = lines_.axes[0].size;
+    bool streams = 2 * lines_.count * lines_.length * size >= kPastCaches && x.data != y.data &&
+                   reinterpret_cast<intptr_t>(y.data) % kStreamed == 0 && y.step % kStreamed == 0 &&
+                   (lines_.axes.size() == 1 || run % width == 0);
+    for (size_t axis = 1; axis < lines_.axes.size(); ++axis) streams &= lines_.axes[axis].stride[2] % kStreamed == 0;
+    parallel(panels, 2 * width * lines_.length, [&](int64_t begin, int64_t end) {
+      alignas(64) Element states[kStage];
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const int64_t first = panel * width;
+        for_pieces(lines_.axes, first, std::min(first + width, lines_.count), [&](const int64_t (&offset)[3], int64_t n) {
+          std::fill(states, states + n, identity());
+          for (int64_t k = 0; k < lines_.length; ++k) {
+            const char* const from = x.data + offset[0] + k * x.step;
+            through(from, y.data + offset[2] + k * y.step, n, states,
+                    k + kRowsAhead < lines_.length ? from + kRowsAhead * x.step : nullptr, streams);
+          }
+        });
+      }
+      if (streams) TENSOROPS_KERNELS(scan_kernels).end_stream();
     });
   }
 

@@ -1,5 +1,6 @@
 #include "cpu/kernels/scan.h"
 
+#include "cpu/kernels/lanes.h"
 #include "cpu/kernels/vec_math.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -76,12 +77,30 @@ void step(const void* data, [[maybe_unused]] const void* coefficient, int64_t n,
   }
 }
 
+template <class S, class T>
+void through(const void* from, void* to, int64_t n, void* state, const void* ahead, bool streams) {
+  using V = Vec<double>;
+  const T* x = static_cast<const T*>(from);
+  const T* next = static_cast<const T*>(ahead);
+  T* y = static_cast<T*>(to);
+  double* h = static_cast<double*>(state);
+  for (int64_t i = 0; i < n; i += V::size) {
+    if (next != nullptr) __builtin_prefetch(next + i, 0, 2);
+    const V sum = S::combine(load_lanes<double>(h + i, n - i), load_lanes<double>(x + i, n - i));
+    store_lanes(sum, h + i, n - i);
+    if (streams && n - i >= V::size) stream_vector(sum, y + i);
+    else store_lanes(sum, y + i, n - i);
+  }
+}
+
 }  // namespace
 
 extern const ScanKernels scan_kernels;
 const ScanKernels scan_kernels = {
     {{run<Sum, double>, run<Sum, int64_t>}, {run<Prod, double>, run<Prod, int64_t>}, {run<Linear, double>, run<Linear, int64_t>}},
     {{step<Sum, double>, step<Sum, int64_t>}, {step<Prod, double>, step<Prod, int64_t>}, {step<Linear, double>, step<Linear, int64_t>}},
+    {{through<Sum, float>, through<Sum, double>}, {through<Prod, float>, through<Prod, double>}},
+    end_stream,
 };
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA
