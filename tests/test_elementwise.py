@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.faults import assert_same_deprecation, assert_same_refusal
 from tests.generic import *  # noqa: F403
-from tests.harness import lookup
+from tests.harness import lookup, threads
 
 FAMILY = "elementwise"
 
@@ -32,6 +32,32 @@ def test_predicates_leave_no_graph(name: str) -> None:
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones(5))
         assert torch.autograd.forward_ad.unpack_dual(ours(dual, *inputs[1:])).tangent is None
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3), (300, 171), (1030, 517), (2, 67, 3, 45), (3, 40, 33, 1)], ids=str)
+def test_turned_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Inputs that lie closer together along another dimension than the result, transposed tile by tile: every element is of
+    its own place, whichever dimensions change places, whole or every other one, and for any number of threads."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randint(-60, 60, size, generator=generator).to(dtype)
+
+    a, condition = draw(*shape), torch.rand(shape, generator=generator) > 0.5
+    for first in range(len(shape)):
+        for second in range(first):
+            size = list(shape)
+            size[first], size[second] = size[second], size[first]
+            b = draw(*size).transpose(first, second)
+            stepped = draw(*size[:-1], 2 * size[-1])[..., ::2].transpose(first, second)
+            for count in (1, 3):
+                with threads(count):
+                    assert torch.equal(tensorops.sub(a, b), torch.sub(a, b))
+                    assert torch.equal(tensorops.lt(stepped, a), torch.lt(stepped, a))
+                    assert torch.equal(tensorops.where(condition, b, stepped), torch.where(condition, b, stepped))
+                    assert torch.equal(tensorops.add(a, b, out=a.clone()), a + b)
+                    assert torch.equal(tensorops.mul(a.clone(), b), a * b)
 
 
 @pytest.mark.parametrize("shape", [(3, 1000), (2, 3, 700), (4096, 3)], ids=str)

@@ -44,7 +44,7 @@ def test_results_past_the_caches(op: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(600, 37), (3, 601, 300), (2, 9, 1100)], ids=str)
 @pytest.mark.parametrize("op", ["cumsum", "cumprod", "softmax", "log_softmax"])
 def test_lines_side_by_side(op: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """One column's NaN and infinities stay in it; panels of any width, for any number of threads, give the lines one by one."""
+    """NaN and infinities stay in their columns; panels of any width, for any number of threads, give what lines alone do."""
     x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) / 4 + 1).to(dtype)
     dim = len(shape) - 2
     x.select(dim, 2)[..., 3] = float("nan")

@@ -10,8 +10,10 @@
 
 #include "cpu/dtype.h"
 #include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/transpose.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 #include "ops/arity.h"
 #include "ops/dtypes.h"
 #include "ops/layout.h"
@@ -79,10 +81,102 @@ void call(const Chosen& chosen, const ElementwiseParams& params, ElementwiseRun 
   chosen.kernel(params, run, n);
 }
 
+// Whether the results are written past the caches.
+bool goes_past_caches(const Loop& loop) {
+  int64_t bytes = 0;
+  for (int i = 0; i < loop.count; ++i) {
+    if (i > 0 && loop.operands[i].data == loop.operands[0].data) return false;
+    bytes += loop.numel * (loop.operands[i].strides[0] == 0 ? 0 : element_size(loop.operands[i].dtype));
+  }
+  return bytes >= kPastCaches;
+}
+
+// The loop in pieces where an input is turned: it lies closer together along another dimension than along the results'
+// innermost. A tile covers a part of both, and the input is transposed into a buffer first, so that each of its cache lines
+// is read once and whole.
+class Tiles {
+ public:
+  static constexpr int64_t kBufferBytes = 128 << 10;  // of one input; all of them stay in the second cache
+
+  explicit Tiles(const Loop& loop) : loop_(loop) {
+    int64_t size = 1;  // of the largest element turned
+    for (int i = 1; i < loop.count; ++i) {
+      const Operand& o = loop.operands[i];
+      if (dim_ == 0) dim_ = closest(o);
+      turned_[i] = dim_ != 0 && o.strides[dim_] > 0 && o.strides[dim_] < o.strides[0];
+      if (turned_[i]) size = std::max(size, element_size(o.dtype));
+      turned_count_ += turned_[i];
+    }
+    if (turned_count_ == 0) return;
+    // A few cache lines of each row of the input, for the prefetcher's sake, by as long a row of results as the buffer holds.
+    const int64_t elements = kBufferBytes / size, across = loop.sizes[dim_], along = loop.sizes[0];
+    across_ = std::min(across, std::max(kRowBytes / size, elements / along));
+    const int64_t pieces = divide_up(along, elements / across_);
+    along_ = std::min(along, divide_up(divide_up(along, pieces), kStreamed) * kStreamed);
+    pieces_along_ = divide_up(along, along_);
+    pieces_across_ = divide_up(across, across_);
+    count_ = pieces_along_ * pieces_across_;
+    for (size_t dim = 1; dim < loop.sizes.size(); ++dim)
+      if (dim != dim_) count_ *= loop.sizes[dim];
+  }
+
+  // 0: no input is turned.
+  int64_t count() const { return count_; }
+  int64_t elements() const { return along_ * across_; }
+  int64_t bytes() const { return turned_count_ * kBufferBytes; }
+
+  // The tile as a loop of its own.
+  Loop tile(int64_t index, char* buffer) const {
+    int64_t at[2] = {index % pieces_along_ * along_, index / pieces_along_ % pieces_across_ * across_};
+    Loop tile;
+    tile.sizes = {std::min(along_, loop_.sizes[0] - at[0]), std::min(across_, loop_.sizes[dim_] - at[1])};
+    tile.numel = tile.sizes[0] * tile.sizes[1];
+    tile.count = loop_.count;
+    for (int i = 0; i < loop_.count; ++i) {
+      const Operand& o = loop_.operands[i];
+      const int64_t along = o.strides[0], across = o.strides[dim_], size = element_size(o.dtype);
+      char* data = o.data + at[0] * along + at[1] * across;
+      int64_t rest = index / (pieces_along_ * pieces_across_);
+      for (size_t dim = 1; dim < loop_.sizes.size(); ++dim) {
+        if (dim == dim_) continue;
+        data += rest % loop_.sizes[dim] * o.strides[dim];
+        rest /= loop_.sizes[dim];
+      }
+      tile.operands[i] = {data, o.dtype, {along, across}};
+      if (!turned_[i]) continue;
+      const int log2 = __builtin_ctz(static_cast<unsigned>(size));
+      TENSOROPS_KERNELS(transpose_kernels).of_size[log2](data, along, across, buffer, tile.sizes[0], tile.sizes[1]);
+      tile.operands[i] = {buffer, o.dtype, {size, size * tile.sizes[0]}};
+      buffer += kBufferBytes;
+    }
+    coalesce(tile);
+    return tile;
+  }
+
+ private:
+  static constexpr int64_t kRowBytes = 256;
+  static int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+  // The dimension along which the operand lies closest together.
+  size_t closest(const Operand& o) const {
+    size_t found = 0;
+    for (size_t dim = 1; o.strides[0] > 0 && dim < loop_.sizes.size(); ++dim)
+      if (o.strides[dim] > 0 && o.strides[dim] < o.strides[found]) found = dim;
+    return found;
+  }
+
+  const Loop& loop_;
+  size_t dim_ = 0;  // cut along with dimension 0
+  bool turned_[kMaxOperands] = {};
+  int turned_count_ = 0;
+  int64_t along_ = 0, across_ = 0, pieces_along_ = 0, pieces_across_ = 0;  // in dimension 0 and dim_
+  int64_t count_ = 0;
+};
+
 // Runs the kernel over elements [begin, end) of the loop's linear order.
 class Walker {
  public:
-  Walker(const Loop& loop, const ElementwiseRow& row, DType common, const Inputs& inputs, const ElementwiseParams& params)
+  Walker(const Loop& loop, const ElementwiseRow& row, DType common, const Inputs& inputs, const ElementwiseParams& params,
+         bool streams)
       : loop_(loop),
         kernels_(TENSOROPS_KERNELS(elementwise_kernels)),
         common_(common),
@@ -99,13 +193,7 @@ class Walker {
       chosen_ = candidate;
       if (candidate.kernel != nullptr && takes_operands(candidate)) break;
     }
-    int64_t bytes = 0;
-    bool overwrites = false;
-    for (int i = 0; i < loop.count; ++i) {
-      bytes += loop.numel * (loop.operands[i].strides[0] == 0 ? 0 : element_size(loop.operands[i].dtype));
-      overwrites |= i > 0 && loop.operands[i].data == loop.operands[0].data;
-    }
-    streams_ = direct(0) && !overwrites && bytes >= kPastCaches;
+    streams_ = streams && direct(0);
   }
 
   // Returns false when an integer divisor was zero.
@@ -148,7 +236,6 @@ class Walker {
       advance(index, n);
       at += n;
     }
-    if (streams_) kernels_.end_stream();
     return ok;
   }
 
@@ -285,11 +372,27 @@ void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, cons
   }
 
   const Loop loop = make_loop(out, inputs);
-  const Walker walker(loop, row, common, inputs, params);
+  const bool streams = goes_past_caches(loop);
   std::atomic<bool> zero_divisor{false};
-  parallel(loop.numel, cost_of(row), [&](int64_t begin, int64_t end) {
-    if (!walker.run(begin, end)) zero_divisor = true;
-  });
+  const auto run = [&](const Loop& part, int64_t begin, int64_t end) {
+    if (!Walker(part, row, common, inputs, params, streams).run(begin, end)) zero_divisor = true;
+  };
+  const Tiles tiles(loop);
+  if (tiles.count() > 0) {
+    parallel(tiles.count(), cost_of(row) * tiles.elements(), [&](int64_t begin, int64_t end) {
+      const Scratch buffer(tiles.bytes());
+      for (int64_t t = begin; t < end; ++t) {
+        const Loop tile = tiles.tile(t, buffer.data());
+        run(tile, 0, tile.numel);
+      }
+      if (streams) TENSOROPS_KERNELS(elementwise_kernels).end_stream();
+    });
+  } else {
+    parallel(loop.numel, cost_of(row), [&](int64_t begin, int64_t end) {
+      run(loop, begin, end);
+      if (streams) TENSOROPS_KERNELS(elementwise_kernels).end_stream();
+    });
+  }
   TORCH_CHECK(!zero_divisor, "ZeroDivisionError");
 }
 
