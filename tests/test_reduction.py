@@ -59,7 +59,9 @@ def test_lines_side_by_side(op: str, shape: tuple[int, ...], dtype: torch.dtype)
     assert torch.equal(results[0].nan_to_num(7), results[2].nan_to_num(7))
     eps = torch.finfo(dtype).eps
     kept = expected.abs() < torch.finfo(dtype).max / 2
+    # In f64 both sides round once per step, up to eps / 2 each, and need not go in the same order.
+    rtol = shape[dim] * eps if op.startswith("cum") and dtype == torch.float64 else 4 * eps
     torch.testing.assert_close(
-        results[0].double()[kept], expected[kept], rtol=4 * eps, atol=8 * eps if dtype != torch.float32 else 1e-5
+        results[0].double()[kept], expected[kept], rtol=rtol, atol=8 * eps if dtype != torch.float32 else 1e-5
     )
     assert torch.equal(results[0].isnan(), expected.isnan())
