@@ -1,4 +1,4 @@
-"""Fits the polynomials of csrc/cpu/kernels/vec_math_f32.h and prints their coefficients, lowest power first.
+"""Fits the polynomials of csrc/cpu/kernels/vec_math_f32.h and vec_math_f64.h, and prints them, highest power first.
 
 Each fit minimises the largest weighted error on Chebyshev nodes: least squares in the Chebyshev basis, re-weighted by
 Lawson's algorithm (1961) until the errors level out. Needs numpy and mpmath.
@@ -17,50 +17,79 @@ Function = Callable[[mp.mpf], mp.mpf]
 
 def fit(target: Function, weight: Function, low: float, high: float, degree: int) -> tuple[np.ndarray, float]:
     """Coefficients of the best polynomial on [low, high], and the largest weighted error."""
-    nodes = np.cos(np.pi * (np.arange(400) + 0.5) / 400)
+    nodes = np.cos(np.pi * (np.arange(500) + 0.5) / 500)
     points = [mp.mpf(x) for x in (high - low) / 2 * nodes + (low + high) / 2]
     values = np.array([float(target(x)) for x in points])
     weights = np.array([float(weight(x)) for x in points])
     basis = np.polynomial.chebyshev.chebvander(nodes, degree)
     lawson = np.full(len(nodes), 1 / len(nodes))
+    best, least = np.zeros(degree + 1), np.inf
     for _ in range(60):
         scale = np.sqrt(lawson) * weights
         coefficients, *_ = np.linalg.lstsq(basis * scale[:, None], values * scale, rcond=None)
         error = np.abs((basis @ coefficients - values) * weights)
-        lawson *= error / np.sum(lawson * error)
+        if error.max() < least:
+            best, least = coefficients, float(error.max())
+        lawson *= error / error.max() + 1e-9  # more than nothing, as an error of nothing may be noise
+        lawson /= lawson.sum()
     to_nodes = np.polynomial.Polynomial([-(low + high) / (high - low), 2 / (high - low)])
-    polynomial = np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(coefficients))(to_nodes)
-    return polynomial.coef, float(error.max())
+    polynomial = np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(best))(to_nodes)
+    return polynomial.coef[::-1], least
+
+
+def fit_f64(target: Function, weight: Function, low: float, high: float, degree: int) -> tuple[np.ndarray, float]:
+    """The same for f64, in whose own arithmetic a fit is only as exact as its values: the rest is fitted once more."""
+    first, _ = fit(target, weight, low, high, degree)
+    second, error = fit(lambda x: target(x) - mp.polyval(first.tolist(), x), weight, low, high, degree)
+    return first + second, error
 
 
 def main() -> None:
-    """Prints one line per polynomial."""
-    half_ln2 = float(mp.log(2) / 2) * 1.01
-    root = mp.sqrt
-
-    def normal(u: mp.mpf) -> mp.mpf:
-        return root((u + 1) * (5.5**2 / 2))
-
-    fits = {
-        # exp(r) = 1 + r + r^2 q(r)
-        "exp q(r)": fit(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 4),
-        # tanh(x) = x + x s p(s), s = x^2
-        "tanh p(s)": fit(lambda s: (mp.tanh(root(s)) / root(s) - 1) / s, lambda s: s, 0.0, 0.36, 4),
-        # erf(x) = x + x p(s)
-        "erf p(s)": fit(lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 0.8649, 6),
-        # erf(t) = 1 - exp(q(t))
-        "erf q(t)": fit(lambda t: mp.log(mp.erfc(t)), mp.erfc, 0.92, 4.0, 6),
-        # the normal distribution's cdf(x) = 1/2 + x p(u), u = x^2 / (5.5^2 / 2) - 1; weighted for x cdf(x)
-        "cdf p(u)": fit(
-            lambda u: mp.erf(normal(u) * root(0.5)) / (2 * normal(u)),
-            lambda u: normal(u) * max(normal(u), 1),
-            -1.0,
-            1.0,
-            16,
+    """Prints the coefficients under the names they have in the header."""
+    root, log, one = mp.sqrt, mp.log, mp.mpf(1)
+    half_ln2 = float(log(2) / 2) * 1.01
+    quarter = float((mp.pi / 4 + 0.01) ** 2)
+    f32 = {
+        "kExp": fit(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 4),
+        "kExp2, but for its last, 1": fit(
+            lambda r: (mp.power(2, r) - 1) / r, lambda r: abs(r) / mp.power(2, r), -0.5, 0.5, 5
+        ),
+        "kSinh": fit(
+            lambda s: (mp.sinh(root(s)) / root(s) - 1) / s, lambda s: s * root(s) / mp.sinh(root(s)), 0.0, 1.0, 3
+        ),
+        "kTanh": fit(lambda s: (mp.tanh(root(s)) / root(s) - 1) / s, lambda s: s, 0.0, 0.36, 4),
+        "kLog": fit(lambda z: (mp.log1p(z) - z) / z**2, lambda z: z * z / abs(mp.log1p(z)), -0.2501, 0.5001, 8),
+        "kSin": fit(
+            lambda s: (mp.sin(root(s)) / root(s) - 1) / s, lambda s: s * root(s) / mp.sin(root(s)), 0.0, quarter, 2
+        ),
+        "kCos": fit(lambda s: (mp.cos(root(s)) - 1 + s / 2) / s**2, lambda s: s * s / mp.cos(root(s)), 0.0, quarter, 2),
+        "kAsin": fit(
+            lambda s: (mp.asin(root(s)) / root(s) - 1) / s, lambda s: s * root(s) / mp.asin(root(s)), 0.0, 0.25, 4
+        ),
+        "kAtan": fit(
+            lambda s: (mp.atan(root(s)) / root(s) - 1) / s, lambda s: s * root(s) / mp.atan(root(s)), 0.0, 1.0, 8
+        ),
+        "kErf": fit(lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 1.11**2, 6),
+        "kErfcRoot": fit(
+            lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.09, 3.95, 6
+        ),
+        "kCdf": fit(lambda s: mp.erf(root(s / 2)) / root(s) / 2, lambda s: root(s) * root(1 + s), 1e-9, 1.56**2, 6),
+        "kCdfRoot": fit(
+            lambda t: root(root(root(mp.erfc(t / root(2)) / 2))),
+            lambda t: 8 * t * (mp.erfc(t / root(2)) / 2) ** (7 * one / 8),
+            1.54,
+            5.6,
+            6,
         ),
     }
-    for name, (coefficients, error) in fits.items():
-        print(f"{name}, error {error:.1e}: " + ", ".join(f"{np.float32(c):.9e}f" for c in coefficients))
+    f64 = {
+        "kExpF64": fit_f64(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 9),
+        "kLog2Wide": fit(lambda s: 2 * mp.atanh(root(s)) / root(s) / log(2), lambda s: one, 1e-12, 0.0401, 5),
+        "kExp2Wide": fit(lambda r: mp.power(2, r), lambda r: 1 / mp.power(2, r), -0.5, 0.5, 6),
+    }
+    for name, (coefficients, error) in (f32 | f64).items():
+        dtype, digits = (np.float32, "{:.9e}f") if name in f32 else (np.float64, "{:.17e}")
+        print(f"{name}, error {error:.1e}: " + ", ".join(digits.format(c) for c in coefficients.astype(dtype)))
 
 
 if __name__ == "__main__":

@@ -112,8 +112,10 @@ TENSOROPS_TERNARY_TABLE(TERNARY)
 template <class Row, class T, int Inputs, class In = T, class Out = T>
 void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t n) {
   using V = Vec<T>;
+  constexpr bool kPairs = __is_same(In, BFloat16) && __is_same(Out, BFloat16);
   // What costs little is memory's: it gets the reads of several vectors before their writes.
-  constexpr int L = V::size, kVectors = Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE ? 4 : 1;
+  constexpr bool kCheap = Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE;
+  constexpr int L = V::size, kVectors = kCheap ? 4 : kPairs ? 2 : 1;
   V p[3], repeated[Inputs];
   for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
   Out* y = static_cast<Out*>(run.out);
@@ -133,11 +135,15 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
     for (int k = 0; k < Inputs; ++k) {
       if (run.repeats[k])
         for (int v = 0; v < kVectors; ++v) from[k][v] = repeated[k];
+      else if constexpr (kPairs)
+        for (int v = 0; v < kVectors; v += 2) load_pair(x[k] + i + v * L, &from[k][v], &from[k][v + 1]);
       else
         for (int v = 0; v < kVectors; ++v) from[k][v] = load_vector<T>(x[k] + i + v * L);
     }
     for (int v = 0; v < kVectors; ++v) to[v] = apply([&](int k) TENSOROPS_LAMBDA_INLINE { return from[k][v]; });
-    if (run.streams)
+    if constexpr (kPairs)
+      for (int v = 0; v < kVectors; v += 2) store_pair(to[v], to[v + 1], y + i + v * L, run.streams);
+    else if (run.streams)
       for (int v = 0; v < kVectors; ++v) stream_vector(to[v], y + i + v * L);
     else
       for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);

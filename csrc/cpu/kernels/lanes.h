@@ -40,6 +40,16 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
   return Vec<C>::load(lanes);
 }
 
+// The next two vectors of bf16 where nobody asks which lane an element is in: the even ones and the odd ones, an instruction
+// each.
+TENSOROPS_INLINE void load_pair(const BFloat16* p, Vec<float>* even, Vec<float>* odd) {
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  Bits pairs;
+  __builtin_memcpy(&pairs, p, sizeof(pairs));
+  even->v = (Vec<float>::V)(pairs << 16);
+  odd->v = (Vec<float>::V)(pairs & 0xffff0000u);
+}
+
 // The first n < size lanes (n <= 0: none), the others zero; nothing past them is read.
 template <class C, class S>
 TENSOROPS_INLINE Vec<C> load_part(const S* p, int64_t n) {
@@ -113,6 +123,14 @@ TENSOROPS_INLINE void store_part(Vec<T> x, T* p, int64_t n) {
 #endif
 }
 
+// The bits of bf16 in the upper half of each lane, anything in the lower one. Round to nearest even; NaN becomes the quiet
+// NaN that torch stores.
+typedef uint32_t FloatPattern __attribute__((vector_size(kVectorBytes)));
+TENSOROPS_INLINE FloatPattern bf16_in_upper_half(Vec<float> x) {
+  const FloatPattern bits = (FloatPattern)x.v, rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  return (FloatPattern)(x != x).bits ? FloatPattern{} + 0x7fc00000u : rounded;
+}
+
 // The same into any storage type. The plain loop becomes a narrowing instruction; of __builtin_convertvector between
 // registers of different sizes GCC makes scalar code.
 template <class S, class C>
@@ -120,19 +138,11 @@ TENSOROPS_INLINE void store_vector(Vec<C> x, S* p) {
   if constexpr (__is_same(S, C)) {
     x.store(p);
   } else if constexpr (__is_same(S, BFloat16)) {
-    // Round to nearest even; NaN becomes the quiet NaN that torch stores.
 #if defined(__AVX512F__)
-    const __m512i pattern = (__m512i)x.v, odd = _mm512_and_si512(_mm512_srli_epi32(pattern, 16), _mm512_set1_epi32(1));
-    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(pattern, _mm512_set1_epi32(0x7fff)), odd);
-    const __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)x.v, (__m512)x.v, _CMP_UNORD_Q);
-    const __m512i rounded = _mm512_mask_mov_epi32(_mm512_srli_epi32(sum, 16), is_nan, _mm512_set1_epi32(0x7fc0));
-    const __m256i narrow = _mm512_cvtepi32_epi16(rounded);
+    const __m256i narrow = _mm512_cvtepi32_epi16((__m512i)(bf16_in_upper_half(x) >> 16));
     __builtin_memcpy(p, &narrow, sizeof(narrow));
 #else
-    typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
-    const Bits bits = (Bits)x.v;
-    const Bits rounded = (bits + (((bits >> 16) & 1u) + 0x7fffu)) >> 16;
-    const Bits kept = (Bits)(x != x).bits ? Bits{} + 0x7fc0u : rounded;
+    const auto kept = bf16_in_upper_half(x) >> 16;
     uint32_t lanes[Vec<C>::size];
     __builtin_memcpy(lanes, &kept, sizeof(lanes));
     for (int i = 0; i < Vec<C>::size; ++i) p[i].bits = static_cast<uint16_t>(lanes[i]);
@@ -176,6 +186,13 @@ TENSOROPS_INLINE void stream_vector(Vec<C> x, S* p) {
   }
 #endif
   store_vector(x, p);
+}
+// What load_pair has split.
+TENSOROPS_INLINE void store_pair(Vec<float> even, Vec<float> odd, BFloat16* p, bool streams) {
+  const FloatPattern pairs = (bf16_in_upper_half(even) >> 16) | (bf16_in_upper_half(odd) & 0xffff0000u);
+  const Vec<int32_t> stored((Vec<int32_t>::V)pairs);
+  if (streams) stream_vector(stored, reinterpret_cast<int32_t*>(p));
+  else stored.store(reinterpret_cast<int32_t*>(p));
 }
 inline void end_stream() {
 #if defined(__x86_64__)

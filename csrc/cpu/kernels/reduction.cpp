@@ -455,14 +455,8 @@ TENSOROPS_INLINE Vec<C> load_next(const S* x) {
   keep_here(next);
   return next;
 }
-// The next two of a reduction that does not ask which lane an element is in: of bf16, the even ones and the odd ones.
-template <class C>
-TENSOROPS_INLINE void load_next(const BFloat16* x, Vec<C>* even, Vec<C>* odd) {
-  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
-  Bits pairs;
-  __builtin_memcpy(&pairs, x, sizeof(pairs));
-  even->v = (decltype(even->v))(pairs << 16);
-  odd->v = (decltype(odd->v))(pairs & 0xffff0000u);
+TENSOROPS_INLINE void load_next(const BFloat16* x, Vec<float>* even, Vec<float>* odd) {
+  load_pair(x, even, odd);
   keep_here(*odd);
 }
 

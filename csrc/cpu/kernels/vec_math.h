@@ -5,8 +5,9 @@
 
 #include <math.h>
 
-#include "cpu/kernels/vec.h"
+#include "cpu/kernels/vec_basic.h"
 #include "cpu/kernels/vec_math_f32.h"
+#include "cpu/kernels/vec_math_f64.h"
 
 #if defined(__AVX2__)
 #include <sleef.h>
@@ -61,8 +62,15 @@ TENSOROPS_UNARY_MATH(erf, u10)
 TENSOROPS_UNARY_MATH(erfc, u15)
 #undef TENSOROPS_UNARY_MATH
 
-template <class T>
-constexpr bool is_floating = T(0.5) != T(0);
+#if defined(__FMA__)
+// Far from zero, pi takes more digits than the polynomials' reduction has.
+TENSOROPS_INLINE Vec<float> sin(Vec<float> x) {
+  return __builtin_expect(any(abs(x) > kFarFromZero), 0) ? sin<float>(x) : sin_near_zero(x);
+}
+TENSOROPS_INLINE Vec<float> cos(Vec<float> x) {
+  return __builtin_expect(any(abs(x) > kFarFromZero), 0) ? cos<float>(x) : cos_near_zero(x);
+}
+#endif
 
 template <class T>
 TENSOROPS_INLINE Vec<T> atan2(Vec<T> x, Vec<T> y) {
@@ -103,89 +111,6 @@ TENSOROPS_INLINE Vec<T> fmod(Vec<T> x, Vec<T> y) {
 
 #undef TENSOROPS_SLEEF
 #undef TENSOROPS_SLEEF2
-
-template <class T>
-TENSOROPS_INLINE Vec<T> sqrt(Vec<T> x) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm512_sqrt_ps((__m512)x.v));
-  else return Vec<T>((typename Native<T>::type)_mm512_sqrt_pd((__m512d)x.v));
-#elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm256_sqrt_ps((__m256)x.v));
-  else return Vec<T>((typename Native<T>::type)_mm256_sqrt_pd((__m256d)x.v));
-#else
-  return map_lanes(x, [](T a) { return sizeof(T) == 4 ? T(__builtin_sqrtf(a)) : T(__builtin_sqrt(a)); });
-#endif
-}
-
-#if defined(__AVX512F__)
-#define TENSOROPS_ROUND(name, mode, libm)                                                             \
-  template <class T>                                                                                  \
-  TENSOROPS_INLINE Vec<T> name(Vec<T> x) {                                                            \
-    if constexpr (!is_floating<T>) return x;                                                          \
-    else if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm512_roundscale_ps((__m512)x.v, mode | 8)); \
-    else return Vec<T>((typename Native<T>::type)_mm512_roundscale_pd((__m512d)x.v, mode | 8));                          \
-  }
-#elif defined(__AVX2__)
-#define TENSOROPS_ROUND(name, mode, libm)                                                        \
-  template <class T>                                                                             \
-  TENSOROPS_INLINE Vec<T> name(Vec<T> x) {                                                       \
-    if constexpr (!is_floating<T>) return x;                                                     \
-    else if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm256_round_ps((__m256)x.v, mode | 8)); \
-    else return Vec<T>((typename Native<T>::type)_mm256_round_pd((__m256d)x.v, mode | 8));                          \
-  }
-#else
-#define TENSOROPS_ROUND(name, mode, libm)                                          \
-  template <class T>                                                               \
-  TENSOROPS_INLINE Vec<T> name(Vec<T> x) {                                         \
-    if constexpr (!is_floating<T>) return x;                                       \
-    else return map_lanes(x, [](T a) { return sizeof(T) == 4 ? T(__builtin_##libm##f(a)) : T(__builtin_##libm(a)); }); \
-  }
-#endif
-TENSOROPS_ROUND(round, 0, nearbyint)  // half to even, as torch
-TENSOROPS_ROUND(floor, 1, floor)
-TENSOROPS_ROUND(ceil, 2, ceil)
-TENSOROPS_ROUND(trunc, 3, trunc)
-#undef TENSOROPS_ROUND
-
-template <class T>
-TENSOROPS_INLINE Mask<T> isnan(Vec<T> x) { return x != x; }
-template <class T>
-TENSOROPS_INLINE Vec<T> abs(Vec<T> x) {
-  if constexpr (is_floating<T>) {
-    using Bits = typename Mask<T>::Bits;
-    constexpr auto sign = typename MaskInt<T>::type(uint64_t(1) << (8 * sizeof(T) - 1));
-    return Vec<T>((typename Native<T>::type)((Bits)x.v & ~(Bits{} + sign)));
-  } else {
-    return select(x < 0, -x, x);
-  }
-}
-// |magnitude| with the sign bit of `sign`.
-template <class T>
-TENSOROPS_INLINE Vec<T> copysign(Vec<T> magnitude, Vec<T> sign) {
-  using Bits = typename Mask<T>::Bits;
-  const Bits bit = Bits{} + typename MaskInt<T>::type(uint64_t(1) << (8 * sizeof(T) - 1));
-  return Vec<T>((typename Native<T>::type)(((Bits)magnitude.v & ~bit) | ((Bits)sign.v & bit)));
-}
-// NaN in either argument wins, as in torch; of equal arguments, zeros of either sign, the first. Written so that it is one
-// instruction where b is a constant.
-template <class T>
-TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
-  if constexpr (is_floating<T>) return select(isnan(b), b, select(b > a, b, a));
-  else return select(a > b, a, b);
-}
-template <class T>
-TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, Vec<T> b) {
-  if constexpr (is_floating<T>) return select(isnan(b), b, select(b < a, b, a));
-  else return select(a < b, a, b);
-}
-template <class T, class N>
-TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, N b) { return maximum(a, Vec<T>(b)); }
-template <class T, class N>
-TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, N b) { return minimum(a, Vec<T>(b)); }
-
-// 1 where the mask holds, else 0: how predicates leave a kernel.
-template <class T>
-TENSOROPS_INLINE Vec<T> indicator(Mask<T> m) { return select(m, Vec<T>(1), Vec<T>(0)); }
 
 }  // namespace
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -1,0 +1,177 @@
+// Functions over Vec<T> that are exact, or rounded once, and what polynomials are written with.
+#pragma once
+
+#include "cpu/kernels/vec.h"
+
+namespace tensorops::cpu::TENSOROPS_ISA {
+namespace {
+
+template <class T>
+constexpr bool is_floating = T(0.5) != T(0);
+
+template <class T>
+TENSOROPS_INLINE Vec<T> sqrt(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm512_sqrt_ps((__m512)x.v));
+  else return Vec<T>((typename Native<T>::type)_mm512_sqrt_pd((__m512d)x.v));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm256_sqrt_ps((__m256)x.v));
+  else return Vec<T>((typename Native<T>::type)_mm256_sqrt_pd((__m256d)x.v));
+#else
+  return map_lanes(x, [](T a) { return sizeof(T) == 4 ? T(__builtin_sqrtf(a)) : T(__builtin_sqrt(a)); });
+#endif
+}
+
+#if defined(__AVX512F__)
+#define TENSOROPS_ROUND(name, mode, libm)                                                             \
+  template <class T>                                                                                  \
+  TENSOROPS_INLINE Vec<T> name(Vec<T> x) {                                                            \
+    if constexpr (!is_floating<T>) return x;                                                          \
+    else if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm512_roundscale_ps((__m512)x.v, mode | 8)); \
+    else return Vec<T>((typename Native<T>::type)_mm512_roundscale_pd((__m512d)x.v, mode | 8));                          \
+  }
+#elif defined(__AVX2__)
+#define TENSOROPS_ROUND(name, mode, libm)                                                        \
+  template <class T>                                                                             \
+  TENSOROPS_INLINE Vec<T> name(Vec<T> x) {                                                       \
+    if constexpr (!is_floating<T>) return x;                                                     \
+    else if constexpr (sizeof(T) == 4) return Vec<T>((typename Native<T>::type)_mm256_round_ps((__m256)x.v, mode | 8)); \
+    else return Vec<T>((typename Native<T>::type)_mm256_round_pd((__m256d)x.v, mode | 8));                          \
+  }
+#else
+#define TENSOROPS_ROUND(name, mode, libm)                                          \
+  template <class T>                                                               \
+  TENSOROPS_INLINE Vec<T> name(Vec<T> x) {                                         \
+    if constexpr (!is_floating<T>) return x;                                       \
+    else return map_lanes(x, [](T a) { return sizeof(T) == 4 ? T(__builtin_##libm##f(a)) : T(__builtin_##libm(a)); }); \
+  }
+#endif
+TENSOROPS_ROUND(round, 0, nearbyint)  // half to even, as torch
+TENSOROPS_ROUND(floor, 1, floor)
+TENSOROPS_ROUND(ceil, 2, ceil)
+TENSOROPS_ROUND(trunc, 3, trunc)
+#undef TENSOROPS_ROUND
+
+template <class T>
+TENSOROPS_INLINE Mask<T> isnan(Vec<T> x) { return x != x; }
+template <class T>
+TENSOROPS_INLINE Vec<T> abs(Vec<T> x) {
+  if constexpr (is_floating<T>) {
+    using Bits = typename Mask<T>::Bits;
+    constexpr auto sign = typename MaskInt<T>::type(uint64_t(1) << (8 * sizeof(T) - 1));
+    return Vec<T>((typename Native<T>::type)((Bits)x.v & ~(Bits{} + sign)));
+  } else {
+    return select(x < 0, -x, x);
+  }
+}
+// |magnitude| with the sign bit of `sign`.
+template <class T>
+TENSOROPS_INLINE Vec<T> copysign(Vec<T> magnitude, Vec<T> sign) {
+  using Bits = typename Mask<T>::Bits;
+  const Bits bit = Bits{} + typename MaskInt<T>::type(uint64_t(1) << (8 * sizeof(T) - 1));
+  return Vec<T>((typename Native<T>::type)(((Bits)magnitude.v & ~bit) | ((Bits)sign.v & bit)));
+}
+// NaN in either argument wins, as in torch; of equal arguments, zeros of either sign, the first.
+template <class T>
+TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
+  if constexpr (is_floating<T>) return select(isnan(b), b, select(b > a, b, a));
+  else return select(a > b, a, b);
+}
+template <class T>
+TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, Vec<T> b) {
+  if constexpr (is_floating<T>) return select(isnan(b), b, select(b < a, b, a));
+  else return select(a < b, a, b);
+}
+// A constant b, which is not NaN: the instructions return their second operand where the first is not strictly beyond it.
+#if defined(__AVX512F__)
+#define TENSOROPS_EXTREME(name, instruction)                                                                      \
+  if constexpr (__is_same(T, float))                                                                              \
+    return Vec<T>((typename Native<T>::type)_mm512_##instruction##_ps((__m512)Vec<T>(b).v, (__m512)a.v));         \
+  else if constexpr (__is_same(T, double))                                                                        \
+    return Vec<T>((typename Native<T>::type)_mm512_##instruction##_pd((__m512d)Vec<T>(b).v, (__m512d)a.v));       \
+  else return name(a, Vec<T>(b));
+#elif defined(__AVX2__)
+#define TENSOROPS_EXTREME(name, instruction)                                                                      \
+  if constexpr (__is_same(T, float))                                                                              \
+    return Vec<T>((typename Native<T>::type)_mm256_##instruction##_ps((__m256)Vec<T>(b).v, (__m256)a.v));         \
+  else if constexpr (__is_same(T, double))                                                                        \
+    return Vec<T>((typename Native<T>::type)_mm256_##instruction##_pd((__m256d)Vec<T>(b).v, (__m256d)a.v));       \
+  else return name(a, Vec<T>(b));
+#else
+#define TENSOROPS_EXTREME(name, instruction) return name(a, Vec<T>(b));
+#endif
+template <class T, class N>
+TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, N b) { TENSOROPS_EXTREME(maximum, max) }
+template <class T, class N>
+TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, N b) { TENSOROPS_EXTREME(minimum, min) }
+#undef TENSOROPS_EXTREME
+
+TENSOROPS_INLINE bool any(Mask<float> m) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)m.bits) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)m.bits) != 0;
+#else
+  int32_t together = 0;
+  for (int i = 0; i < Vec<float>::size; ++i) together |= m.bits[i];
+  return together != 0;
+#endif
+}
+
+// 1 where the mask holds, else 0: how predicates leave a kernel.
+template <class T>
+TENSOROPS_INLINE Vec<T> indicator(Mask<T> m) { return select(m, Vec<T>(1), Vec<T>(0)); }
+
+using FloatBits = Mask<float>::Bits;
+using DoubleBits = Mask<double>::Bits;
+
+template <class T, int N>
+TENSOROPS_INLINE Vec<T> polynomial(Vec<T> x, const T (&coefficients)[N]) {
+  Vec<T> p = coefficients[0];
+  for (int i = 1; i < N; ++i) p = fma(p, x, Vec<T>(coefficients[i]));
+  return p;
+}
+
+template <class T>
+TENSOROPS_INLINE Vec<T> clamp(Vec<T> x, T low, T high) {
+  return maximum(minimum(x, high), low);  // NaN stays
+}
+
+// Half to even; |x| is below 2^22.
+template <class T>
+TENSOROPS_INLINE Vec<T> round_to_integer(Vec<T> x) {
+#if defined(__AVX2__)
+  return round(x);
+#else
+  const T magic = sizeof(T) == 4 ? T(0x1.8p23) : T(0x1.8p52);  // adding it leaves no fraction bits
+  return (x + magic) - magic;
+#endif
+}
+
+// x * 2^n for integral n, |n| <= 200 in f32 and 1500 in f64: in two steps, so that subnormal and overflowing results round
+// once.
+TENSOROPS_INLINE Vec<float> scale_by_power_of_two(Vec<float> x, Vec<float> n) {
+#if defined(__AVX512F__)
+  return Vec<float>((Native<float>::type)_mm512_scalef_ps((__m512)x.v, (__m512)n.v));
+#else
+  const FloatBits whole = __builtin_convertvector(n.v, FloatBits), half = whole >> 1;
+  const Vec<float> first((Native<float>::type)((half + 127) << 23));
+  return x * first * Vec<float>((Native<float>::type)((whole - half + 127) << 23));
+#endif
+}
+TENSOROPS_INLINE Vec<double> scale_by_power_of_two(Vec<double> x, Vec<double> n) {
+#if defined(__AVX512F__)
+  return Vec<double>((Native<double>::type)_mm512_scalef_pd((__m512d)x.v, (__m512d)n.v));
+#else
+  // The sum has the biased exponent in its lowest bits: AVX2 converts no 64-bit integers.
+  const auto power = [](Vec<double> exponent) TENSOROPS_LAMBDA_INLINE {
+    const Vec<double> biased = exponent + (0x1.8p52 + 1023);
+    return Vec<double>((Native<double>::type)((DoubleBits)biased.v << 52));
+  };
+  const Vec<double> half = round_to_integer(n * 0.5);
+  return x * power(half) * power(n - half);
+#endif
+}
+
+}  // namespace
+}  // namespace tensorops::cpu::TENSOROPS_ISA
