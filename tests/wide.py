@@ -120,6 +120,39 @@ def softmax(x: Wide, dim: int, dtype: Any = None) -> tuple[list[Wide], Pullback]
     return [y], lambda g: y * (g - (g * y).sum(axis, keepdims=True))
 
 
+PI = np.longdouble("3.14159265358979323846264338327950288")
+
+
+def erfc(x: Wide) -> Wide:
+    """Of x >= 0: up to 1 by Abramowitz and Stegun 7.1.6, whose terms are all positive, beyond by the fraction 7.1.14."""
+    near, far = np.minimum(x, 1), np.maximum(x, 1)
+    term = 2 / np.sqrt(PI) * near * np.exp(-near * near)
+    total = term
+    for n in range(1, 60):
+        term = term * (2 * near * near / (2 * n + 1))
+        total = total + term
+    fraction = far
+    for n in range(600, 0, -1):
+        fraction = far + np.longdouble(n) / 2 / fraction
+    return np.where(x <= 1, 1 - total, np.exp(-far * far) / (np.sqrt(PI) * fraction))
+
+
+def gelu(x: Wide, approximate: str = "none") -> tuple[list[Wide], Pullback]:
+    """Without cancellation on the left, where torch's formulas are right to a step of erf and tanh only."""
+    if approximate == "none":
+        tail = erfc(np.abs(x) / np.sqrt(np.longdouble(2))) / 2
+        cdf = np.where(x < 0, tail, 1 - tail)
+        slope = np.exp(-x * x / 2) / np.sqrt(2 * PI)
+    else:
+        cubic = np.longdouble("0.044715")
+        scale = 2 * np.sqrt(2 / PI)
+        power = np.exp(-np.abs(scale * (x + cubic * x**3)))
+        cdf = np.where(x < 0, power, 1) / (1 + power)
+        slope = power / (1 + power) ** 2 * scale * (1 + 3 * cubic * x * x)
+    with np.errstate(invalid="ignore"):
+        return [x * cdf], lambda g: g * (cdf + x * slope)
+
+
 OPS: dict[str, Callable[..., tuple[list[Wide], Pullback]]] = {
     "var": only_spread(False),
     "std": only_spread(True),
@@ -129,6 +162,7 @@ OPS: dict[str, Callable[..., tuple[list[Wide], Pullback]]] = {
     "cumsum": cumsum,
     "cumprod": cumprod,
     "softmax": softmax,
+    "nn.functional.gelu": gelu,
 }
 
 

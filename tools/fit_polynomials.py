@@ -84,6 +84,21 @@ def main() -> None:
     }
     f64 = {
         "kExpF64": fit_f64(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 9),
+        "kTanhF64": fit_f64(lambda s: (mp.tanh(root(s)) / root(s) - 1) / s, lambda s: s, 0.0, 0.36, 10),
+        "kErfF64": fit_f64(
+            lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 1.21**2, 12
+        ),
+        "kErfcRootF64": fit_f64(
+            lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.19, 5.93, 16
+        ),
+        "kCdfF64": fit_f64(lambda s: mp.erf(root(s / 2)) / root(s) / 2, root, 1e-9, 1.71**2, 12),
+        "kCdfRootF64": fit_f64(
+            lambda t: root(root(root(mp.erfc(t / root(2)) / 2))),
+            lambda t: 8 * (mp.erfc(t / root(2)) / 2) ** (3 * one / 8),
+            1.69,
+            8.3,
+            20,
+        ),
         "kLog2Wide": fit(lambda s: 2 * mp.atanh(root(s)) / root(s) / log(2), lambda s: one, 1e-12, 0.0401, 5),
         "kExp2Wide": fit(lambda r: mp.power(2, r), lambda r: 1 / mp.power(2, r), -0.5, 0.5, 6),
     }
