@@ -42,8 +42,10 @@ constexpr int64_t kSmall = 40 * 40 * 40;
 // Up to this many multiply-adds nothing is gained by pairs of bf16 either, and torch keeps subnormals, which they flush.
 constexpr int64_t kKeepsSubnormals = 16 * 16 * 16;
 // A matrix is read where it lies, not packed, when each of its elements is used for so few panels that packing would not
-// pay, or when it fits the L1 cache.
+// pay; B also when it fits the L1 cache. To the low tile of narrow registers packing saves little: it needs two pointers to
+// reach the rows of A and takes its time over a row of B. Then A may meet more panels and B lie in the L2 cache.
 constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
+constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kLowUnpackedBytes = 96 * 1024;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
 constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
 
@@ -259,9 +261,11 @@ class Multiply {
     const int64_t depth = block.chain * std::clamp<int64_t>(packed_bytes / (block.chain * width_), 1, chains);
     const bool compute_type = is_compute_type(g_.type, compute_);
     const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && columns > size_.nr && rows > 1;
-    const bool pack_a = !compute_type || conflict || columns > kUnpackedPanels * size_.nr;
+    const bool low = size_.mr <= kLowTile, b_conflict = g_.b.row * in_bytes_ % kCacheWay == 0;
+    const bool pack_a = !compute_type || conflict || columns > (low && g_.a.column == 1 ? kLowUnpackedPanels : kUnpackedPanels) * size_.nr;
+    const int64_t unpacked_bytes = low && !b_conflict ? kLowUnpackedBytes : kUnpackedBytes;
     const bool pack_b = !compute_type || g_.b.column != 1 ||
-                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > kUnpackedBytes);
+                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > unpacked_bytes);
     // A B that is not packed may still end in a part of a vector, which is.
     const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
     const int64_t step_bytes = steps(depth) * width_;
@@ -281,8 +285,7 @@ class Multiply {
     for (block.i = area.top; block.i < area.bottom; block.i += block_rows)
       for (int64_t left = area.left; left < area.right; left += block_columns)
         for (block.p = 0; block.p == 0 || block.p < g_.k; block.p += depth) {
-          block.rows = std::min(block_rows, area.bottom - block.i);
-          block.row_panels = ceil_div(block.rows, size_.mr);
+          block.set_rows(std::min(block_rows, area.bottom - block.i), size_.mr);
           block.k = std::min(depth, g_.k - block.p);
           if (pack_a) pack_rows(block);
           const int64_t right = std::min(left + block_columns, area.right);
@@ -300,15 +303,21 @@ class Multiply {
 
   // Rows and columns of C, and a length of k.
   struct Block {
-    int64_t i, rows, j, columns, p, k, chain, row_panels;
+    int64_t i, rows, row_panels, panel_rows, taller, j, columns, p, k, chain;
     char *a_panels, *b_panels;  // a_panels is null where A is read where it lies
     int64_t packed_from;        // the column, counted from j, from which on b_panels holds B
     bool down;                  // all rows pass over a panel of B while it is in the cache, for it lies spread out
     char* sums;                 // null: in C
     int64_t sums_row;
 
-    // The first row of a panel of A. Rows are cut evenly: those of a low tile take longer each.
-    int64_t row_of(int64_t panel) const { return rows * panel / row_panels; }
+    // Rows are cut evenly, for those of a low tile take longer each: the first `taller` panels have one more than the others.
+    void set_rows(int64_t n, int64_t most) {
+      rows = n;
+      row_panels = ceil_div(n, most);
+      panel_rows = n / row_panels;
+      taller = n % row_panels;
+    }
+    int64_t row_of(int64_t panel) const { return panel * panel_rows + std::min(panel, taller); }
   };
 
   void pack_rows(const Block& block) const {

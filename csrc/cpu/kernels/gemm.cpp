@@ -8,55 +8,70 @@ namespace {
 
 // ---- Packing ---------------------------------------------------------------------------------------------------------
 
-// One panel of `width` lanes, the first `lanes` of which exist.
+// A step of a panel may be shorter than the vectors that are stored: what is too much falls on the steps after it, which are
+// written later, or is cut off at the end of the panel.
+
+// Panels whose lanes are adjacent: some side by side, so that memory is read in runs longer than a panel is wide.
 template <class S, class T>
-TENSOROPS_INLINE void pack_panel(const S* from, int64_t lane_stride, int64_t step_stride, int64_t lanes, int64_t k,
-                                 int width, T* to) {
+TENSOROPS_INLINE void pack_adjacent(const S* from, int64_t step_stride, int64_t lanes, int64_t k, int width, T* to) {
   using V = Vec<T>;
-  if (lane_stride == 1) {
-    // Steps further apart than they are long are a pattern that the hardware does not see. To the second cache: more lines can be
-    // on their way there than to the first.
-    constexpr int64_t kAhead = 32;
-    for (int64_t p = 0; p < k; ++p, from += step_stride, to += width)
-      for (int l = 0; l < width; l += V::size) {
-        __builtin_prefetch(from + kAhead * step_stride + l, 0, 2);
-        const int64_t present = lanes - l < V::size ? (lanes > l ? lanes - l : 0) : V::size;
-        store_lanes<T>(load_lanes<T>(from + l, present), to + l, width - l);
-      }
-  } else if (step_stride == 1) {
-    // Squares of one vector by one vector, transposed in registers.
-    for (int l = 0; l < width; l += V::size) {
-      const int64_t present = lanes - l < V::size ? (lanes > l ? lanes - l : 0) : V::size;
-      for (int64_t p = 0; p < k; p += V::size) {
-        const int64_t steps = k - p < V::size ? k - p : V::size;
-        V rows[V::size];
-        for (int i = 0; i < V::size; ++i)
-          rows[i] = i < present ? load_lanes<T>(from + (l + i) * lane_stride + p, steps) : V(T(0));
-        transpose<T>(rows);
-        if (steps == V::size) {
-#pragma GCC unroll 16
-          for (int i = 0; i < V::size; ++i) store_lanes<T>(rows[i], to + (p + i) * width + l, width - l);
-        } else {
-#pragma GCC unroll 16
-          for (int i = 0; i < V::size; ++i)
-            if (i < steps) store_lanes<T>(rows[i], to + (p + i) * width + l, width - l);
+  constexpr int64_t kTogether = 4, kAhead = 8;
+  const int64_t run = kTogether * width;
+  for (; lanes > 0; lanes -= run, from += run, to += run * k) {
+    const S* row = from;
+    for (int64_t p = 0; p < k; ++p, row += step_stride) {
+      T* step = to + p * width;
+      for (int64_t first = 0; first < run && first < lanes; first += width, step += width * k)
+        for (int l = 0; l < width; l += V::size) {
+          // Steps further apart than they are long are a pattern that the hardware does not see. To the second cache: more lines
+          // can be on their way there than to the first.
+          __builtin_prefetch(row + kAhead * step_stride + first + l, 0, 2);
+          store_lanes<T>(load_lanes<T>(row + first + l, lanes - first - l), step + l, (k - p) * width - l);
         }
-      }
-    }
-  } else {
-    for (int64_t p = 0; p < k; ++p, from += step_stride, to += width) {
-      for (int64_t l = 0; l < lanes; ++l) to[l] = load_as<T>(from[l * lane_stride]);
-      for (int64_t l = lanes; l < width; ++l) to[l] = T(0);
     }
   }
 }
 
+// Panels whose steps are adjacent: squares of one vector by one vector, transposed in registers.
 template <class S, class T>
-void pack(const void* from, int64_t lane_stride, int64_t step_stride, int64_t lanes, int64_t k, int width, void* to) {
-  const S* source = static_cast<const S*>(from);
-  T* panel = static_cast<T*>(to);
-  for (; lanes > 0; lanes -= width, source += width * lane_stride, panel += width * k)
-    pack_panel<S, T>(source, lane_stride, step_stride, lanes < width ? lanes : width, k, width, panel);
+TENSOROPS_INLINE void pack_transposed(const S* from, int64_t lane_stride, int64_t lanes, int64_t k, int width, T* to) {
+  using V = Vec<T>;
+  for (; lanes > 0; lanes -= width, from += width * lane_stride, to += width * k)
+    for (int l = (width - 1) / V::size * V::size; l >= 0; l -= V::size) {
+      // A lane that does not exist repeats the last one that does: nobody uses it.
+      const int64_t last = lanes - 1;
+      int64_t lane[V::size];
+      for (int i = 0; i < V::size; ++i) lane[i] = (l + i < last ? l + i : last) * lane_stride;
+      V rows[V::size];
+      int64_t p = 0;
+      for (; p + V::size <= k && (k - p - V::size + 1) * width >= l + V::size; p += V::size) {
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i) rows[i] = load_vector<T>(from + lane[i] + p);
+        transpose<T>(rows);
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i) store_vector<T>(rows[i], to + (p + i) * width + l);
+      }
+      for (; p < k; p += V::size) {
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i) rows[i] = load_lanes<T>(from + lane[i] + p, k - p);
+        transpose<T>(rows);
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i)
+          if (p + i < k) store_lanes<T>(rows[i], to + (p + i) * width + l, (k - p - i) * width - l);
+      }
+    }
+}
+
+template <class S, class T>
+void pack(const void* source, int64_t lane_stride, int64_t step_stride, int64_t lanes, int64_t k, int width, void* panels) {
+  const S* from = static_cast<const S*>(source);
+  T* to = static_cast<T*>(panels);
+  if (lane_stride == 1) return pack_adjacent<S, T>(from, step_stride, lanes, k, width, to);
+  if (step_stride == 1) return pack_transposed<S, T>(from, lane_stride, lanes, k, width, to);
+  for (; lanes > 0; lanes -= width, from += width * lane_stride)
+    for (int64_t p = 0; p < k; ++p, to += width) {
+      for (int64_t l = 0; l < width; ++l) to[l] = l < lanes ? load_as<T>(from[l * lane_stride + p * step_stride]) : T(0);
+    }
 }
 
 // ---- Skinny kernels --------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
 //   panel of A: mr rows,    element (i, p) at a[p * mr + i]
 //   panel of B: nr columns, element (p, j) at b[p * nr + j]
 //
-// Panels hold the compute type (compute_type(dtype): f32 for bf16 and f16); packing converts, absorbs any strides and
-// fills the rows or columns a panel lacks with zeros. Each element of C is one chain of multiply-adds in the order of p,
+// Panels hold the compute type (compute_type(dtype): f32 for bf16 and f16); packing converts and absorbs any strides. The
+// rows or columns that a panel lacks hold numbers that nobody uses. Each element of C is one chain of multiply-adds in the order of p,
 // whatever the tile's size, so results depend on how k is cut and on nothing else.
 #pragma once
 

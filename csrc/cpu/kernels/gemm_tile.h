@@ -115,19 +115,20 @@ __attribute__((noinline)) void finish_any(const GemmTile& tile, const GemmEpilog
   }
 }
 
-// The common case of it: adjacent columns, nothing but factors.
+// The common case of it: adjacent columns, nothing but factors, and a source that is adjacent as well or one number to a row.
 template <class C, class S, class T>
 __attribute__((noinline)) void finish_adjacent(const GemmTile& tile, const GemmEpilogue& e, const T* sums,
                                                int64_t sums_row, int64_t column, int64_t columns) {
   using V = Vec<T>;
   const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
   for (int64_t i = 0; i < tile.rows; ++i) {
-    const S* source = static_cast<const S*>(tile.source) + i * e.source_row + column;
+    const S* source = static_cast<const S*>(tile.source) + i * e.source_row + column * e.source_column;
     C* c = static_cast<C*>(tile.c) + i * e.c_row + column;
+    const V per_row = tile.source != nullptr && e.source_column == 0 ? load_as<T>(*source) : T(0);
     for (int64_t j = 0; j < columns; j += V::size) {
       const int64_t lanes = columns - j;
       V x = alpha * load_lanes<T>(sums + i * sums_row + j, lanes);
-      if (tile.source != nullptr) x = fma(beta, load_lanes<T>(source + j, lanes), x);
+      if (tile.source != nullptr) x = fma(beta, e.source_column == 0 ? per_row : load_lanes<T>(source + j, lanes), x);
       store_lanes(x, c + j, lanes);
     }
   }
@@ -139,7 +140,8 @@ TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const 
   if constexpr (is_floating<T>) {
     const bool sums_type = tile.source == nullptr || e.source_type == DTypeOf<T>::value;
     if (e.c_column == 1 && e.activation == GemmActivation::none &&
-        (tile.source == nullptr || (e.source_column == 1 && (sums_type || e.source_type == e.c_type)))) {
+        (tile.source == nullptr ||
+         ((e.source_column == 0 || e.source_column == 1) && (sums_type || e.source_type == e.c_type)))) {
       return for_storage<T>(e.c_type, [&]<class C>(C) TENSOROPS_LAMBDA_INLINE {
         if (sums_type) finish_adjacent<C, T>(tile, e, sums, sums_row, column, columns);
         else finish_adjacent<C, C>(tile, e, sums, sums_row, column, columns);

@@ -62,6 +62,8 @@ TENSOROPS_INLINE Vec<C> load_part(const S* p, int64_t n) {
     return Vec<C>((V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(mask), p)), 16));
   if constexpr (__is_same(C, float) && __is_same(S, Half))
     return Vec<C>((V)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(__mmask16(mask), p)));
+#elif defined(__AVX2__)
+  if constexpr (__is_same(C, S)) return Vec<C>::load(p, n);
 #endif
   C lanes[Vec<C>::size] = {};
   for (int64_t i = 0; i < n; ++i) lanes[i] = load_as<C>(p[i]);
@@ -246,8 +248,30 @@ TENSOROPS_INLINE void transpose_round(Vec<T>* rows) {
       rows[i + D].v = __builtin_shuffle(a, b, high);
     }
 }
+// AVX2 has no instruction for the round of two by two blocks. Its interleaving ones, which come first here, leave the middle
+// two of four rows swapped.
+template <class T>
+TENSOROPS_INLINE void transpose_eight(Vec<T>* rows) {
+  using Index = typename Native<typename MaskInt<T>::type>::type;
+  constexpr Index low = {0, 8, 1, 9, 4, 12, 5, 13}, high = {2, 10, 3, 11, 6, 14, 7, 15};
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    const auto a = rows[i].v, b = rows[i + 1].v;
+    rows[i].v = __builtin_shuffle(a, b, low);
+    rows[i + 1].v = __builtin_shuffle(a, b, high);
+  }
+  transpose_round<T, 2>(rows);
+#pragma GCC unroll 2
+  for (int i = 1; i < 8; i += 4) {
+    const auto row = rows[i].v;
+    rows[i].v = rows[i + 1].v;
+    rows[i + 1].v = row;
+  }
+  transpose_round<T, 4>(rows);
+}
 template <class T>
 TENSOROPS_INLINE void transpose(Vec<T>* rows) {
+  if constexpr (Vec<T>::size == 8 && kVectorBytes == 32) return transpose_eight(rows);
   if constexpr (Vec<T>::size >= 16) transpose_round<T, 8>(rows);
   if constexpr (Vec<T>::size >= 8) transpose_round<T, 4>(rows);
   if constexpr (Vec<T>::size >= 4) transpose_round<T, 2>(rows);

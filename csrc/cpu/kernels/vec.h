@@ -83,6 +83,13 @@ struct Vec {
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4) return Vec((V)_mm512_maskz_loadu_epi32(__mmask16((1u << n) - 1), p));
     else return Vec((V)_mm512_maskz_loadu_epi64(__mmask8((1u << n) - 1), p));
+#elif defined(__AVX2__)
+    using Bits = typename Mask<T>::Bits;
+    Bits lane;
+    for (int i = 0; i < size; ++i) lane[i] = i;
+    const Bits present = lane < Bits{} + static_cast<typename MaskInt<T>::type>(n);
+    if constexpr (sizeof(T) == 4) return Vec((V)_mm256_maskload_epi32(reinterpret_cast<const int*>(p), (__m256i)present));
+    else return Vec((V)_mm256_maskload_epi64(reinterpret_cast<const long long*>(p), (__m256i)present));
 #else
     T lanes[size] = {};
     for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
