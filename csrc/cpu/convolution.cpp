@@ -107,7 +107,8 @@ struct Border {
 class Images {
  public:
   // `spread`: pixels whose distance would bring a tile's rows into the same few sets of the first cache are set further apart.
-  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout, bool spread)
+  // `turn`: images whose channels are planes are copied with adjacent channels.
+  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout, bool spread, bool turn)
       : source_(t),
         border_(border),
         kernels_(kernels),
@@ -119,8 +120,10 @@ class Images {
     // Adjacent channels are pairs as they lie, but for an odd number of them.
     channels_last_ = t.stride(1) == 1 && channels_ > 1 && t.stride(3) != 1 &&
                      (layout.pairs != Pairs::channels || layout.inner % 2 == 0);
+    turned_ = turn && !channels_last_ && channels_ > 1 && t.stride(3) == 1 && layout.pairs == Pairs::none;
+    channels_last_ |= turned_;
     const bool conflict = spread && channels_last_ && channels_ * kernels.width % kCacheWay == 0;
-    in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute) && !conflict;
+    in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute) && !conflict && !turned_;
     if (in_place_) {
       image_ = t.stride(0), channel = t.stride(1), row = t.stride(2), pixel = t.stride(3);
       return;
@@ -193,7 +196,9 @@ class Images {
     const int64_t left = border_.left * pixel * kernels_.width, right = border_.right * pixel * kernels_.width;
     const char* from = at(n, 0, h);
     std::memset(to, 0, left);
-    if (layout_.pairs == Pairs::images) {
+    if (turned_) {
+      kernels_.pack(from, source_.stride(1), 1, channels, source_.size(3), static_cast<int>(pixel), to + left);
+    } else if (layout_.pairs == Pairs::images) {
       const bool second = n + 1 < source_.size(0);
       const bool dense = source_.stride(3) == channels;
       const int64_t runs = dense ? 1 : source_.size(3), run = dense ? source_.size(3) * channels : channels;
@@ -226,7 +231,7 @@ class Images {
   const Layout layout_;
   const int64_t element_, channels_;
   int64_t height_, width_, image_;
-  bool in_place_, channels_last_;
+  bool in_place_, channels_last_, turned_;
 };
 
 Border border_of(const DataPass& pass) {
@@ -821,12 +826,14 @@ void run(const DataPass& pass, const Kernels& kernels) {
   if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
   if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
   if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
-  if (winograd(pass, kernels)) return;
+  if (winograd(pass, kernels) || pointwise(pass, kernels)) return;
   if (few_terms(pass, kernels)) return run_pixels(pass, kernels);
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
   const Panels panels(pass.outer, kernels.size);
-  const Images images(pass.source, border, kernels, layout, /*spread=*/panels.count >= 4);
+  // Of every other pixel a row of a low tile finds a part of a line in each plane, of adjacent channels whole lines.
+  const Images images(pass.source, border, kernels, layout, /*spread=*/panels.count >= 4,
+                      /*turn=*/kernels.low_tile() && pass.step_w > 1);
   const auto taps = static_cast<int64_t>(pass.taps.size());
   const int64_t k = layout.elements * taps, width = kernels.width;
 
@@ -1130,11 +1137,12 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
-  if (winograd_weight_gradient(grad, input, p, kernels, result)) return result;
+  if (winograd_weight_gradient(grad, input, p, kernels, result) || pointwise_weight_gradient(grad, input, p, kernels, result))
+    return result;
   const Layout layout = Layout::of_images(batch, kernels);
   const bool paired = layout.pairs == Pairs::images;
   const int64_t span = paired ? 2 : 1, units = divide_up(batch, span);  // images of an element; such groups of them
-  const Images images(input, border, kernels, layout, /*spread=*/false);
+  const Images images(input, border, kernels, layout, /*spread=*/false, /*turn=*/false);
   const Panels panels(outer, kernels.size);
 
   // Rows are in the order of the result's memory; but where it pays, by rows of the kernel first, as all taps of such a row

@@ -40,6 +40,9 @@ struct Kernels {
     return types[static_cast<int>(compute)];
   }
 
+  // A tile of narrow registers: of a line of adjacent pixels it reads a part at a time, and comes back to it for the rest.
+  bool low_tile() const { return size.rows <= 6; }
+
   DType dtype;
   Compute compute;
   int64_t width;  // bytes of a compute element
@@ -119,5 +122,11 @@ void store_weight_rows(const char* from, int64_t row, int64_t outer, int64_t col
 bool winograd(const DataPass& pass, const Kernels& kernels);
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& p, const Kernels& kernels,
                               const Tensor& result);
+
+// A kernel of one tap as a matrix product; false, and nothing is done, where it is not one or the tiles of convolution are
+// faster.
+bool pointwise(const DataPass& pass, const Kernels& kernels);
+bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Params& p, const Kernels& kernels,
+                               const Tensor& result);
 
 }  // namespace tensorops::cpu::conv

@@ -76,6 +76,12 @@ def _winograd_strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
     return arguments(images, draw.normal(48, 3, 32, 3).permute(0, 2, 1, 3), draw.normal(96)[::2], padding=1)
 
 
+def _pointwise_strided(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """One image with gaps between channels, rows and pixels for the whole batch, and every other filter of twice as many."""
+    images = draw.normal(1, 80, 6, 22)[:, ::2, 1:5, ::2].expand(3, 40, 4, 11)
+    return arguments(images, draw.normal(40, 40, 1, 1)[::2], draw.normal(40)[::2])
+
+
 def _columns(draw: Draw) -> tuple[tuple, dict[str, Any]]:
     """Depthwise, and the image's rows lie apart: what surrounds it is not read."""
     return arguments(draw.normal(2, 4, 9, 40)[:, 1:3, 2:8, 9:29], draw.normal(2, 1, 3, 3), None, padding=1, groups=2)
@@ -122,6 +128,15 @@ CASES: list[Case] = [
     conv("few-terms-chains", (2, 3, 6, 32), (20, 3, 5, 5), padding=2, smooth=False),
     conv("few-terms-row", (2, 5, 9, 11), (21, 5, 1, 1), smooth=False),
     conv("few-terms-row-pieces", (1, 250, 10, 31), (17, 250, 1, 1), smooth=False),
+    # One tap, a product of weights and pixels: small planes side by side, large ones, steps, any layout.
+    conv("pointwise", (3, 40, 7, 7), (33, 40, 1, 1), smooth=False),
+    conv("pointwise-no-bias", (2, 36, 12, 16), (20, 36, 1, 1), bias=False, smooth=False),
+    conv("pointwise-deep", (2, 34, 30, 36), (20, 34, 1, 1), smooth=False),
+    conv("pointwise-stride", (3, 40, 9, 7), (20, 40, 1, 1), stride=(2, 3), smooth=False),
+    conv("pointwise-channels-last", (3, 40, 7, 7), (33, 40, 1, 1), input_last=True, smooth=False),
+    conv("pointwise-channels-last-stride", (3, 40, 9, 7), (20, 40, 1, 1), stride=2, input_last=True, smooth=False),
+    conv("pointwise-channels-last-weight", (3, 40, 7, 7), (33, 40, 1, 1), weight_last=True, smooth=False),
+    Case("conv2d", _pointwise_strided, "pointwise-strided", gradient=False),
     conv("same", (2, 3, 6, 7), (4, 3, 3, 5), padding="same"),
     conv("same-even", (2, 3, 6, 7), (4, 3, 2, 4), padding="same"),
     conv("same-even-dilated", (1, 2, 7, 7), (3, 2, 2, 4), padding="same", dilation=(3, 1)),
@@ -166,6 +181,9 @@ CASES: list[Case] = [
     conv("large-one-image", (1, 24, 30, 30), (70, 24, 3, 3), stride=2, padding=1, large=True),
     conv("large-winograd-3x3", (6, 40, 30, 31), (70, 40, 3, 3), padding=1, large=True),
     conv("large-winograd-5x5", (20, 30, 17, 16), (40, 30, 5, 5), padding=2, large=True),
+    conv("large-pointwise", (8, 80, 14, 14), (70, 80, 1, 1), large=True),
+    conv("large-pointwise-stride", (3, 64, 30, 30), (70, 64, 1, 1), stride=2, large=True),
+    conv("large-pointwise-channels-last", (8, 80, 14, 14), (70, 80, 1, 1), input_last=True, large=True),
     conv("large-one-channel", (20, 1, 28, 28), (16, 1, 5, 5), padding=2, large=True),
     conv("large-depthwise", (4, 40, 30, 30), (40, 1, 3, 3), padding=1, groups=40, large=True),
     conv("large-channels-last", (6, 16, 28, 28), (40, 16, 3, 3), padding=1, input_last=True, large=True),

@@ -397,20 +397,22 @@ void channels_beside(const ConvChannels& a) {
 template <class S, class T>
 void channels(const ConvChannels& a) {
   constexpr int V = Vec<T>::size;
-  const auto columns = [&]<int N>(int64_t c, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
-    int64_t j = 0;
-    for (; j + 4 <= a.pixels; j += 4) channels_tile<S, T, 4, N>(a, j, c, lanes);
-    for (; j < a.pixels; ++j) channels_tile<S, T, 1, N>(a, j, c, lanes);
-  };
-  int64_t c = 0;
-  const int64_t whole = a.channels / V * V;
+  int64_t first = 0;
   if (a.pixels >= 4) {
-    if (beside<3>(a)) channels_beside<S, T, 3>(a), c = whole;
-    else if (beside<5>(a)) channels_beside<S, T, 5>(a), c = whole;
-    else if (beside<7>(a)) channels_beside<S, T, 7>(a), c = whole;
+    const int64_t whole = a.channels / V * V;
+    if (beside<3>(a)) channels_beside<S, T, 3>(a), first = whole;
+    else if (beside<5>(a)) channels_beside<S, T, 5>(a), first = whole;
+    else if (beside<7>(a)) channels_beside<S, T, 7>(a), first = whole;
   }
-  for (; c + 2 * V <= a.channels; c += 2 * V) columns.template operator()<2>(c, V);
-  for (; c < a.channels; c += V) columns.template operator()<1>(c, a.channels - c < V ? a.channels - c : V);
+  // All channels of a few pixels, which is the order of memory.
+  const auto pixels = [&]<int P>(int64_t j) TENSOROPS_LAMBDA_INLINE {
+    int64_t c = first;
+    for (; c + 2 * V <= a.channels; c += 2 * V) channels_tile<S, T, P, 2>(a, j, c, V);
+    for (; c < a.channels; c += V) channels_tile<S, T, P, 1>(a, j, c, a.channels - c < V ? a.channels - c : V);
+  };
+  int64_t j = 0;
+  for (; j + 4 <= a.pixels; j += 4) pixels.template operator()<4>(j);
+  for (; j < a.pixels; ++j) pixels.template operator()<1>(j);
 }
 
 // K taps at once, one vector of channels.
@@ -457,7 +459,9 @@ void border(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t
   T* out = static_cast<T*>(to);
   for (int64_t h = 0; h < rows; ++h, x += from_row, out += to_row) {
     for (int64_t l = 0; l < left; ++l) out[l] = T(0);
-    for (int64_t j = 0; j < n; j += Vec<T>::size) store_lanes(load_lanes<T>(x + j, n - j), out + left + j, n - j);
+    // Zeros follow the last elements of a row, and what comes after it is written later.
+    const int64_t room = (rows - 1 - h) * to_row + n + right;
+    for (int64_t j = 0; j < n; j += Vec<T>::size) store_lanes(load_lanes<T>(x + j, n - j), out + left + j, room - j);
     for (int64_t l = left + n; l < left + n + right; ++l) out[l] = T(0);
   }
 }

@@ -31,7 +31,7 @@ struct ConvTile {
   bool adjacent = false;           // rows[r] == rows[0] + r
   const ConvStep* steps = nullptr;
   int64_t k = 0;               // of them
-  const void* b = nullptr;     // rows of one or two vectors of the compute type, zeros past `columns`
+  const void* b = nullptr;     // rows of one or two vectors of the compute type, any numbers past `columns`
   int64_t columns = 0;         // 1 to ConvTileSize::columns; up to one vector's worth, b's rows are one vector
   const void* init = nullptr;  // compute type, as wide as b's rows; null for zeros
   int64_t init_row = 0;        // 0 to give all rows the same (a bias)
