@@ -39,6 +39,12 @@ class Scanner {
     step_ = kernels.step[static_cast<int>(scan)][type];
     for (int k = 0; k < 2; ++k) load_[k] = loader(lines_.operands[k].dtype, compute_);
     store_ = storer(compute_, lines_.operands[2].dtype);
+    const auto &x = lines_.operands[0], &y = lines_.operands[2];
+    const int64_t size = element_size(y.dtype);
+    if (reads_as_it_writes() && x.step == size && y.step == size)
+      along_ = kernels.along[static_cast<int>(scan)][y.dtype == DType::f64];
+    streams_ = 2 * lines_.count * lines_.length * size >= kPastCaches && x.data != y.data &&
+               reinterpret_cast<intptr_t>(y.data) % kStreamed == 0;
   }
 
   void run() const {
@@ -88,6 +94,14 @@ class Scanner {
 
   // Elements [begin, end) of a line, with h the state before them; y is null when only the state after them is wanted.
   void scan_piece(const char* x, const char* a, char* y, int64_t begin, int64_t end, Element& h) const {
+    if (along_ != nullptr && y != nullptr) {
+      const int64_t size = lines_.operands[2].step;
+      char* const to = y + begin * size;
+      const bool streams = streams_ && reinterpret_cast<intptr_t>(to) % kStreamed == 0;
+      along_(x + begin * size, to, end - begin, &h, streams);
+      if (streams) TENSOROPS_KERNELS(scan_kernels).end_stream();
+      return;
+    }
     alignas(64) Element values[kStage], coefficients[kStage];
     for (int64_t at = begin; at < end; at += kStage) {
       const int64_t n = std::min(kStage, end - at);
@@ -163,20 +177,23 @@ class Scanner {
     });
   }
 
+  // Whether one kernel can read elements and write results.
+  bool reads_as_it_writes() const {
+    const DType dtype = lines_.operands[2].dtype;
+    return !has_coefficient_ && lines_.operands[0].dtype == dtype && (dtype == DType::f32 || dtype == DType::f64);
+  }
   // Null unless elements and results of neighbouring lines are next to each other and need no conversion.
   ScanThroughKernel kernel_of_neighbours() const {
     const DType dtype = lines_.operands[2].dtype;
-    if (has_coefficient_ || lines_.operands[0].dtype != dtype || (dtype != DType::f32 && dtype != DType::f64)) return nullptr;
+    if (!reads_as_it_writes()) return nullptr;
     for (int k : {0, 2})
       if (inner_stride(lines_.axes, k) != element_size(dtype)) return nullptr;
     return TENSOROPS_KERNELS(scan_kernels).through[static_cast<int>(scan_)][dtype == DType::f64];
   }
   void scan_neighbours(ScanThroughKernel through, int64_t width, int64_t panels) const {
     const auto &x = lines_.operands[0], &y = lines_.operands[2];
-    const int64_t size = element_size(y.dtype), run = lines_.axes[0].size;
-    bool streams = 2 * lines_.count * lines_.length * size >= kPastCaches && x.data != y.data &&
-                   reinterpret_cast<intptr_t>(y.data) % kStreamed == 0 && y.step % kStreamed == 0 &&
-                   (lines_.axes.size() == 1 || run % width == 0);
+    const int64_t run = lines_.axes[0].size;
+    bool streams = streams_ && y.step % kStreamed == 0 && (lines_.axes.size() == 1 || run % width == 0);
     for (size_t axis = 1; axis < lines_.axes.size(); ++axis) streams &= lines_.axes[axis].stride[2] % kStreamed == 0;
     parallel(panels, 2 * width * lines_.length, [&](int64_t begin, int64_t end) {
       alignas(64) Element states[kStage];
@@ -201,6 +218,8 @@ class Scanner {
   const Compute compute_;
   ScanRunKernel run_;
   ScanStepKernel step_;
+  ScanAlongKernel along_ = nullptr;  // of lines whose elements and results are contiguous
+  bool streams_;                     // results leave nothing of themselves in the caches, and begin at the start of a line
   LoadKernel load_[2];
   StoreKernel store_;
 };

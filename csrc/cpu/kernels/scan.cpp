@@ -37,6 +37,19 @@ TENSOROPS_INLINE Vec<A> last_everywhere(Vec<A> x) {
   return Vec<A>(__builtin_shuffle(x.v, index));
 }
 
+// A prefix within the register by doubling steps, then the carry: one dependent operation per register. Returns the scanned
+// vector.
+template <class S, class A>
+TENSOROPS_INLINE Vec<A> scan_vector(Vec<A> v, Vec<A>& carry) {
+  const Vec<A> identity(S::template identity<A>);
+  v = S::combine(shift_up<1>(v, identity), v);
+  if constexpr (Vec<A>::size > 2) v = S::combine(shift_up<2>(v, identity), v);
+  if constexpr (Vec<A>::size > 4) v = S::combine(shift_up<4>(v, identity), v);
+  const Vec<A> total = last_everywhere(v), scanned = S::combine(carry, v);
+  carry = S::combine(carry, total);
+  return scanned;
+}
+
 template <class S, class A>
 void run(void* data, [[maybe_unused]] const void* coefficient, int64_t n, void* state) {
   A* x = static_cast<A*>(data);
@@ -46,18 +59,8 @@ void run(void* data, [[maybe_unused]] const void* coefficient, int64_t n, void* 
     const A* a = static_cast<const A*>(coefficient);
     for (; i < n; ++i) x[i] = h = x[i] + a[i] * h;
   } else {
-    // A prefix within the register by doubling steps, then the carry: one dependent operation per register.
-    const Vec<A> identity(S::template identity<A>);
     Vec<A> carry(h);
-    for (; i + Vec<A>::size <= n; i += Vec<A>::size) {
-      Vec<A> v = Vec<A>::load(x + i);
-      v = S::combine(shift_up<1>(v, identity), v);
-      if constexpr (Vec<A>::size > 2) v = S::combine(shift_up<2>(v, identity), v);
-      if constexpr (Vec<A>::size > 4) v = S::combine(shift_up<4>(v, identity), v);
-      const Vec<A> total = last_everywhere(v);
-      S::combine(carry, v).store(x + i);
-      carry = S::combine(carry, total);
-    }
+    for (; i + Vec<A>::size <= n; i += Vec<A>::size) scan_vector<S, A>(Vec<A>::load(x + i), carry).store(x + i);
     A lanes[Vec<A>::size];
     carry.store(lanes);
     h = lanes[0];
@@ -75,6 +78,25 @@ void step(const void* data, [[maybe_unused]] const void* coefficient, int64_t n,
     if constexpr (S::linear) h[i] = x[i] + a[i] * h[i];
     else h[i] = S::combine(h[i], x[i]);
   }
+}
+
+template <class S, class T>
+void along(const void* from, void* to, int64_t n, void* state, bool streams) {
+  using V = Vec<double>;
+  const T* x = static_cast<const T*>(from);
+  T* y = static_cast<T*>(to);
+  double h = *static_cast<double*>(state);
+  V carry(h);
+  int64_t i = 0;
+  if (streams)
+    for (; i + V::size <= n; i += V::size) stream_vector(scan_vector<S, double>(load_vector<double>(x + i), carry), y + i);
+  else
+    for (; i + V::size <= n; i += V::size) store_vector(scan_vector<S, double>(load_vector<double>(x + i), carry), y + i);
+  double lanes[V::size];
+  carry.store(lanes);
+  h = lanes[0];
+  for (; i < n; ++i) y[i] = static_cast<T>(h = S::combine(h, static_cast<double>(x[i])));
+  *static_cast<double*>(state) = h;
 }
 
 template <class S, class T>
@@ -99,6 +121,7 @@ extern const ScanKernels scan_kernels;
 const ScanKernels scan_kernels = {
     {{run<Sum, double>, run<Sum, int64_t>}, {run<Prod, double>, run<Prod, int64_t>}, {run<Linear, double>, run<Linear, int64_t>}},
     {{step<Sum, double>, step<Sum, int64_t>}, {step<Prod, double>, step<Prod, int64_t>}, {step<Linear, double>, step<Linear, int64_t>}},
+    {{along<Sum, float>, along<Sum, double>}, {along<Prod, float>, along<Prod, double>}},
     {{through<Sum, float>, through<Sum, double>}, {through<Prod, float>, through<Prod, double>}},
     end_stream,
 };
