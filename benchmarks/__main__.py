@@ -116,13 +116,17 @@ class Run:
                 limits = Limits(self.options.device, threads)
                 self.limits[str(threads)] = limits.summary()
                 progress.say(report.heading(threads, self.limits[str(threads)], self.ours.__name__, self.against))
+                first, before_family = len(self.rows), plan[0][0] if plan else ""
                 for family, bench, dtype, modes in plan:
+                    if family != before_family:
+                        limits.again()
+                        before_family = family
                     drawn: Arguments | None = None
                     for mode in modes:
                         progress.step(f"{report.short(bench.op)} {bench.label}")
                         try:
                             drawn = drawn or bench.draw(dtype, str(self.options.device))
-                            row = self.row(bench, dtype, mode, drawn, limits)
+                            row = self.row(bench, dtype, mode, drawn)
                         except Exception as error:
                             name = f"{report.short(bench.op)} {bench.label} {DTYPES[dtype]} {mode}, {threads} threads"
                             why = (str(error) or type(error).__name__).splitlines()[0]
@@ -131,12 +135,18 @@ class Run:
                             continue
                         if row:
                             self.rows.append({"family": family, "threads": threads, **row})
+                            hold(self.rows[-1], limits)
                             progress.say(report.line(self.rows[-1]))
+                # The lines above are held against what was known of the machine then, what is stored against all of it.
+                limits.again()
+                self.limits[str(threads)] = limits.summary()
+                for row in self.rows[first:]:
+                    hold(row, limits)
         finally:
             progress.close()
             torch.set_num_threads(before)
 
-    def row(self, bench: Bench, dtype: torch.dtype, mode: str, drawn: Arguments, limits: Limits) -> dict | None:
+    def row(self, bench: Bench, dtype: torch.dtype, mode: str, drawn: Arguments) -> dict | None:
         """Times one row; None where torch has no such mode."""
         given = bench.arguments(mode, drawn)
         if given is None:
@@ -157,7 +167,7 @@ class Run:
             return None
         timing = in_turn(calls, self.options.device, self.options.budget)
         read, written, flops = bench.work(mode, given)
-        row = {
+        return {
             "op": bench.op,
             "label": bench.label,
             "dtype": DTYPES[dtype],
@@ -168,12 +178,17 @@ class Run:
             "spread": {name: ratio.spread for name, ratio in timing.ratios.items()},
             "rounds": timing.rounds,
             "bytes": read + written,
+            "written": written,
             "flops": flops,
         }
-        least, bound = limits.seconds(read, written, flops, dtype)
-        if mode != "recorded" and least >= LEAST_SECONDS:
-            row |= {"limit": least, "bound": bound}
-        return row
+
+
+def hold(row: dict, limits: Limits) -> None:
+    """Enters the least time that a row could take, and what sets it, unless that is next to nothing."""
+    dtype = next(dtype for dtype, name in DTYPES.items() if name == row["dtype"])
+    least, bound = limits.seconds(row["bytes"] - row["written"], row["written"], row["flops"], dtype)
+    if row["mode"] != "recorded" and least >= LEAST_SECONDS:
+        row |= {"limit": least, "bound": bound}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -91,7 +91,10 @@ class TorchProbe:
 
 
 class Limits:
-    """The limits at one thread count; each number is measured when it is first asked for."""
+    """The limits at one thread count. Each number is measured when it is first asked for, and again by `again`.
+
+    A shared machine may be slow for seconds: the best of several moments is what it can do.
+    """
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.probe: Probe | TorchProbe = TorchProbe(device)
@@ -100,9 +103,30 @@ class Limits:
                 self.probe = Probe(threads)
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"no compiled probe ({error}): the limits are those of {self.probe.source}")
-        self.read = cache(lambda exponent: self.probe.read(2**exponent))
-        self.copy = cache(lambda exponent: self.probe.copy(2**exponent))
-        self.peak = cache(self.probe.peak)
+        self.found: dict[tuple[str, object], float] = {}
+
+    def measured(self, what: str, argument: object) -> float:
+        """The best that probe.what(argument) has been so far."""
+        if (what, argument) not in self.found:
+            self.found[what, argument] = getattr(self.probe, what)(argument)
+        return self.found[what, argument]
+
+    def read(self, exponent: int) -> float:
+        """Bytes per second of reading 2**exponent bytes."""
+        return self.measured("read", 2**exponent)
+
+    def copy(self, exponent: int) -> float:
+        """Bytes per second of a copy that touches 2**exponent bytes."""
+        return self.measured("copy", 2**exponent)
+
+    def peak(self, dtype: torch.dtype) -> float:
+        """Flop per second of multiply-adds."""
+        return self.measured("peak", dtype)
+
+    def again(self) -> None:
+        """Measures once more what has been asked for."""
+        for (what, argument), value in self.found.items():
+            self.found[what, argument] = max(value, getattr(self.probe, what)(argument))
 
     def seconds(self, read: float, written: float, flops: float, dtype: torch.dtype) -> tuple[float, str]:
         """The least time for this much traffic and arithmetic, and which of them sets it.

@@ -257,6 +257,16 @@ def test_spread_of_a_median():
     assert measure.Ratio.of([0.5, 1.0, 2.0]) == measure.Ratio(1.0, 1.0)
 
 
+def test_limits_are_the_best_of_several_moments(monkeypatch):
+    monkeypatch.setattr(limits, "Probe", FixedProbe)
+    found = limits.Limits(CPU, 1)
+    assert found.read(20) == 1e9
+    for now, best in ((3e9, 3e9), (2e9, 3e9)):
+        monkeypatch.setattr(found.probe, "read", lambda _, now=now: now)
+        found.again()
+        assert found.read(20) == best
+
+
 def test_limits_hold_traffic_and_arithmetic_against_the_machine(monkeypatch):
     monkeypatch.setattr(limits, "Probe", FixedProbe)
     found = limits.Limits(CPU, 1)
