@@ -21,8 +21,8 @@ export PYTHONPATH
 runtime() { "${CXX:-g++}" -print-file-name="$1"; }
 export LD_PRELOAD="$(runtime libasan.so) $(runtime libubsan.so) $(runtime libstdc++.so.6)"
 export TENSOROPS_CACHE_LIMIT=0 TENSOROPS_TEST_FEW_DTYPES=1
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1
-export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1:abort_on_error=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
 export PYTHONMALLOC=malloc
 
 # First that it can fail: a read past the end of a buffer, made through ctypes, must be reported.
@@ -31,4 +31,5 @@ if "$PYTHON" -c 'import ctypes; b = ctypes.create_string_buffer(8); ctypes.memmo
   echo "sanitize: an overrun went unnoticed; the sanitizer is not active"
   exit 1
 fi
-exec "$PYTHON" -m pytest -q -p no:cacheprovider "$@"
+# The reports go to the standard error of the process, which pytest must leave alone; the abort shows the Python stack.
+exec "$PYTHON" -m pytest -q --capture=sys -p no:cacheprovider "$@"

@@ -80,9 +80,11 @@ TENSOROPS_INLINE MantissaAndExponent split(Vec<float> x) {
 #else
   const float infinity = __builtin_inff();
   const Mask<float> subnormal = x < 0x1p-126f, extreme = (x == 0.0f) | (x == infinity);
-  const FloatBits bits = (FloatBits)select(subnormal, x * 0x1p24f, x).v;
-  const FloatBits whole = (bits - 0x3f400000) >> 23;  // the bits of 3/4
-  const Vec<float> m((Native<float>::type)(bits - (whole << 23))), e(__builtin_convertvector(whole, Native<float>::type));
+  // Unsigned, for what has no logarithm may wrap around.
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  const Bits bits = (Bits)select(subnormal, x * 0x1p24f, x).v;
+  const FloatBits whole = (FloatBits)(bits - 0x3f400000) >> 23;  // the bits of 3/4
+  const Vec<float> m((Native<float>::type)(bits - (Bits)(whole << 23))), e(__builtin_convertvector(whole, Native<float>::type));
   const Vec<float> finite = select(subnormal, e - 24.0f, e);
   return {select(x >= 0.0f, select(extreme, Vec<float>(1.0f), m), Vec<float>(__builtin_nanf(""))),
           select(x == 0.0f, Vec<float>(-infinity), select(x == infinity, Vec<float>(infinity), finite))};
