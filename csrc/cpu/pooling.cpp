@@ -273,13 +273,23 @@ void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& posi
   });
 }
 
-// Contiguous memory, rows of few outputs: one window at a time. `prepare(run, i, oh, ow)` is called for the i-th output.
-constexpr int64_t kNarrow = 3;
+constexpr int64_t kNarrow = 3;         // outputs of a row up to which each is computed by itself
+constexpr int64_t kSlidesPerWindow = 4;  // outputs inside a row that make up for one by itself
 constexpr int64_t kScattered = 16;     // positions of a window beyond which a gradient is scattered rather than gathered
 constexpr int64_t kChannelBlock = 64;  // channels of a pixel that are scattered together
 
-template <class Kernel, class Prepare>
-void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel,
+// Whether the windows of a contiguous plane slide over its rows: they move by 1 or 2, and few of them reach over an edge.
+bool slides(const PoolWindow& window, int64_t in_width, int64_t out_width) {
+  int64_t inside = 0;
+  for (int64_t ow = 0; ow < out_width; ++ow)
+    inside += window.w.origin(ow) >= 0 && window.w.origin(ow) + window.w.span() <= in_width;
+  return window.w.stride <= 2 && kSlidesPerWindow * (out_width - inside) <= inside;
+}
+
+// Contiguous memory, without staging: the outputs of a row whose windows lie inside it by `slide`, unless that is null, the others
+// one at a time by `kernel`. `prepare(run, i, oh, ow)` is called for a run that begins at (oh, ow), with the i-th output.
+template <class Kernel, class Slide, class Prepare>
+void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel, Slide slide,
                      const Prepare& prepare) {
   const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
   const int64_t size = input.element_size();
@@ -298,13 +308,18 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
     return result;
   };
   const auto rows_of = insides(window.h, in.height, out.height), columns_of = insides(window.w, in.width, out.width);
+  int64_t left = 0, right = 0;  // the outputs that slide
+  if (slide != nullptr) {
+    while (left < out.width && columns_of[left].count < window.w.kernel) ++left;
+    right = left;
+    while (right < out.width && columns_of[right].count == window.w.kernel) ++right;
+  }
   parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t image = row / out.height, oh = row % out.height;
-      for (int64_t ow = 0; ow < out.width; ++ow) {
-        const auto& [kh, y, rows] = rows_of[oh];
+      const auto& [kh, y, rows] = rows_of[oh];
+      const auto describe = [&](PoolWindowRun& run, int64_t ow) {
         const auto& [kw, x, columns] = columns_of[ow];
-        PoolWindowRun run{};
         run.first = from + (in.row(image, y) + x) * size;
         run.rows = rows;
         run.columns = columns;
@@ -313,6 +328,23 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
         run.first_id = static_cast<int32_t>(kh * window.w.kernel + kw);
         run.id_pitch = static_cast<int32_t>(window.w.kernel);
         run.out = to + (row * out.width + ow) * size;
+      };
+      int64_t slid = left;
+      if (left < right && rows > 0) {
+        PoolSlideRun run{};
+        describe(run, left);
+        run.step = window.w.stride;
+        run.n = right - left;
+        run.readable = in.elements() - in.row(image, y) - columns_of[left].element;
+        run.room = (end - row) * out.width - left;
+        prepare(run, row * out.width + left, oh, left);
+        slid += slide(run);
+      }
+      for (int64_t ow = 0; ow < out.width; ++ow) {
+        if (ow == left) ow = slid;
+        if (ow == out.width) break;
+        PoolWindowRun run{};
+        describe(run, ow);
         prepare(run, row * out.width + ow, oh, ow);
         kernel(run);
       }
@@ -501,9 +533,12 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
     const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_tiles[static_cast<int>(kind)];
     return forward_tiles(input, output, position, window, 1, kernel_for("max_pool2d", table, input.scalar_type()));
   }
-  if (!direct && output.size(-1) <= kNarrow) {
-    const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_window[static_cast<int>(kind)];
-    return forward_windows(input, output, window, kernel_for("max_pool2d", table, input.scalar_type()),
+  const bool narrow = output.size(-1) <= kNarrow;
+  if (!direct && (narrow || slides(window, input.size(-1), output.size(-1)))) {
+    const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+    const auto one = kernel_for("max_pool2d", kernels.max_window[static_cast<int>(kind)], input.scalar_type());
+    const auto slide = kernel_for("max_pool2d", kernels.max_slide[static_cast<int>(kind)], input.scalar_type());
+    return forward_windows(input, output, window, one, narrow ? nullptr : slide,
                            [&](PoolWindowRun& run, int64_t i, int64_t, int64_t) {
                              run.position = positions + i * position_size;
                            });
@@ -824,14 +859,19 @@ void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_
       run.divisor = values.data() + start[oh] + ow;
       if constexpr (requires { run.shared_divisor; }) {
         run.shared_divisor = direct;
-      } else if (run.columns == run.row_stride) {  // whole rows, one behind the other
-        run.columns *= run.rows;
-        run.rows = 1;
+      } else if constexpr (!requires { run.step; }) {
+        if (run.columns == run.row_stride) {  // whole rows, one behind the other
+          run.columns *= run.rows;
+          run.rows = 1;
+        }
       }
     };
-    if (!direct && output.size(-1) <= kNarrow) {
-      const auto& table = TENSOROPS_KERNELS(pooling_kernels).mean_window;
-      forward_windows(input, output, window, kernel_for("avg_pool2d", table, input.scalar_type()), prepare);
+    const bool narrow = output.size(-1) <= kNarrow;
+    if (!direct && (narrow || slides(window, input.size(-1), output.size(-1)))) {
+      const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+      const auto one = kernel_for("avg_pool2d", kernels.mean_window, input.scalar_type());
+      const auto slide = kernel_for("avg_pool2d", kernels.mean_slide, input.scalar_type());
+      forward_windows(input, output, window, one, narrow ? nullptr : slide, prepare);
     } else if (direct) {
       const auto alike = [&](int64_t a, int64_t b) { return divisors.of_column(a) == divisors.of_column(b); };
       forward_pixels<MeanPoolRun>(input, output, window, kernel, alike, prepare);

@@ -140,6 +140,12 @@ void max_run(const MaxPoolRun& run) {
   });
 }
 
+template <class C>
+TENSOROPS_INLINE Vec<C> divided(Vec<C> sum, C divisor) {
+  if constexpr (is_floating<C>) return sum / Vec<C>(divisor);
+  else return map_lanes(sum, [&](C a) { return divisor == -1 ? C(0 - uint64_t(a)) : C(a / divisor); });
+}
+
 template <class In, class Out, class C>
 void mean_run(const MeanPoolRun& run) {
   const auto* divisor = static_cast<const C*>(run.divisor);
@@ -232,6 +238,135 @@ void mean_window(const PoolWindowRun& run) {
     for (int64_t c = in_vectors; c < run.columns; ++c) sum += load_as<C>(row[c]);
   }
   *static_cast<S*>(run.out) = StoreAs<S, C>::from(sum / *static_cast<const C*>(run.divisor));
+}
+
+// The even (0) or odd (1) lanes of a and b.
+template <class C>
+TENSOROPS_INLINE Vec<C> alternate_lanes(Vec<C> a, Vec<C> b, int first) {
+  typename Native<Lane<C>>::type from;
+  for (int i = 0; i < Vec<C>::size; ++i) from[i] = 2 * i + first;
+  return Vec<C>(__builtin_shuffle(a.v, b.v, from));
+}
+// The same in an order that costs an instruction less, and back from that order. Two operands across the halves of a register
+// are one instruction with AVX-512 alone.
+#if defined(__AVX512F__)
+constexpr int kUnitBytes = kVectorBytes;
+#else
+constexpr int kUnitBytes = 16;
+#endif
+template <class C>
+TENSOROPS_INLINE Vec<C> alternate_unordered(Vec<C> a, Vec<C> b, int first) {
+  constexpr int size = Vec<C>::size, unit = kUnitBytes / sizeof(C), half = unit / 2;
+  typename Native<Lane<C>>::type from;
+  for (int i = 0; i < size; ++i) {
+    const int k = i % unit;
+    from[i] = i - k + (k < half ? 2 * k : size + 2 * (k - half)) + first;
+  }
+  return Vec<C>(__builtin_shuffle(a.v, b.v, from));
+}
+template <class C>
+TENSOROPS_INLINE Vec<C> in_order(Vec<C> x) {
+  constexpr int size = Vec<C>::size, unit = kUnitBytes / sizeof(C), half = unit / 2;
+  if constexpr (unit == size) return x;
+  typename Native<Lane<C>>::type from;
+  for (int i = 0; i < size; ++i) {
+    const int k = i % (size / 2);
+    from[i] = k / half * unit + k % half + (i < size / 2 ? 0 : half);
+  }
+  return Vec<C>(__builtin_shuffle(x.v, from));
+}
+// The two halves of a and b interleaved.
+template <class C>
+TENSOROPS_INLINE Vec<C> interleaved(Vec<C> a, Vec<C> b, int half) {
+  constexpr int size = Vec<C>::size;
+  typename Native<Lane<C>>::type from;
+  for (int i = 0; i < size; ++i) from[i] = half * size / 2 + i / 2 + (i % 2) * size;
+  return Vec<C>(__builtin_shuffle(a.v, b.v, from));
+}
+
+// Calls start(), take(vector, position) for what the positions of windows show to a vector of outputs, and finish(to) with where
+// these are in the results; returns how many outputs are done. `Columns` of a window, neighbours, or 0: any. With a step of 2 the
+// lanes are in the order of alternate_unordered.
+template <class S, class C, int Step, int Columns, class Start, class Take, class Finish>
+TENSOROPS_INLINE int64_t slide(const PoolSlideRun& run, Start start, Take take, Finish finish) {
+  constexpr int64_t size = Vec<C>::size;
+  const int64_t columns = Columns > 0 ? Columns : run.columns, apart = Columns > 0 ? 1 : run.column_stride;
+  const int64_t reach = (run.rows - 1) * run.row_stride + (columns - 1) * apart + Step * size;
+  const int64_t whole = min((run.readable - reach) >> (Step - 1), run.room - size);
+  const auto vector = [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
+    const S* x = static_cast<const S*>(run.first) + Step * j;
+    start();
+    for (int64_t r = 0; r < run.rows; ++r, x += run.row_stride) {
+      const int64_t id = run.first_id + r * run.id_pitch;
+      int64_t c = 0;
+      if constexpr (Step == 2) {
+        if (apart == 1)
+#pragma GCC unroll 4
+          for (; c + 1 < columns; c += 2) {
+            const Vec<C> a = load_vector<C>(x + c), b = load_vector<C>(x + c + size);
+            take(alternate_unordered(a, b, 0), id + c);
+            take(alternate_unordered(a, b, 1), id + c + 1);
+          }
+#pragma GCC unroll 4
+        for (; c < columns; ++c)
+          take(alternate_unordered(load_vector<C>(x + c * apart), load_vector<C>(x + c * apart + size), 0), id + c);
+      } else {
+#pragma GCC unroll 4
+        for (; c < columns; ++c) take(load_vector<C>(x + c * apart), id + c);
+      }
+    }
+    finish(j);
+  };
+  int64_t j = 0;
+  for (; j < run.n && j <= whole; j += size) vector(j);
+  // The last vector may run over the end where there is room, or step back over outputs that are done.
+  if (j < run.n && run.n >= size && run.n - size <= whole) vector(run.n - size), j = run.n;
+  return min(j, run.n);
+}
+// The usual window of three columns by itself.
+template <class S, class C, class F>
+TENSOROPS_INLINE int64_t for_slides(const PoolSlideRun& run, F f) {
+  if constexpr (is_floating<C>) {
+    if (run.columns == 3 && run.column_stride == 1)
+      return run.step == 2 ? f.template operator()<2, 3>() : f.template operator()<1, 3>();
+  }
+  return run.step == 2 ? f.template operator()<2, 0>() : f.template operator()<1, 0>();
+}
+
+template <class S, class C, class Position>
+int64_t max_slide(const PoolSlideRun& run) {
+  constexpr bool places = !__is_same(Position, NoPosition);
+  using L = Vec<Lane<C>>;
+  return for_slides<S, C>(run, [&]<int Step, int Columns>() TENSOROPS_LAMBDA_INLINE {
+    Vec<C> best;
+    L position;
+    return slide<S, C, Step, Columns>(run, [&]() TENSOROPS_LAMBDA_INLINE {
+      best = lowest<S, C>();
+      position = L(Lane<C>(run.first_id));
+    }, [&](Vec<C> x, int64_t id) TENSOROPS_LAMBDA_INLINE {
+      const Mask<C> better = (x > best) | (x != x);
+      best = select(better, x, best);
+      if constexpr (places) position = select_lane<C>(better, L(Lane<C>(id)), position);
+    }, [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
+      store_vector(Step == 2 ? in_order(best) : best, static_cast<S*>(run.out) + j);
+      if constexpr (places) store_positions(Step == 2 ? in_order(position) : position, static_cast<Position*>(run.position) + j);
+    });
+  });
+}
+
+template <class S, class C>
+int64_t mean_slide(const PoolSlideRun& run) {
+  const C divisor = *static_cast<const C*>(run.divisor);
+  return for_slides<S, C>(run, [&]<int Step, int Columns>() TENSOROPS_LAMBDA_INLINE {
+    Vec<C> sum;
+    return slide<S, C, Step, Columns>(run, [&]() TENSOROPS_LAMBDA_INLINE {
+      sum = C(0);
+    }, [&](Vec<C> x, int64_t) TENSOROPS_LAMBDA_INLINE {
+      sum = sum + x;
+    }, [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
+      store_vector(divided(Step == 2 ? in_order(sum) : sum, divisor), static_cast<S*>(run.out) + j);
+    });
+  });
 }
 
 template <class S, class C, class Position>
@@ -339,21 +474,6 @@ void mean_scatter(const MeanPoolScatter& s) {
   }
 }
 
-// The even (0) or odd (1) lanes of a and b, and the two halves of a and b interleaved.
-template <class C>
-TENSOROPS_INLINE Vec<C> alternate_lanes(Vec<C> a, Vec<C> b, int first) {
-  typename Native<Lane<C>>::type from;
-  for (int i = 0; i < Vec<C>::size; ++i) from[i] = 2 * i + first;
-  return Vec<C>(__builtin_shuffle(a.v, b.v, from));
-}
-template <class C>
-TENSOROPS_INLINE Vec<C> interleaved(Vec<C> a, Vec<C> b, int half) {
-  constexpr int size = Vec<C>::size;
-  typename Native<Lane<C>>::type from;
-  for (int i = 0; i < size; ++i) from[i] = half * size / 2 + i / 2 + (i % 2) * size;
-  return Vec<C>(__builtin_shuffle(a.v, b.v, from));
-}
-
 // Calls f(row, j) for the vectors of results from column j of a row on that may be read and written whole, and rest(row, j)
 // for the other results.
 template <class C, class F, class G>
@@ -386,11 +506,11 @@ void max_tiles(const PoolTiles& t) {
     };
     for (int64_t r = 0; r < t.rows; ++r, x += t.width) {
       const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
-      take(alternate_lanes(a, b, 0), 2 * r);
-      take(alternate_lanes(a, b, 1), 2 * r + 1);
+      take(alternate_unordered(a, b, 0), 2 * r);
+      take(alternate_unordered(a, b, 1), 2 * r + 1);
     }
-    store_vector(best, out + row * t.out_width + j);
-    if constexpr (places) store_positions(position, static_cast<Position*>(t.position) + row * t.out_width + j);
+    store_vector(in_order(best), out + row * t.out_width + j);
+    if constexpr (places) store_positions(in_order(position), static_cast<Position*>(t.position) + row * t.out_width + j);
   }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
     C best = lowest<S, C>();
     int64_t position = 0;
@@ -416,11 +536,9 @@ void mean_tiles(const PoolTiles& t) {
     Vec<C> sum(C(0));
     for (int64_t r = 0; r < t.rows; ++r, x += t.width) {
       const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
-      sum = sum + alternate_lanes(a, b, 0) + alternate_lanes(a, b, 1);
+      sum = sum + alternate_unordered(a, b, 0) + alternate_unordered(a, b, 1);
     }
-    if constexpr (is_floating<C>) sum = sum / Vec<C>(divisor);
-    else sum = map_lanes(sum, [&](C a) { return divisor == -1 ? C(0 - uint64_t(a)) : C(a / divisor); });
-    store_vector(sum, out + row * t.out_width + j);
+    store_vector(divided(in_order(sum), divisor), out + row * t.out_width + j);
   }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
     C sum = 0;
     for (int64_t k = 0; k < 2 * t.rows; ++k) {
@@ -563,6 +681,10 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MAX_WINDOW_U8(S, C) max_window<S, C, uint8_t>
 #define MAX_WINDOW_I32(S, C) max_window<S, C, int32_t>
 #define MEAN_WINDOW(S, C) mean_window<S, C>
+#define MAX_SLIDE(S, C) max_slide<S, C, NoPosition>
+#define MAX_SLIDE_U8(S, C) max_slide<S, C, uint8_t>
+#define MAX_SLIDE_I32(S, C) max_slide<S, C, int32_t>
+#define MEAN_SLIDE(S, C) mean_slide<S, C>
 #define MAX_BACKWARD_U8(S, C) max_backward_run<S, C, uint8_t>
 #define MAX_BACKWARD_I32(S, C) max_backward_run<S, C, int32_t>
 #define MAX_SCATTER_U8(S, C) max_scatter<S, C, C, uint8_t>
@@ -590,6 +712,8 @@ const PoolingKernels pooling_kernels = {
     FLOATS_AND_INT64(MEAN_TILES),
     {NUMBERS(MAX_WINDOW), NUMBERS(MAX_WINDOW_U8), NUMBERS(MAX_WINDOW_I32)},
     FLOATS_AND_INT64(MEAN_WINDOW),
+    {NUMBERS(MAX_SLIDE), NUMBERS(MAX_SLIDE_U8), NUMBERS(MAX_SLIDE_I32)},
+    FLOATS_AND_INT64(MEAN_SLIDE),
     {FLOATS(NONE), FLOATS(MAX_BACKWARD_U8), FLOATS(MAX_BACKWARD_I32)},
     {FLOATS(NONE), FLOATS(MAX_SCATTER_U8), FLOATS(MAX_SCATTER_I32)},
     {FLOATS(NONE), FLOATS(MAX_SCATTER_APART_U8), FLOATS(MAX_SCATTER_APART_I32)},

@@ -98,6 +98,13 @@ struct PoolWindowRun {
   void *out, *position;
 };
 
+// A row of n outputs, one step of 1 or 2 elements after the other, whose windows lie inside the input but for rows of them that all
+// miss. What is described is the first; `readable` elements from its first on can be read without a fault, and elements [0, room)
+// of the results be overwritten, n <= room.
+struct PoolSlideRun : PoolWindowRun {
+  int64_t step, n, readable, room;
+};
+
 // A row of `width` elements, `readable` of them without a fault, into `phases` rows of `columns` elements, `pitch` apart:
 // staged[r * pitch + j] = row[j * stride + r - padding], and outside the row zero or the dtype's lowest value.
 struct PoolStage {
@@ -125,6 +132,9 @@ struct PoolingKernels {
   void (*mean_tiles[kDTypes])(const PoolTiles&);
   void (*max_window[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolWindowRun&);
   void (*mean_window[kDTypes])(const PoolWindowRun&);
+  // Return how many outputs, from the first on, are done: those that are not would need elements that cannot be read.
+  int64_t (*max_slide[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolSlideRun&);
+  int64_t (*mean_slide[kDTypes])(const PoolSlideRun&);
   void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
   void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
   // Of windows that do not overlap: the sums, of one gradient each, are of the result's own dtype.
