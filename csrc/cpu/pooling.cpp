@@ -275,7 +275,6 @@ void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& posi
 
 constexpr int64_t kNarrow = 3;         // outputs of a row up to which each is computed by itself
 constexpr int64_t kSlidesPerWindow = 4;  // outputs inside a row that make up for one by itself
-constexpr int64_t kScattered = 16;     // positions of a window beyond which a gradient is scattered rather than gathered
 constexpr int64_t kChannelBlock = 64;  // channels of a pixel that are scattered together
 
 // Whether the windows of a contiguous plane slide over its rows: they move by 1 or 2, and few of them reach over an edge.
@@ -408,61 +407,70 @@ void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& re
   });
 }
 
-// Averages into contiguous memory: a run is one column phase of a row of the input's gradient: every element of a phase is
-// seen by the same positions of the windows. Its taps lie in staged rows of the output's gradient, with zeros around.
-// What the rows of windows add comes first, then what their columns add.
-// `divide(oh, staged)` works on a freshly staged row.
-template <class Kernel, class Divide>
-void backward_rows(const Tensor& grad, const Tensor& result, const PoolWindow& window, Kernel kernel, const Divide& divide) {
+// Contiguous memory, backwards: a row of the input gathers from the windows that see it; averages first add up what the rows of
+// windows hold, then what their columns add. `position` is undefined for averages, and divisors(oh) null for maxima.
+template <class C, class Kernel, class Divisors>
+void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window, Kernel kernel,
+                   const Divisors& divisors) {
   const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
-  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
-  const int dtype = static_cast<int>(dtype_of(grad.scalar_type()));
-  const int64_t size = grad.element_size(), staged_size = compute_size(grad.scalar_type());
-  const int64_t margin = (window.w.span() - 1) / window.w.stride;  // windows before a row's first that its taps may name
-  const int64_t run_length = ceil_div(in.width + window.w.padding, window.w.stride);
-  const int64_t columns = margin + std::max(run_length, out.width), pitch = columns + kPoolSlack;
+  const auto stage = TENSOROPS_KERNELS(pooling_kernels).stage[static_cast<int>(dtype_of(grad.scalar_type()))];
+  const bool averages = !position.defined();
+  const int64_t size = grad.element_size(), position_size = averages ? 0 : position.element_size();
+  const char *from = bytes(grad), *positions = averages ? nullptr : bytes(position);
+  char* to = mutable_bytes(result);
+  // By phase of a column modulo stride, the windows that see it, in ascending order.
+  const PoolAxis& axis = window.w;
+  c10::SmallVector<int64_t, 16> first_tap, offset;
+  c10::SmallVector<int32_t, 16> column;
+  for (int64_t phase = 0; phase < axis.stride; ++phase) {
+    first_tap.push_back(static_cast<int64_t>(offset.size()));
+    for (int64_t k = axis.kernel - 1; k >= 0; --k) {
+      const int64_t from = phase + axis.padding - k * axis.dilation;
+      if (from % axis.stride != 0) continue;
+      offset.push_back(from / axis.stride);
+      column.push_back(static_cast<int32_t>(k));
+    }
+  }
+  first_tap.push_back(static_cast<int64_t>(offset.size()));
+  const auto [least, most] = std::minmax_element(offset.begin(), offset.end());
+  const int64_t margin = offset.empty() ? 0 : std::max<int64_t>(0, -*least);
+  const int64_t last = (offset.empty() ? 0 : *most) + ceil_div(in.width, axis.stride) - 1;
+  const int64_t columns = margin + std::max(last + 1, out.width), pitch = columns + kPoolTogether * kPoolSlack;
   const Windows rows(window.h, in.height, out.height);
-  std::vector<c10::SmallVector<int64_t, 8>> columns_of(window.w.stride);  // by phase: where in a staged row a tap begins
-  for (int64_t x = window.w.kernel - 1; x >= 0; --x)
-    columns_of[x % window.w.stride].push_back(margin - x / window.w.stride);
   const int64_t cost = in.width * (ceil_div(window.h.kernel, window.h.stride) + ceil_div(window.w.kernel, window.w.stride));
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     const int64_t slots = std::min(out.height, (window.h.span() - 1) / window.h.stride + 1);
-    RowRing ring(out.height, slots, pitch * staged_size, [&](int64_t image, int64_t oh, char* staged) {
+    const int64_t staged_bytes = averages ? 0 : pitch * (sizeof(C) + position_size);
+    RowRing ring(out.height, slots, staged_bytes, [&](int64_t image, int64_t oh, char* staged) {
       const int64_t at = out.row(image, oh);
-      kernels.stage[dtype]({bytes(grad) + at * size, out.width, out.elements() - at, margin, 1, 1, columns, pitch,
-                            /*lowest=*/false, staged});
-      divide(oh, staged + margin * staged_size);
+      stage({from + at * size, out.width, out.elements() - at, margin, 1, 1, columns, pitch, /*lowest=*/false, staged});
+      std::memcpy(staged + pitch * sizeof(C) + margin * position_size, positions + at * position_size, out.width * position_size);
     });
-    const int64_t phase_pitch = run_length + 2 * kPoolSlack;
-    const Scratch phases(window.w.stride * phase_pitch * staged_size), summed(pitch * staged_size);
-    Taps taps(window);
-    const auto add_up = [&](char* to, int64_t n) {
-      MeanPoolBackwardRun run{};
-      taps.set(run);
-      run.out = to;
-      run.n = n;
-      run.room = n + kPoolSlack;
-      kernel(run);
-    };
+    const Scratch summed(averages ? pitch * sizeof(C) : 0);
+    if (averages) std::memset(summed.data(), 0, pitch * sizeof(C));
+    c10::SmallVector<const void*, 8> gradient_rows(window.h.kernel, nullptr), position_rows = gradient_rows,
+                                     divisor_rows = gradient_rows;
+    c10::SmallVector<int32_t, 8> ids(window.h.kernel, 0);
+    PoolGather run{gradient_rows.data(), position_rows.data(), divisor_rows.data(), ids.data(), 0, first_tap.data(), offset.data(),
+                   column.data(), out.width, axis.stride, in.width, 0, reinterpret_cast<C*>(summed.data()) + margin, nullptr};
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / in.height, y = i % in.height;
-      const auto windows = rows.of(y);
-      const char* row = summed.data();
-      if (windows.size() == 1) {
-        row = ring.row(image, windows[0].window);
-      } else {
-        taps.clear();
-        for (const auto [oh, kh] : windows) taps.add(ring.row(image, oh), nullptr, kh, 1.0);
-        add_up(summed.data(), columns);
+      run.rows = 0;
+      run.room = (end - i) * in.width;
+      run.out = to + i * in.width * size;
+      for (const auto [oh, kh] : rows.of(y)) {
+        if (averages) {
+          gradient_rows[run.rows] = from + out.row(image, oh) * size;
+          divisor_rows[run.rows] = divisors(oh);
+        } else {
+          const char* row = ring.row(image, oh);
+          gradient_rows[run.rows] = row + margin * sizeof(C);
+          position_rows[run.rows] = row + pitch * sizeof(C) + margin * position_size;
+          ids[run.rows] = static_cast<int32_t>(kh * axis.kernel);
+        }
+        ++run.rows;
       }
-      for (int64_t phase = 0; phase < window.w.stride; ++phase) {
-        taps.clear();
-        for (const int64_t offset : columns_of[phase]) taps.add(row + offset * staged_size, nullptr, 0, 1.0);
-        add_up(phases.data() + phase * phase_pitch * staged_size, run_length);
-      }
-      kernels.unstage[dtype]({phases.data(), window.w.padding, window.w.stride, phase_pitch, in.width,
-                              (end - i) * in.width, mutable_bytes(result) + i * in.width * size});
+      kernel(run);
     }
   });
 }
@@ -631,7 +639,7 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
   const bool last = format == c10::MemoryFormat::ChannelsLast;
   const bool apart = window.h.stride >= window.h.span() && window.w.stride >= window.w.span();
   const bool in_result = apart || compute_size(grad.scalar_type()) == size;
-  if (last && (count <= kScattered || !in_result)) {
+  if (last && (count <= kPoolGathered || !in_result)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.max_backward[kind], grad.scalar_type());
     backward_pixels<MaxPoolBackwardRun>(grad, position, result, window, kernel, [](int64_t, int64_t) { return true; },
                                         [](int64_t, int64_t) { return 1.0; });
@@ -640,6 +648,13 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
   if (!last && tiles_plane(window, result, grad)) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.tiles_backward[kind], grad.scalar_type());
     backward_tiles(grad, position, result, window, 1, kernel);
+    return result;
+  }
+  if (!last && count <= kPoolGathered) {
+    const auto kernel = kernel_for("max_pool2d_backward", kernels.gather[kind], grad.scalar_type());
+    by_compute_type(grad.scalar_type(), [&]<class C>(C) {
+      backward_rows<C>(grad, position, result, window, kernel, [](int64_t) { return nullptr; });
+    });
     return result;
   }
   const auto& table = apart ? kernels.max_scatter_apart : kernels.max_scatter;
@@ -910,9 +925,7 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
   const Tensor grad = grad_.contiguous(format);
   const Tensor result = empty(plane_sizes("avg_pool2d", grad, C10_AS_INTARRAYREF_SLOW(input_size)), grad.scalar_type(), format);
   const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
-  const auto kernel = kernel_for(
-      "avg_pool2d_backward",
-      kernels.mean_backward[static_cast<int>(channels_last ? PoolTaps::direct : PoolTaps::staged)], grad.scalar_type());
+  const auto kernel = kernel_for("avg_pool2d_backward", kernels.mean_backward, grad.scalar_type());
   if (!channels_last && tiles_plane(window, result, grad)) {
     const auto tiles = kernel_for("avg_pool2d_backward", kernels.tiles_backward[static_cast<int>(PoolPosition::none)],
                                   grad.scalar_type());
@@ -946,11 +959,8 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
       });
       return;
     }
-    backward_rows(grad, result, window, kernel, [&](int64_t oh, char* row) {
-      T* staged = reinterpret_cast<T*>(row);
-      const T* by = values.data() + start[oh];
-      for (int64_t ow = 0; ow < out.width; ++ow) staged[ow] /= by[ow];
-    });
+    const auto gather = kernel_for("avg_pool2d_backward", kernels.gather[static_cast<int>(PoolPosition::none)], grad.scalar_type());
+    backward_rows<T>(grad, {}, result, window, gather, [&](int64_t oh) { return values.data() + start[oh]; });
   });
   return result;
 }

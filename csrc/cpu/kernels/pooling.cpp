@@ -37,6 +37,16 @@ TENSOROPS_INLINE Vec<L> load_positions(const Position* p) {
     return Vec<L>((V)_mm_cvtepu8_epi32(_mm_loadu_si32(p)));
 #endif
   }
+  if constexpr (sizeof(L) == 8 && sizeof(Position) == 1) {
+    using V = typename Native<L>::type;
+#if defined(__AVX512F__)
+    return Vec<L>((V)_mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+    return Vec<L>((V)_mm256_cvtepu8_epi64(_mm_loadu_si32(p)));
+#else
+    return Vec<L>((V)_mm_cvtepu8_epi64(_mm_loadu_si16(p)));
+#endif
+  }
 #endif
   return load_vector<L>(p);
 }
@@ -381,12 +391,12 @@ void max_backward_run(const MaxPoolBackwardRun& run) {
   });
 }
 
-template <class In, class Out, class C>
+template <class S, class C>
 void mean_backward_run(const MeanPoolBackwardRun& run) {
   for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
     Vec<C> sum(C(0));
-    for (int64_t t = 0; t < run.count; ++t) sum = fma(at.template tap<In>(run.taps[t]), Vec<C>(C(run.scales[t])), sum);
-    at.template store<Out>(sum, run.out);
+    for (int64_t t = 0; t < run.count; ++t) sum = fma(at.template tap<S>(run.taps[t]), Vec<C>(C(run.scales[t])), sum);
+    at.template store<S>(sum, run.out);
   });
 }
 
@@ -592,6 +602,83 @@ void tiles_backward(const PoolTilesBackward& t) {
   for (int64_t i = t.out_height * t.rows * t.width; i < t.elements; ++i) out[i] = StoreAs<S, C>::from(C(0));
 }
 
+template <class S, class C, class Position>
+void gather(const PoolGather& g) {
+  constexpr int64_t size = Vec<C>::size;
+  constexpr bool averages = __is_same(Position, NoPosition);
+  S* out = static_cast<S*>(g.out);
+  C* summed = static_cast<C*>(g.summed);
+  if constexpr (averages) {
+    for (int64_t i = 0; i < g.windows; i += size) {
+      Vec<C> sum(C(0));
+      for (int64_t r = 0; r < g.rows; ++r)
+        sum = sum + load_lanes<C>(static_cast<const S*>(g.gradients[r]) + i, g.windows - i) /
+                        Vec<C>::load(static_cast<const C*>(g.divisors[r]) + i);
+      sum.store(summed + i);
+    }
+  }
+  // N vectors of a phase, from element step * q + phase on.
+  const auto add_up = [&]<int N>(int64_t phase, int64_t q, Vec<C> (&sum)[N]) TENSOROPS_LAMBDA_INLINE {
+    for (auto& x : sum) x = C(0);
+    const auto taps = [&](auto add) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 1
+      for (int64_t t = g.begin[phase]; t < g.begin[phase + 1]; ++t) add(q + g.offset[t], g.column[t]);
+    };
+    if constexpr (averages) {
+      taps([&](int64_t at, int32_t) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 4
+        for (int u = 0; u < N; ++u) sum[u] = sum[u] + Vec<C>::load(summed + at + u * size);
+      });
+      return;
+    }
+#pragma GCC unroll 1
+    for (int64_t r = 0; r < g.rows; ++r)
+      taps([&](int64_t at, int32_t column) TENSOROPS_LAMBDA_INLINE {
+        const C* gradient = static_cast<const C*>(g.gradients[r]) + at;
+        const auto* position = static_cast<const Position*>(g.positions[r]) + at;
+        const Vec<Lane<C>> id(static_cast<Lane<C>>(g.ids[r] + column));
+#pragma GCC unroll 4
+        for (int u = 0; u < N; ++u) {
+          if constexpr (!averages) {
+            const Mask<C> mine{(load_positions<Lane<C>>(position + u * size) == id).bits};
+            sum[u] = sum[u] + select(mine, Vec<C>::load(gradient + u * size), Vec<C>(C(0)));
+          }
+        }
+      });
+  };
+  // The elements from x on; vectors may run over the end of the row where there is room: what they leave there is written over.
+  const auto some = [&]<int N>(int64_t x) TENSOROPS_LAMBDA_INLINE {
+    const int64_t q = g.step == 1 ? x : g.step == 2 ? x >> 1 : x / g.step;
+    Vec<C> first[N], second[N];
+    S lanes[N * size];
+    if (x + g.step * N * size <= g.room && g.step <= 2) {
+      add_up.template operator()<N>(0, q, first);
+      if (g.step == 1) {
+#pragma GCC unroll 4
+        for (int u = 0; u < N; ++u) store_vector(first[u], out + x + u * size);
+        return;
+      }
+      add_up.template operator()<N>(1, q, second);
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) {
+        store_vector(interleaved(first[u], second[u], 0), out + x + 2 * u * size);
+        store_vector(interleaved(first[u], second[u], 1), out + x + (2 * u + 1) * size);
+      }
+      return;
+    }
+    for (int64_t phase = 0; phase < g.step; ++phase) {
+      add_up.template operator()<N>(phase, q, first);
+      for (int u = 0; u < N; ++u) store_vector(first[u], lanes + u * size);
+      for (int64_t i = 0, at = x + phase; i < N * size && at < g.width; ++i, at += g.step) out[at] = lanes[i];
+    }
+  };
+  static_assert(kPoolTogether == 4);
+  const int64_t vector = g.step * size;
+  int64_t x = 0;
+  for (; x + 2 * vector < g.width; x += 4 * vector) some.template operator()<4>(x);
+  for (; x < g.width; x += vector) some.template operator()<1>(x);
+}
+
 // A division of what is not below zero by the strides that there are as a rule is a shift.
 TENSOROPS_INLINE int64_t ceil_div(int64_t a, int64_t b) {
   return a <= 0 ? 0 : b == 1 ? a : b == 2 ? (a + 1) >> 1 : (a + b - 1) / b;
@@ -695,8 +782,10 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define TILES_BACKWARD(S, C) tiles_backward<S, C, NoPosition>
 #define TILES_BACKWARD_U8(S, C) tiles_backward<S, C, uint8_t>
 #define TILES_BACKWARD_I32(S, C) tiles_backward<S, C, int32_t>
-#define MEAN_BACKWARD_STAGED(S, C) mean_backward_run<C, C, C>
-#define MEAN_BACKWARD_DIRECT(S, C) mean_backward_run<S, S, C>
+#define GATHER(S, C) gather<S, C, NoPosition>
+#define GATHER_U8(S, C) gather<S, C, uint8_t>
+#define GATHER_I32(S, C) gather<S, C, int32_t>
+#define MEAN_BACKWARD(S, C) mean_backward_run<S, C>
 #define STAGE(S, C) stage<S, C>
 #define UNSTAGE(S, C) unstage<S, C>
 #define SCATTER_ADD(S, C) scatter_add<S, C>
@@ -719,7 +808,8 @@ const PoolingKernels pooling_kernels = {
     {FLOATS(NONE), FLOATS(MAX_SCATTER_APART_U8), FLOATS(MAX_SCATTER_APART_I32)},
     FLOATS(MEAN_SCATTER),
     {FLOATS(TILES_BACKWARD), FLOATS(TILES_BACKWARD_U8), FLOATS(TILES_BACKWARD_I32)},
-    {FLOATS(MEAN_BACKWARD_STAGED), FLOATS(MEAN_BACKWARD_DIRECT)},
+    {FLOATS(GATHER), FLOATS(GATHER_U8), FLOATS(GATHER_I32)},
+    FLOATS(MEAN_BACKWARD),
     NUMBERS(STAGE),
     FLOATS(UNSTAGE),
     FLOATS(SCATTER_ADD),

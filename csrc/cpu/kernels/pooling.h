@@ -16,6 +16,12 @@ namespace tensorops::cpu {
 // Elements that a kernel may touch behind the end of a staged row: a vector of the smallest compute type.
 constexpr int64_t kPoolSlack = 16;
 
+// Positions of a window up to which an element gathers its maxima's gradients from the windows that see it: beyond, it is less to
+// scatter them.
+constexpr int64_t kPoolGathered = 16;
+// Vectors that a gather works on together; so many may it read behind the end of a staged row, beside what its taps name.
+constexpr int64_t kPoolTogether = 4;
+
 // What all runs have: `rows` of n outputs, tap_step elements apart in the taps and out_step in the results. What else
 // belongs to an output of a row (its first position, its divisor) is the same in all rows. Elements [0, room) of a row's
 // results may be overwritten, n <= room: what lies behind n is written later. Staged taps may be read up to kPoolSlack
@@ -84,9 +90,24 @@ struct PoolTilesBackward {
   double divisor;          // of averages
   void* out;
 };
-// The sum of taps times their scales.
+// The sum of taps, which lie in the tensor, times their scales.
 struct MeanPoolBackwardRun : PoolRun {
   const double* scales;
+};
+
+// The way back into contiguous memory, for a row of `width` elements: element step * q + p of phase p adds up what window columns
+// q + offset[t] hold, for its taps t in [begin[p], begin[p + 1]), in `rows` rows of windows. That is what has position
+// ids[r] + column[t] in staged rows, with zeros around; or, for averages, all in rows of the tensor, divided by those of divisors,
+// of the compute type and kPoolSlack longer.
+struct PoolGather {
+  const void *const *gradients, *const *positions, *const *divisors;
+  const int32_t* ids;
+  int64_t rows;
+  const int64_t *begin, *offset;
+  const int32_t* column;
+  int64_t windows, step, width, room;  // windows of a row
+  void* summed;  // where averages add up rows: a staged row of zeros
+  void* out;
 };
 
 // One output by itself: its window's part inside the input. For rows of so few outputs that vectors along them are empty.
@@ -142,8 +163,9 @@ struct PoolingKernels {
   void (*mean_scatter[kDTypes])(const MeanPoolScatter&);
   // With no position, averages.
   void (*tiles_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTilesBackward&);
-  // Results of staged taps are of the compute type, for unstage.
-  void (*mean_backward[kTaps][kDTypes])(const MeanPoolBackwardRun&);
+  // With no position, averages.
+  void (*gather[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolGather&);
+  void (*mean_backward[kDTypes])(const MeanPoolBackwardRun&);
   void (*stage[kDTypes])(const PoolStage&);
   void (*unstage[kDTypes])(const PoolUnstage&);
   // Adds grad[p][c] to sums[index[p][c]][c], for rows of `channels`; an index outside [0, size) is padding.
