@@ -38,10 +38,10 @@ def avg_case(
     return Case(AVG, make, label, large=large)
 
 
-def special_values(d: Draw) -> torch.Tensor:
+def special_values(d: Draw, *shape: int) -> torch.Tensor:
     """NaN, infinities and ties in every window."""
     values = torch.tensor([0.0, -0.0, 1.0, 1.0, float("nan"), float("inf"), -float("inf"), -2.0], dtype=torch.float64)
-    return values[d.integers(0, 8, 2, 3, 9, 11).cpu()].to(d.device, d.dtype)
+    return values[d.integers(0, 8, *(shape or (2, 3, 9, 11))).cpu()].to(d.device, d.dtype)
 
 
 def unpool_case(label: str, *shape: int, large: bool = False, **kwargs: object) -> Case:
@@ -64,7 +64,14 @@ CASES: list[Case] = [
     max_case("2x2", (2, 3, 8, 10), 2),
     max_case("3x3-stride2-padded", (2, 3, 9, 37), 3, 2, 1),
     max_case("3x3-stride1", (1, 2, 7, 40), 3, 1, 1),
+    max_case("2x2-stride1", (2, 2, 7, 39), 2, 1),
+    max_case("4x4-stride2-padded", (2, 2, 10, 70), 4, 2, 1),
+    max_case("5x2-stride1-padded", (1, 2, 9, 37), (5, 2), 1, (2, 1)),
+    max_case("dilated-stride2", (2, 2, 13, 70), (2, 3), (1, 2), (0, 1), (1, 2)),
+    max_case("dilated-stride1", (1, 2, 9, 41), 2, 1, 1, (2, 3)),
+    max_case("stride3", (2, 2, 11, 41), (2, 4), 3, 1),
     max_case("ceil", (2, 2, 10, 11), 3, 2, 1, ceil_mode=True),
+    max_case("ceil-stride2", (2, 2, 10, 52), 3, 2, 0, ceil_mode=True),
     max_case("dilated", (2, 2, 13, 15), (3, 2), (2, 3), (1, 1), (2, 3)),
     max_case("stride-beyond-window", (1, 2, 11, 23), 2, 5),
     # Torch's own backward writes outside the image here and corrupts the heap; nothing that differentiates is asked.
@@ -75,6 +82,7 @@ CASES: list[Case] = [
     max_case("window-over-a-byte", (1, 2, 20, 40), (17, 19), 3),
     max_case("empty-batch", (0, 3, 8, 8), 2),
     max_case("channels-last", (2, 19, 9, 8), 3, 2, 1, last=True),
+    max_case("many-channels-last", (2, 85, 9, 8), 3, 2, 1, last=True),
     max_case("few-channels-last", (2, 4, 9, 8), 2, last=True),
     max_case("wide-window-last", (2, 70, 9, 8), 5, 2, 2, last=True),
     max_case("dilated-last", (2, 3, 13, 15), (3, 2), (2, 3), (1, 1), (2, 3), last=True),
@@ -82,6 +90,7 @@ CASES: list[Case] = [
     Case(MAX, lambda d: arguments(d.distinct(2, 6, 8, 20)[:, ::2, :, 1::2], 2), "strided", exact=True),
     Case(MAX, lambda d: arguments(d.distinct(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded", exact=True),
     Case(MAX, lambda d: arguments(special_values(d), 3, 2, 1), "special", gradient=False, exact=True),
+    Case(MAX, lambda d: arguments(special_values(d, 2, 2, 7, 75), 3, 2, 1), "special-wide", gradient=False, exact=True),
     Case(MAX, lambda d: arguments(special_values(d), (9, 11)), "special-global", gradient=False, exact=True),
     Case(
         MAX,
@@ -106,6 +115,12 @@ CASES: list[Case] = [
     avg_case("2x2", (2, 3, 8, 10), 2),
     avg_case("3x3-stride2-padded", (2, 3, 9, 37), 3, 2, 1),
     avg_case("3x3-stride1", (1, 2, 7, 40), 3, 1, 1),
+    avg_case("2x2-stride1", (2, 2, 7, 39), 2, 1),
+    avg_case("4x4-stride2-padded", (2, 2, 10, 70), 4, 2, 1),
+    avg_case("5x2-stride1-padded", (1, 2, 9, 37), (5, 2), 1, (2, 1)),
+    avg_case("7x7-stride1-padded", (1, 2, 12, 41), 7, 1, 3, count_include_pad=False),
+    avg_case("stride3", (2, 2, 11, 41), (2, 4), 3, 1),
+    avg_case("ceil-stride2", (2, 2, 10, 52), 3, 2, 0, ceil_mode=True),
     avg_case("padding-uncounted", (2, 2, 9, 21), 3, 2, 1, count_include_pad=False),
     avg_case("ceil", (2, 2, 10, 12), 3, 2, 1, ceil_mode=True),
     avg_case("ceil-uncounted", (2, 2, 10, 12), (3, 4), (2, 3), (1, 2), ceil_mode=True, count_include_pad=False),
@@ -119,6 +134,7 @@ CASES: list[Case] = [
     avg_case("global", (3, 5, 7, 7), 7),
     avg_case("empty-batch", (0, 3, 8, 8), 2),
     avg_case("channels-last", (2, 19, 9, 8), 3, 2, 1, last=True, count_include_pad=False),
+    avg_case("many-channels-last", (2, 85, 9, 8), 3, 2, 1, last=True, count_include_pad=False),
     Case(AVG, lambda d: arguments(d.normal(2, 3, 8, 10).transpose(2, 3), 2), "transposed"),
     Case(AVG, lambda d: arguments(d.normal(2, 1, 8, 8).expand(2, 5, 8, 8), 2), "expanded"),
     Case(AVG, lambda d: arguments(d.normal(2, 3, 9, 21), 3, 2, 1), "int64", (torch.int64,), gradient=False, exact=True),

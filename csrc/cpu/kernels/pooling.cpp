@@ -66,24 +66,30 @@ TENSOROPS_INLINE void store_positions(Vec<L> x, Position* p) {
   store_vector(x, p);
 }
 
-// One vector of a run: where its outputs are in their row, in the taps and in the results.
+// Vectors of a run: where the first one's outputs are in their row, in the taps and in the results; the u-th follows it.
 template <class C>
 struct Whole {
   int64_t column, in_taps, in_results;
 
   template <class S>
-  TENSOROPS_INLINE Vec<C> tap(const void* p) const { return load_vector<C>(static_cast<const S*>(p) + in_taps); }
-  template <class Position>
-  TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p) const {
-    return load_positions<Lane<C>>(static_cast<const Position*>(p) + in_taps);
+  TENSOROPS_INLINE Vec<C> tap(const void* p, int u) const {
+    return load_vector<C>(static_cast<const S*>(p) + in_taps + u * Vec<C>::size);
   }
-  TENSOROPS_INLINE Vec<C> divisor(const C* p) const { return load_vector<C>(p + column); }
-  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p) const { return load_vector<Lane<C>>(p + column); }
-  template <class S>
-  TENSOROPS_INLINE void store(Vec<C> x, void* p) const { store_vector(x, static_cast<S*>(p) + in_results); }
   template <class Position>
-  TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p) const {
-    store_positions(x, static_cast<Position*>(p) + in_results);
+  TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p, int u) const {
+    return load_positions<Lane<C>>(static_cast<const Position*>(p) + in_taps + u * Vec<C>::size);
+  }
+  TENSOROPS_INLINE Vec<C> divisor(const C* p, int u) const { return load_vector<C>(p + column + u * Vec<C>::size); }
+  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p, int u) const {
+    return load_vector<Lane<C>>(p + column + u * Vec<C>::size);
+  }
+  template <class S>
+  TENSOROPS_INLINE void store(Vec<C> x, void* p, int u) const {
+    store_vector(x, static_cast<S*>(p) + in_results + u * Vec<C>::size);
+  }
+  template <class Position>
+  TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p, int u) const {
+    store_positions(x, static_cast<Position*>(p) + in_results + u * Vec<C>::size);
   }
 };
 // The same for n < Vec<C>::size outputs.
@@ -92,34 +98,39 @@ struct Part {
   int64_t n, in_taps, in_results;
 
   template <class S>
-  TENSOROPS_INLINE Vec<C> tap(const void* p) const { return load_lanes<C>(static_cast<const S*>(p) + in_taps, n); }
+  TENSOROPS_INLINE Vec<C> tap(const void* p, int) const { return load_lanes<C>(static_cast<const S*>(p) + in_taps, n); }
   template <class Position>
-  TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p) const {
+  TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p, int) const {
     return load_lanes<Lane<C>>(static_cast<const Position*>(p) + in_taps, n);
   }
-  TENSOROPS_INLINE Vec<C> divisor(const C* p) const { return load_lanes<C>(p, n); }
-  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p) const { return load_lanes<Lane<C>>(p, n); }
+  TENSOROPS_INLINE Vec<C> divisor(const C* p, int) const { return load_lanes<C>(p, n); }
+  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p, int) const { return load_lanes<Lane<C>>(p, n); }
   template <class S>
-  TENSOROPS_INLINE void store(Vec<C> x, void* p) const { store_lanes(x, static_cast<S*>(p) + in_results, n); }
+  TENSOROPS_INLINE void store(Vec<C> x, void* p, int) const { store_lanes(x, static_cast<S*>(p) + in_results, n); }
   template <class Position>
-  TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p) const {
+  TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p, int) const {
     store_lanes(x, static_cast<Position*>(p) + in_results, n);
   }
 };
 
-// Calls f(vector) for vectors that cover a run. A row's last one may run over the end where there is room, or step back
-// over outputs that are done; only a row shorter than a vector is loaded and stored by parts.
+// Calls f<N>(vectors) for N vectors at a time that cover a run: what is read of a tap serves all of them. A row's last one may
+// run over the end where there is room, or step back over outputs that are done; only a row shorter than a vector is loaded
+// and stored by parts.
 template <class C, class F>
 TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
   constexpr int64_t size = Vec<C>::size;
   for (int64_t row = 0; row < run.rows; ++row) {
     const int64_t in_taps = row * run.tap_step, in_results = row * run.out_step;
     int64_t i = 0;
-    for (; i + size <= run.n; i += size) f(Whole<C>{i, in_taps + i, in_results + i});
+    for (; i + 4 * size <= run.n; i += 4 * size) f.template operator()<4>(Whole<C>{i, in_taps + i, in_results + i});
+    for (; i + size <= run.n; i += size) f.template operator()<1>(Whole<C>{i, in_taps + i, in_results + i});
     if (i == run.n) continue;
-    if (i + size <= run.room) f(Whole<C>{i, in_taps + i, in_results + i});
-    else if (run.n >= size) f(Whole<C>{run.n - size, in_taps + run.n - size, in_results + run.n - size});
-    else f(Part<C>{run.n, in_taps, in_results});
+    if (run.n < size && i + size > run.room) {
+      f.template operator()<1>(Part<C>{run.n, in_taps, in_results});
+      continue;
+    }
+    if (i + size > run.room) i = run.n - size;
+    f.template operator()<1>(Whole<C>{i, in_taps + i, in_results + i});
   }
 }
 
@@ -127,26 +138,30 @@ struct NoPosition {};
 
 template <class In, class Out, class C, class Position>
 void max_run(const MaxPoolRun& run) {
-  using V = Vec<C>;
+  constexpr bool places = !__is_same(Position, NoPosition);
   using L = Vec<Lane<C>>;
-  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
-    V best(lowest<Out, C>());
-    if constexpr (__is_same(Position, NoPosition)) {
-      for (int64_t t = 0; t < run.count; ++t) {
-        const V x = at.template tap<In>(run.taps[t]);
-        best = select((x > best) | (x != x), x, best);
-      }
-    } else {
-      L position = run.shared_first ? L(Lane<C>(*run.first)) : at.first(run.first);
-      for (int64_t t = 0; t < run.count; ++t) {
-        const V x = at.template tap<In>(run.taps[t]);
-        const Mask<C> better = (x > best) | (x != x);
-        best = select(better, x, best);
-        position = select_lane<C>(better, L(Lane<C>(run.ids[t])), position);
-      }
-      at.template store_position<Position>(position, run.position);
+  for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
+    Vec<C> best[N];
+    L position[N];
+    for (int u = 0; u < N; ++u) {
+      best[u] = lowest<Out, C>();
+      if constexpr (places) position[u] = run.shared_first ? L(Lane<C>(*run.first)) : at.first(run.first, u);
     }
-    at.template store<Out>(best, run.out);
+    for (int64_t t = 0; t < run.count; ++t) {
+      const void* const tap = run.taps[t];
+      const L id(Lane<C>(run.ids[t]));
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) {
+        const Vec<C> x = at.template tap<In>(tap, u);
+        const Mask<C> better = (x > best[u]) | (x != x);
+        best[u] = select(better, x, best[u]);
+        if constexpr (places) position[u] = select_lane<C>(better, id, position[u]);
+      }
+    }
+    for (int u = 0; u < N; ++u) {
+      at.template store<Out>(best[u], run.out, u);
+      if constexpr (places) at.template store_position<Position>(position[u], run.position, u);
+    }
   });
 }
 
@@ -159,14 +174,21 @@ TENSOROPS_INLINE Vec<C> divided(Vec<C> sum, C divisor) {
 template <class In, class Out, class C>
 void mean_run(const MeanPoolRun& run) {
   const auto* divisor = static_cast<const C*>(run.divisor);
-  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
-    Vec<C> sum(C(0));
-    for (int64_t t = 0; t < run.count; ++t) sum = sum + at.template tap<In>(run.taps[t]);
-    const Vec<C> by = run.shared_divisor ? Vec<C>(*divisor) : at.divisor(divisor);
-    // The lanes behind a partial run hold zeros, which integers must not divide by.
-    if constexpr (is_floating<C>) sum = sum / by;
-    else sum = map_lanes(sum, by, [](C a, C b) { return b == 0 ? C(0) : b == -1 ? C(0 - uint64_t(a)) : C(a / b); });
-    at.template store<Out>(sum, run.out);
+  for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
+    Vec<C> sum[N];
+    for (auto& x : sum) x = C(0);
+    for (int64_t t = 0; t < run.count; ++t) {
+      const void* const tap = run.taps[t];
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) sum[u] = sum[u] + at.template tap<In>(tap, u);
+    }
+    for (int u = 0; u < N; ++u) {
+      const Vec<C> by = run.shared_divisor ? Vec<C>(*divisor) : at.divisor(divisor, u);
+      // The lanes behind a partial run hold zeros, which integers must not divide by.
+      if constexpr (is_floating<C>) sum[u] = sum[u] / by;
+      else sum[u] = map_lanes(sum[u], by, [](C a, C b) { return b == 0 ? C(0) : b == -1 ? C(0 - uint64_t(a)) : C(a / b); });
+      at.template store<Out>(sum[u], run.out, u);
+    }
   });
 }
 
@@ -381,22 +403,34 @@ int64_t mean_slide(const PoolSlideRun& run) {
 
 template <class S, class C, class Position>
 void max_backward_run(const MaxPoolBackwardRun& run) {
-  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
-    Vec<C> sum(C(0));
+  for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
+    Vec<C> sum[N];
+    for (auto& x : sum) x = C(0);
     for (int64_t t = 0; t < run.count; ++t) {
-      const auto mine = at.template tap_position<Position>(run.positions[t]) == Vec<Lane<C>>(Lane<C>(run.ids[t]));
-      sum = sum + select(Mask<C>{mine.bits}, at.template tap<S>(run.taps[t]), Vec<C>(C(0)));
+      const void *const tap = run.taps[t], *const positions = run.positions[t];
+      const Vec<Lane<C>> id(Lane<C>(run.ids[t]));
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) {
+        const Mask<C> mine{(at.template tap_position<Position>(positions, u) == id).bits};
+        sum[u] = sum[u] + select(mine, at.template tap<S>(tap, u), Vec<C>(C(0)));
+      }
     }
-    at.template store<S>(sum, run.out);
+    for (int u = 0; u < N; ++u) at.template store<S>(sum[u], run.out, u);
   });
 }
 
 template <class S, class C>
 void mean_backward_run(const MeanPoolBackwardRun& run) {
-  for_vectors<C>(run, [&](auto at) TENSOROPS_LAMBDA_INLINE {
-    Vec<C> sum(C(0));
-    for (int64_t t = 0; t < run.count; ++t) sum = fma(at.template tap<S>(run.taps[t]), Vec<C>(C(run.scales[t])), sum);
-    at.template store<S>(sum, run.out);
+  for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
+    Vec<C> sum[N];
+    for (auto& x : sum) x = C(0);
+    for (int64_t t = 0; t < run.count; ++t) {
+      const void* const tap = run.taps[t];
+      const Vec<C> scale(static_cast<C>(run.scales[t]));
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) sum[u] = fma(at.template tap<S>(tap, u), scale, sum[u]);
+    }
+    for (int u = 0; u < N; ++u) at.template store<S>(sum[u], run.out, u);
   });
 }
 
