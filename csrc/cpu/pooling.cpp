@@ -314,7 +314,9 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
     while (right < out.width && columns_of[right].count == window.w.kernel) ++right;
   }
   parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
+    // Planes of one window are alike.
+    const int64_t together = out.area() == 1 ? end - begin : 1;
+    for (int64_t row = begin; row < end; row += together) {
       const int64_t image = row / out.height, oh = row % out.height;
       const auto& [kh, y, rows] = rows_of[oh];
       const auto describe = [&](PoolWindowRun& run, int64_t ow) {
@@ -344,6 +346,8 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
         if (ow == out.width) break;
         PoolWindowRun run{};
         describe(run, ow);
+        run.outputs = together;
+        run.apart = in.area();
         prepare(run, row * out.width + ow, oh, ow);
         kernel(run);
       }

@@ -196,7 +196,12 @@ TENSOROPS_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 TENSOROPS_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class S, class C, class Position>
-void max_window(const PoolWindowRun& run) {
+TENSOROPS_INLINE void max_window(const PoolWindowRun& run, int64_t output) {
+  const S* const first = static_cast<const S*>(run.first) + output * run.apart;
+  const auto finish = [&](C best, int64_t position) TENSOROPS_LAMBDA_INLINE {
+    static_cast<S*>(run.out)[output] = StoreAs<S, C>::from(best);
+    if constexpr (!__is_same(Position, NoPosition)) static_cast<Position*>(run.position)[output] = static_cast<Position>(position);
+  };
   C best = lowest<S, C>();
   int32_t position = run.first_id;
   constexpr int64_t size = Vec<C>::size;
@@ -204,11 +209,10 @@ void max_window(const PoolWindowRun& run) {
   const bool dense = run.column_stride == 1 && (run.rows == 1 || (run.row_stride == run.columns && run.id_pitch == run.columns));
   if (dense && count >= 2 * size) {
     // Lane by lane; of the lanes' maxima the first of equals, and the last NaN.
-    const S* x = static_cast<const S*>(run.first);
     Vec<C> top(best);
     Vec<Lane<C>> where(Lane<C>(0));
     const auto take = [&](int64_t i) TENSOROPS_LAMBDA_INLINE {
-      const Vec<C> v = load_vector<C>(x + i);
+      const Vec<C> v = load_vector<C>(first + i);
       const Mask<C> better = (v > top) | (v != v);
       top = select(better, v, top);
       where = select_lane<C>(better, Vec<Lane<C>>(Lane<C>(i)), where);
@@ -229,18 +233,15 @@ void max_window(const PoolWindowRun& run) {
       at = index;
     }
     for (; i < count; ++i) {
-      const C v = load_as<C>(x[i]);
+      const C v = load_as<C>(first[i]);
       if (!(v > best) && v == v) continue;
       best = v;
       at = i;
     }
-    *static_cast<S*>(run.out) = StoreAs<S, C>::from(best);
-    if constexpr (!__is_same(Position, NoPosition))
-      *static_cast<Position*>(run.position) = static_cast<Position>(run.first_id + at);
-    return;
+    return finish(best, run.first_id + at);
   }
   for (int64_t r = 0; r < run.rows; ++r) {
-    const S* row = static_cast<const S*>(run.first) + r * run.row_stride;
+    const S* row = first + r * run.row_stride;
     for (int64_t c = 0; c < run.columns; ++c) {
       const C x = load_as<C>(row[c * run.column_stride]);
       if (!(x > best) && x == x) continue;
@@ -248,8 +249,11 @@ void max_window(const PoolWindowRun& run) {
       position = static_cast<int32_t>(run.first_id + r * run.id_pitch + c);
     }
   }
-  *static_cast<S*>(run.out) = StoreAs<S, C>::from(best);
-  if constexpr (!__is_same(Position, NoPosition)) *static_cast<Position*>(run.position) = static_cast<Position>(position);
+  finish(best, position);
+}
+template <class S, class C, class Position>
+void max_window(const PoolWindowRun& run) {
+  for (int64_t i = 0; i < run.outputs; ++i) max_window<S, C, Position>(run, i);
 }
 
 // Averages have no dilation: a row of the window is contiguous.
@@ -257,19 +261,19 @@ template <class S, class C>
 void mean_window(const PoolWindowRun& run) {
   constexpr int64_t size = Vec<C>::size;
   const int64_t in_vectors = run.columns - run.columns % size;
-  C sum = 0;
-  if (in_vectors > 0) {
-    Vec<C> lanes(C(0));
+  const S* first = static_cast<const S*>(run.first);
+  for (int64_t i = 0; i < run.outputs; ++i, first += run.apart) {
+    C sum = 0;
+    if (in_vectors > 0) {
+      Vec<C> lanes(C(0));
+      for (int64_t r = 0; r < run.rows; ++r)
+        for (int64_t c = 0; c < in_vectors; c += size) lanes = lanes + load_vector<C>(first + r * run.row_stride + c);
+      sum = sum_lanes(lanes);
+    }
     for (int64_t r = 0; r < run.rows; ++r)
-      for (int64_t c = 0; c < in_vectors; c += size)
-        lanes = lanes + load_vector<C>(static_cast<const S*>(run.first) + r * run.row_stride + c);
-    sum = sum_lanes(lanes);
+      for (int64_t c = in_vectors; c < run.columns; ++c) sum += load_as<C>(first[r * run.row_stride + c]);
+    static_cast<S*>(run.out)[i] = StoreAs<S, C>::from(sum / *static_cast<const C*>(run.divisor));
   }
-  for (int64_t r = 0; r < run.rows; ++r) {
-    const S* row = static_cast<const S*>(run.first) + r * run.row_stride;
-    for (int64_t c = in_vectors; c < run.columns; ++c) sum += load_as<C>(row[c]);
-  }
-  *static_cast<S*>(run.out) = StoreAs<S, C>::from(sum / *static_cast<const C*>(run.divisor));
 }
 
 // The even (0) or odd (1) lanes of a and b.

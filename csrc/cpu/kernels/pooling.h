@@ -110,13 +110,15 @@ struct PoolGather {
   void* out;
 };
 
-// One output by itself: its window's part inside the input. For rows of so few outputs that vectors along them are empty.
+// One output by itself, or some alike: its window's part inside the input. For rows of so few outputs that vectors along them are
+// empty.
 struct PoolWindowRun {
   const void* first;
   int64_t rows, columns, row_stride, column_stride;
   int32_t first_id, id_pitch;  // positions of the first element, and from row to row
   const void* divisor;         // of the mean, of the compute type
   void *out, *position;
+  int64_t outputs = 1, apart = 0;  // as many, whose windows are so many elements apart
 };
 
 // A row of n outputs, one step of 1 or 2 elements after the other, whose windows lie inside the input but for rows of them that all
