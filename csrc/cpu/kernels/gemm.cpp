@@ -124,11 +124,9 @@ TENSOROPS_INLINE float dot_in_double(const GemmTile& tile) {
   constexpr int n = Vec<float>::size;
   Vec<double> low[2] = {0.0, 0.0}, high[2] = {0.0, 0.0};
   const auto add = [&](int u, Vec<float> x, Vec<float> y) TENSOROPS_LAMBDA_INLINE {
-    Vec<double> x_low, x_high, y_low, y_high;
-    widen(x, x_low, x_high);
-    widen(y, y_low, y_high);
-    low[u] = fma(x_low, y_low, low[u]);
-    high[u] = fma(x_high, y_high, high[u]);
+    const Halves wide_x = widen(x), wide_y = widen(y);
+    low[u] = fma(wide_x.low, wide_y.low, low[u]);
+    high[u] = fma(wide_x.high, wide_y.high, high[u]);
   };
   int64_t p = 0;
   for (; p + 2 * n <= tile.k; p += 2 * n) {

@@ -30,10 +30,13 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
 #endif
   }
   if constexpr (__is_same(C, double) && __is_same(S, float)) {
-    typedef S Narrow __attribute__((vector_size(Vec<C>::size * sizeof(S))));
-    Narrow x;
-    __builtin_memcpy(&x, p, sizeof(x));
-    return Vec<C>(__builtin_convertvector(x, typename Native<C>::type));
+#if defined(__AVX512F__)
+    return Vec<C>((typename Native<C>::type)_mm512_cvtps_pd(_mm256_loadu_ps(p)));
+#elif defined(__AVX2__)
+    return Vec<C>((typename Native<C>::type)_mm256_cvtps_pd(_mm_loadu_ps(p)));
+#else
+    return Vec<C>(typename Native<C>::type{p[0], p[1]});
+#endif
   }
   C lanes[Vec<C>::size];
   for (int i = 0; i < Vec<C>::size; ++i) lanes[i] = load_as<C>(p[i]);
@@ -219,15 +222,6 @@ TENSOROPS_INLINE T sum_lanes(Vec<T> x) {
   for (int width = Vec<T>::size / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   return lanes[0];
-}
-
-// The lower and the upper half of the lanes in f64.
-TENSOROPS_INLINE void widen(Vec<float> x, Vec<double>& low, Vec<double>& high) {
-  typedef float Part __attribute__((vector_size(kVectorBytes / 2)));
-  Part halves[2];
-  __builtin_memcpy(halves, &x.v, sizeof(x.v));
-  low = Vec<double>(__builtin_convertvector(halves[0], Native<double>::type));
-  high = Vec<double>(__builtin_convertvector(halves[1], Native<double>::type));
 }
 
 // Lane j of the result's row i is lane i of row j: log2(size) rounds that swap blocks across the diagonal.

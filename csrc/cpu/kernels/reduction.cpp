@@ -331,6 +331,9 @@ struct Wide {
     Wide w;
     if constexpr (__is_same(A, C)) {
       w.part[0] = x;
+    } else if constexpr (__is_same(C, float) && __is_same(A, double)) {
+      const Halves halves = widen(x);
+      w.part[0] = halves.low, w.part[1] = halves.high;
     } else {
       typedef C Half __attribute__((vector_size(kVectorBytes / 2)));
       Half halves[2];

@@ -130,6 +130,25 @@ TENSOROPS_INLINE Vec<T> select(Mask<T> m, Vec<T> a, N b) { return select(m, a, V
 template <class T, class N>
 TENSOROPS_INLINE Vec<T> select(Mask<T> m, N a, Vec<T> b) { return select(m, Vec<T>(a), b); }
 
+// The lower and the upper half of the lanes in f64. Of __builtin_convertvector GCC makes conversions of two lanes each.
+struct Halves {
+  Vec<double> low, high;
+};
+TENSOROPS_INLINE Halves widen(Vec<float> x) {
+  using V = Native<double>::type;
+#if defined(__AVX512F__)
+  const __m512 v = (__m512)x.v;
+  return {Vec<double>((V)_mm512_cvtps_pd(_mm512_castps512_ps256(v))),
+          Vec<double>((V)_mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)))};
+#elif defined(__AVX2__)
+  const __m256 v = (__m256)x.v;
+  return {Vec<double>((V)_mm256_cvtps_pd(_mm256_castps256_ps128(v))),
+          Vec<double>((V)_mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)))};
+#else
+  return {Vec<double>(V{x.v[0], x.v[1]}), Vec<double>(V{x.v[2], x.v[3]})};
+#endif
+}
+
 // Applies a scalar function to every lane: for what has no vector form on this instruction set.
 template <class T, class F>
 TENSOROPS_INLINE Vec<T> map_lanes(Vec<T> x, F f) {

@@ -206,24 +206,7 @@ TENSOROPS_INLINE Vec<float> normal_cdf(Vec<float> x) {
   return select(t < 1.55f, near, far);
 }
 
-// The halves of a vector as f64, and back.
-struct Halves {
-  Vec<double> low, high;
-};
-TENSOROPS_INLINE Halves widen(Vec<float> x) {
-  using V = Native<double>::type;
-#if defined(__AVX512F__)
-  const __m512 v = (__m512)x.v;
-  return {Vec<double>((V)_mm512_cvtps_pd(_mm512_castps512_ps256(v))),
-          Vec<double>((V)_mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)))};
-#elif defined(__AVX2__)
-  const __m256 v = (__m256)x.v;
-  return {Vec<double>((V)_mm256_cvtps_pd(_mm256_castps256_ps128(v))),
-          Vec<double>((V)_mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)))};
-#else
-  return {Vec<double>(V{x.v[0], x.v[1]}), Vec<double>(V{x.v[2], x.v[3]})};
-#endif
-}
+// The halves of a vector of f64 as one of f32.
 TENSOROPS_INLINE Vec<float> narrow(Halves x) {
   using V = Native<float>::type;
 #if defined(__AVX512F__)
