@@ -384,10 +384,10 @@ void backward_planes(const Tensor& result, int64_t cost, bool in_result, const A
   parallel(in.images, area + cost, [&](int64_t begin, int64_t end) {
     char* planes = mutable_bytes(result) + begin * area * size;
     if (in_result) return add(begin, end - begin, planes);
-    const Scratch sums((area + kPoolSlack) * sizeof(C));
+    const Scratch sums(area * sizeof(C));
     for (int64_t image = begin; image < end; ++image, planes += area * size) {
       add(image, 1, sums.data());
-      unstage({sums.data(), 0, 1, area, area, area, planes});
+      unstage(sums.data(), area, planes);
     }
   });
 }
@@ -806,7 +806,7 @@ Tensor plane_scatter_add(const Tensor& grad_, const Tensor& indices_, c10::SymIn
       std::fill(sums.begin(), sums.end(), 0);
       scatter(bytes(grad) + from.row(image, 0) * size, indices.const_data_ptr<int64_t>() + from.row(image, 0),
               from.area(), from.channels, to.area(), sums.data());
-      unstage({sums.data(), 0, 1, n, n, n, mutable_bytes(result) + to.row(image, 0) * size});
+      unstage(sums.data(), n, mutable_bytes(result) + to.row(image, 0) * size);
     }
   });
   return result;

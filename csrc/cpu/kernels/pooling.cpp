@@ -165,10 +165,11 @@ void max_run(const MaxPoolRun& run) {
   });
 }
 
+// The lanes behind a partial run hold zeros, which integers must not divide by.
 template <class C>
-TENSOROPS_INLINE Vec<C> divided(Vec<C> sum, C divisor) {
-  if constexpr (is_floating<C>) return sum / Vec<C>(divisor);
-  else return map_lanes(sum, [&](C a) { return divisor == -1 ? C(0 - uint64_t(a)) : C(a / divisor); });
+TENSOROPS_INLINE Vec<C> divided(Vec<C> sum, Vec<C> by) {
+  if constexpr (is_floating<C>) return sum / by;
+  else return map_lanes(sum, by, [](C a, C b) { return b == 0 ? C(0) : b == -1 ? C(0 - uint64_t(a)) : C(a / b); });
 }
 
 template <class In, class Out, class C>
@@ -184,10 +185,7 @@ void mean_run(const MeanPoolRun& run) {
     }
     for (int u = 0; u < N; ++u) {
       const Vec<C> by = run.shared_divisor ? Vec<C>(*divisor) : at.divisor(divisor, u);
-      // The lanes behind a partial run hold zeros, which integers must not divide by.
-      if constexpr (is_floating<C>) sum[u] = sum[u] / by;
-      else sum[u] = map_lanes(sum[u], by, [](C a, C b) { return b == 0 ? C(0) : b == -1 ? C(0 - uint64_t(a)) : C(a / b); });
-      at.template store<Out>(sum[u], run.out, u);
+      at.template store<Out>(divided(sum[u], by), run.out, u);
     }
   });
 }
@@ -276,15 +274,8 @@ void mean_window(const PoolWindowRun& run) {
   }
 }
 
-// The even (0) or odd (1) lanes of a and b.
-template <class C>
-TENSOROPS_INLINE Vec<C> alternate_lanes(Vec<C> a, Vec<C> b, int first) {
-  typename Native<Lane<C>>::type from;
-  for (int i = 0; i < Vec<C>::size; ++i) from[i] = 2 * i + first;
-  return Vec<C>(__builtin_shuffle(a.v, b.v, from));
-}
-// The same in an order that costs an instruction less, and back from that order. Two operands across the halves of a register
-// are one instruction with AVX-512 alone.
+// The even (0) or odd (1) lanes of a and b, in an order that costs an instruction less than theirs, and back from that order. Two
+// operands across the halves of a register are one instruction with AVX-512 alone.
 #if defined(__AVX512F__)
 constexpr int kUnitBytes = kVectorBytes;
 #else
@@ -400,7 +391,7 @@ int64_t mean_slide(const PoolSlideRun& run) {
     }, [&](Vec<C> x, int64_t) TENSOROPS_LAMBDA_INLINE {
       sum = sum + x;
     }, [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
-      store_vector(divided(Step == 2 ? in_order(sum) : sum, divisor), static_cast<S*>(run.out) + j);
+      store_vector(divided(Step == 2 ? in_order(sum) : sum, Vec<C>(divisor)), static_cast<S*>(run.out) + j);
     });
   });
 }
@@ -586,7 +577,7 @@ void mean_tiles(const PoolTiles& t) {
       const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
       sum = sum + alternate_unordered(a, b, 0) + alternate_unordered(a, b, 1);
     }
-    store_vector(divided(in_order(sum), divisor), out + row * t.out_width + j);
+    store_vector(divided(in_order(sum), Vec<C>(divisor)), out + row * t.out_width + j);
   }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
     C sum = 0;
     for (int64_t k = 0; k < 2 * t.rows; ++k) {
@@ -738,7 +729,7 @@ void stage(const PoolStage& s) {
       for (; j < end && j + size <= readable; j += size) load_vector<C>(from + j).store(staged + j);
     } else if (s.stride == 2) {
       for (; j < end && 2 * (j + size) <= readable; j += size)
-        alternate_lanes(load_vector<C>(from + 2 * j), load_vector<C>(from + 2 * j + size), 0).store(staged + j);
+        in_order(alternate_unordered(load_vector<C>(from + 2 * j), load_vector<C>(from + 2 * j + size), 0)).store(staged + j);
     }
     for (; j < end; ++j) staged[j] = load_as<C>(from[j * s.stride]);
     for (j = 0; j < begin; ++j) staged[j] = fill;
@@ -747,28 +738,12 @@ void stage(const PoolStage& s) {
 }
 
 template <class S, class C>
-void unstage(const PoolUnstage& u) {
-  constexpr int64_t size = Vec<C>::size;
-  const C* staged = static_cast<const C*>(u.staged);
-  S* out = static_cast<S*>(u.out);
-  int64_t x = 0;
-  if (u.stride == 1) {
-    for (; x < u.width && x + size <= u.room; x += size) store_vector(Vec<C>::load(staged + u.padding + x), out + x);
-  } else if (u.stride == 2) {
-    const int64_t odd = u.padding % 2;  // the phase that out[0] is in
-    const C* evens = staged + odd * u.pitch + u.padding / 2;
-    const C* odds = staged + (1 - odd) * u.pitch + (u.padding + 1) / 2;
-    for (; x < u.width && x + 2 * size <= u.room; x += 2 * size) {
-      const Vec<C> a = Vec<C>::load(evens + (x >> 1)), b = Vec<C>::load(odds + (x >> 1));
-      store_vector(interleaved(a, b, 0), out + x);
-      store_vector(interleaved(a, b, 1), out + x + size);
-    }
-  }
-  if (x == u.width) return;
-  for (int64_t j = (x + u.padding) / u.stride, r = (x + u.padding) % u.stride; x < u.width; ++x) {
-    out[x] = StoreAs<S, C>::from(staged[r * u.pitch + j]);
-    if (++r == u.stride) r = 0, ++j;
-  }
+void unstage(const void* staged, int64_t n, void* out) {
+  const C* from = static_cast<const C*>(staged);
+  S* to = static_cast<S*>(out);
+  int64_t i = 0;
+  for (; i + Vec<C>::size <= n; i += Vec<C>::size) store_vector(Vec<C>::load(from + i), to + i);
+  for (; i < n; ++i) to[i] = StoreAs<S, C>::from(from[i]);
 }
 
 template <class S, class C>

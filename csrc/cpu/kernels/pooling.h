@@ -2,6 +2,7 @@
 // taps[t][i] is what tap t of the window shows to output i. In channels_last memory a run is the channels of one pixel
 // and the taps point into the tensor. In contiguous memory a run is a row of outputs and the taps point into staged
 // rows: padded, converted to the compute type, and split by column modulo stride, so that taps are contiguous there too.
+// Windows that move by 1 or 2 and lie inside slide over the rows themselves; backwards, a row of the input gathers.
 // Beside runs there are whole planes: tiles, windows that lie side by side without gaps, and scatters, by which windows
 // give their gradients to the elements under them.
 #pragma once
@@ -136,13 +137,6 @@ struct PoolStage {
   bool lowest;
   void* staged;
 };
-// The way back: out[x] = staged[r * pitch + j] for x = j * stride + r - padding.
-struct PoolUnstage {
-  const void* staged;
-  int64_t padding, stride, pitch, width, room;
-  void* out;
-};
-
 enum class PoolPosition : int { none, u8, i32, count };
 enum class PoolTaps : int { staged, direct, count };
 
@@ -169,7 +163,8 @@ struct PoolingKernels {
   void (*gather[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolGather&);
   void (*mean_backward[kDTypes])(const MeanPoolBackwardRun&);
   void (*stage[kDTypes])(const PoolStage&);
-  void (*unstage[kDTypes])(const PoolUnstage&);
+  // n elements of the compute type as the dtype.
+  void (*unstage[kDTypes])(const void* staged, int64_t n, void* out);
   // Adds grad[p][c] to sums[index[p][c]][c], for rows of `channels`; an index outside [0, size) is padding.
   void (*scatter_add[kDTypes])(const void* grad, const int64_t* index, int64_t n, int64_t channels, int64_t size,
                                void* sums);
