@@ -113,13 +113,17 @@ def prepare(folder: Path) -> None:
         shutil.copytree(ROOT / "python/tensorops", package, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so"))
 
 
-def finished_objects() -> list[Path]:
-    """What the package's own build has left of the other rooms; of the CPU's, neither ops nor their inner kernels."""
+def finished_objects() -> tuple[list[Path], list[Path]]:
+    """What the package's own build has left: the objects of the CPU's room, and those of all others but CUDA's."""
     built = sorted(ROOT.glob(f"build/temp.*-{sys.implementation.cache_tag}/csrc"))
     if not built:
         raise SystemExit("emulate_cuda: build the package first (python setup.py build)")
-    replaced = {path.stem for room in ("cuda", "cpu/kernels") for path in (ROOT / "csrc" / room).glob("*.cpp")}
-    return [path for path in sorted(built[0].rglob("*.o")) if path.parent.name != "cpu" or path.stem not in replaced]
+    cpu, others = [], []
+    for path in sorted(built[0].rglob("*.o")):
+        room = path.relative_to(built[0]).parts[0]
+        if room != "cuda":
+            (cpu if room == "cpu" else others).append(path)
+    return cpu, others
 
 
 def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
@@ -139,14 +143,18 @@ def ninja_file(folder: Path, cuda_home: Path, sanitize: bool) -> str:
     link = f"-shared -L{library} -Wl,-rpath,{library} -lc10 -ltorch -ltorch_cpu -ltorch_python"
     text = f"flags = {' '.join(flags)}\n"
     text += "rule cxx\n  command = g++ $flags $extra -MMD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc\n"
+    # An archive: of the CPU's room the linker takes what other rooms call (the allocator, the instruction set), not its ops.
+    text += "rule archive\n  command = rm -f $out && ar rc $out $in\n"
     text += f"rule link\n  command = g++ {sanitizers} $in {link} -o $out\n"
-    objects = [str(path) for path in finished_objects()]
+    cpu, others = finished_objects()
+    objects = [str(path) for path in others]
     for path in sorted((folder / "csrc/cuda").rglob("*.c*")):
         extra = f"-x c++ -include {ROOT}/tools/emulate_cuda.h" if path.suffix == ".cu" else ""
         objects.append(f"obj/{path.stem}{path.suffix}.o")
         text += f"build {objects[-1]}: cxx {path}\n  extra = {extra}\n"
     module = f"tensorops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-    return text + f"build {module}: link {' '.join(objects)}\n"
+    text += f"build obj/cpu.a: archive {' '.join(map(str, cpu))}\n"
+    return text + f"build {module}: link {' '.join(objects)} obj/cpu.a\n"
 
 
 def main() -> None:
