@@ -94,6 +94,7 @@ constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
 constexpr int64_t kLine = 64;          // bytes of a line of the caches
+constexpr int64_t kFar = 16 << 20;     // bytes read and written that a core's share of the last cache does not hold
 constexpr int64_t kPanelsTogether = 64 << 10;  // bytes of weights that come from the second cache for every tile
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
@@ -264,6 +265,10 @@ class DataTiles {
     per_block_ = in_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
     blocks = divide_up(pixels, per_block_);
     out_adjacent_ = pass.pixel_stride == 1 && (in_rows_ || pass.row_stride == pass.width);
+    if (in_rows_) {
+      from_row_.resize(pass.width), to_row_.resize(pass.width);
+      offsets(0, pass.width, from_row_.data(), to_row_.data());
+    }
 
     std::vector<std::vector<bool>> seen;
     for (int64_t i = 0; i < pass.height; ++i) {
@@ -296,38 +301,35 @@ class DataTiles {
 
   int64_t block_pixels() const { return std::min(per_block_, pass_.height * pass_.width); }
 
-  // One block of pixels through panels [first, last), of which set(panel, tile) fills in all but the rows and the steps.
-  template <class F>
-  void run(int64_t block, int64_t first, int64_t last, bool single, ConvTile tile, const F& set) const {
-    const int64_t most = adjacent_ && single ? kernels_.size.single_rows : kernels_.size.rows;
+  // One block of pixels; `tile` says all but the rows and the steps.
+  void run(int64_t block, ConvTile tile) const {
+    const bool single = adjacent_ && tile.columns <= kernels_.size.vector;
+    const int64_t most = single ? kernels_.size.single_rows : kernels_.size.rows;
     const int64_t begin = block * per_block_, end = std::min(begin + per_block_, pass_.height * pass_.width);
-    int64_t rows[kMostRows], out_rows[kMostRows];
-    tile.rows = rows;
-    tile.out_rows = out_rows;
+    const int64_t span = in_rows_ ? pass_.width : end - begin;
+    const int64_t tiles = divide_up(span, most), rows = span / tiles, higher = span % tiles;
     tile.adjacent = adjacent_;
     tile.out_adjacent = out_adjacent_;
-    const int64_t span = in_rows_ ? pass_.width : end - begin;
-    const int64_t tiles = divide_up(span, most);
-    const int64_t pixel = pass_.step_w * images_.pixel;
-    int64_t i = begin / pass_.width, j = begin % pass_.width;
+    const char* const x = static_cast<const char*>(tile.x);
+    char* const out = static_cast<char*>(tile.out);
+    int64_t from[kBlockPixels], to[kBlockPixels];
+    if (!in_rows_) offsets(begin, end, from, to);
     for (int64_t start = begin; start < end; start += span) {
+      const int64_t i = start / pass_.width;
       const auto alike = std::upper_bound(first_row_.begin(), first_row_.end(), i) - first_row_.begin() - 1;
       tile.steps = steps_[alike].data();
       tile.k = static_cast<int64_t>(steps_[alike].size());
-      for (int64_t t = 0; t < tiles; ++t) {
-        tile.row_count = span * (t + 1) / tiles - span * t / tiles;
-        for (int64_t r = 0; r < tile.row_count;) {
-          int64_t from = i * pass_.step_h * images_.row + j * pixel, to = i * pass_.row_stride + j * pass_.pixel_stride;
-          const int64_t run = std::min(tile.row_count - r, pass_.width - j);
-          for (const int64_t next = r + run; r < next; ++r, from += pixel, to += pass_.pixel_stride)
-            rows[r] = from, out_rows[r] = to;
-          j += run;
-          if (j == pass_.width) j = 0, ++i;
-        }
-        for (int64_t panel = first; panel < last; ++panel) {
-          set(panel, tile);
-          tile_kernel_(tile);
-        }
+      if (in_rows_) {
+        // As in the first row, moved.
+        tile.rows = from_row_.data(), tile.out_rows = to_row_.data();
+        tile.x = x + i * pass_.step_h * images_.row * kernels_.width;
+        tile.out = out + i * pass_.row_stride * static_cast<int64_t>(pass_.result.element_size());
+      } else {
+        tile.rows = from, tile.out_rows = to;
+      }
+      for (int64_t t = 0; t < tiles; ++t, tile.rows += tile.row_count, tile.out_rows += tile.row_count) {
+        tile.row_count = rows + (t < higher);
+        tile_kernel_(tile);
       }
     }
   }
@@ -340,6 +342,16 @@ class DataTiles {
   bool reaches(int64_t i, const Tap& tap) const {
     const int64_t h = i * pass_.step_h + tap.h;
     return h >= 0 && h < pass_.source.size(2);
+  }
+  // Where pixels [begin, end) are found and where they go, in elements.
+  void offsets(int64_t begin, int64_t end, int64_t* from, int64_t* to) const {
+    const int64_t pixel = pass_.step_w * images_.pixel;
+    int64_t i = begin / pass_.width, j = begin % pass_.width;
+    for (int64_t p = begin; p < end; ++i, j = 0) {
+      int64_t at = i * pass_.step_h * images_.row + j * pixel, out = i * pass_.row_stride + j * pass_.pixel_stride;
+      for (const int64_t last = std::min(end, p + pass_.width - j); p < last; ++p, at += pixel, out += pass_.pixel_stride)
+        *from++ = at, *to++ = out;
+    }
   }
   // Pairs of a row of the result and a tap that reaches the image from there.
   double reached_rows() const {
@@ -355,6 +367,7 @@ class DataTiles {
   void (*const tile_kernel_)(const ConvTile&);
   bool adjacent_, in_rows_, out_adjacent_;
   int64_t per_block_;
+  std::vector<int64_t> from_row_, to_row_;  // offsets of the first row
   // Runs of the result's rows from which the same taps reach the image: where each begins, and its steps.
   std::vector<int64_t> first_row_;
   std::vector<std::vector<ConvStep>> steps_;
@@ -499,8 +512,9 @@ void run_planes(DataPass pass, const Kernels& kernels) {
   const bool stacked = stencil != nullptr && (tap_rows == 3 || tap_rows == 5 || tap_rows == 7) && taps <= kStencilTaps;
   // Read where it lies: taps beside the image are masked off, those above and below it left out.
   const std::vector<AlikeRows> runs = alike_rows(pass);
-  const bool in_place = table.plane_masks[static_cast<int>(kernels.compute)] && plain && pass.step_w == 1 &&
-                        pass.source.stride(3) == 1 && (pass.inner == 1 || (runs.size() == 1 && runs[0].taps == taps));
+  const bool in_place = divide_up(pass.width, kernels.size.vector) <= table.masked_vectors[static_cast<int>(kernels.compute)] &&
+                        plain && pass.step_w == 1 && pass.source.stride(3) == 1 &&
+                        (pass.inner == 1 || (runs.size() == 1 && runs[0].taps == taps));
   int64_t reach = 0;
   for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
   // Output rows of a block, and the bordered rows they read.
@@ -798,6 +812,7 @@ void run_channels(DataPass pass, const Kernels& kernels) {
                  pass.weight_group * element, weights.data() + t * channels * width, channels);
   char* const bias = weights.data() + taps * channels * width;
   if (pass.bias.defined()) kernels.load(pass.bias.const_data_ptr(), pass.bias.stride(0) * element, bias, channels);
+  const bool far = (pass.source.numel() + pass.result.numel()) * element >= kFar;
   parallel(pass.source.size(0) * pass.height, pass.width * channels * taps / 4, [&](int64_t begin, int64_t end) {
     TapRuns runs(pass.taps, pass.step_h, pass.step_w, pass.source, pass.width);
     for (int64_t item = begin; item < end; ++item) {
@@ -816,6 +831,13 @@ void run_channels(DataPass pass, const Kernels& kernels) {
         c.out_pixel = pass.pixel_stride;
         c.pixels = pixels;
         c.channels = channels;
+        if (far && 2 * pixels > pass.width) {
+          const int64_t next = i * pass.step_h + pass.taps.back().h + 1;
+          c.ahead_rows = std::min(pass.step_h, pass.source.size(2) - next);
+          c.ahead_stride = pass.source.stride(2) * element;
+          c.ahead_row = pass.source.size(3) * pass.source.stride(3) * element;
+          if (c.ahead_rows > 0) c.ahead = static_cast<const char*>(c.x) + next * c.ahead_stride;
+        }
         kernel(c);
       });
     }
@@ -892,19 +914,18 @@ void run(const DataPass& pass, const Kernels& kernels) {
         const int64_t first = (images_inside ? item / pieces : item % turns) * together;
         const int64_t piece = images_inside ? item % pieces : item / turns;
         const int64_t block = piece % tiles.blocks, group = piece / tiles.blocks % pass.groups, n = piece / per_image;
+        const int64_t column = panels.begin(first);
         ConvTile tile;
         tile.x = (images.in_place() ? images.original(from + n) : staged.data() + n * images.bytes()) +
                  group * layout.elements * images.channel * width;
+        tile.b = packed.data() + group * group_bytes + column * k * width;
+        tile.b_column = k;
+        tile.columns = together == 1 ? panels.columns_of(first) : pass.outer;
+        tile.init = bias_at(group) + column * width;
+        tile.out = out + ((from + n) * out_image + (group * pass.outer + column) * out_channel) * element;
         tile.out_type = kernels.dtype;
         tile.out_column = out_channel;
-        const bool single = panels.columns_of(first) <= kernels.size.vector;
-        tiles.run(block, first, first + together, single, tile, [&](int64_t panel, ConvTile& at) {
-          const int64_t column = panels.begin(panel);
-          at.b = packed.data() + group * group_bytes + column * k * width;
-          at.columns = panels.columns_of(panel);
-          at.init = bias_at(group) + column * width;
-          at.out = out + ((from + n) * out_image + (group * pass.outer + column) * out_channel) * element;
-        });
+        tiles.run(block, tile);
       }
     });
   }

@@ -75,27 +75,28 @@ TENSOROPS_INLINE void store_as(DType type, const T* from, void* to, int64_t inde
   store_run<T, T>(from, static_cast<T*>(to) + index, stride * int64_t(sizeof(T)), n);
 }
 
-// Sums that lie in memory as [rows][width] go where they belong.
+// Sums of columns from `column` on that lie in memory as [rows][width] go where they belong.
 template <class T>
-__attribute__((noinline)) void scatter(const ConvTile& tile, const T* sums, int64_t width) {
+__attribute__((noinline)) void scatter(const ConvTile& tile, int64_t column, const T* sums, int64_t width) {
   constexpr int V = Vec<T>::size;
+  const int64_t left = tile.columns - column, all = left < width ? left : width, to = column * tile.out_column;
   if (!tile.out_adjacent) {
     for (int64_t r = 0; r < tile.row_count; ++r)
-      store_as<T>(tile.out_type, sums + r * width, tile.out, tile.out_rows[r], tile.out_column, tile.columns);
+      store_as<T>(tile.out_type, sums + r * width, tile.out, tile.out_rows[r] + to, tile.out_column, all);
     return;
   }
   // Adjacent rows: transposed a square at a time, so that whole runs are stored.
   const bool plain = tile.out_type == DTypeOf<T>::value;
   T* out = static_cast<T*>(tile.out);
-  for (int64_t j = 0; j < tile.columns; j += V) {
-    const int64_t columns = tile.columns - j < V ? tile.columns - j : V;
+  for (int64_t j = 0; j < all; j += V) {
+    const int64_t columns = all - j < V ? all - j : V;
     for (int64_t r = 0; r < tile.row_count; r += V) {
       const int64_t rows = tile.row_count - r < V ? tile.row_count - r : V;
       Vec<T> square[V];
 #pragma GCC unroll 16
       for (int i = 0; i < V; ++i) square[i] = i < rows ? Vec<T>::load(sums + (r + i) * width + j) : Vec<T>(T(0));
       transpose<T>(square);
-      int64_t at = tile.out_rows[0] + r + j * tile.out_column;
+      int64_t at = tile.out_rows[0] + r + to + j * tile.out_column;
       if (plain) {
 #pragma GCC unroll 16
         for (int i = 0; i < V; ++i)
@@ -111,31 +112,49 @@ __attribute__((noinline)) void scatter(const ConvTile& tile, const T* sums, int6
   }
 }
 
+// A pointer of which GCC knows nothing: what it points to is left in memory, and several are not computed as a vector.
+template <class P>
+TENSOROPS_INLINE P* opaque(P* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 // R rows by N vectors in registers.
 template <class E, class T, int R, int N, bool Adjacent>
-void tile_kernel(const ConvTile& tile) {
+void tile_kernel(const ConvTile& tile, int64_t column) {
   using V = Vec<T>;
   using Operand = Vec<E>;
   constexpr int kWidth = N * V::size;
-  V sum[R][N], total[R][N];
-  const E* const b = static_cast<const E*>(tile.b);
+  const auto each = [](auto f) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < N; ++v) f(r, v);
+  };
+  const int64_t k = tile.k;
+  const int64_t* const out_rows = tile.out_rows;
+  T* const out = static_cast<T*>(tile.out) + column;
+  const bool direct = tile.out_column == 1 && tile.out_type == DTypeOf<T>::value;
+  // Lines of the result are on their way while the sums are made.
+  constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
+  if (direct)
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < kWidth; c += kLine) __builtin_prefetch(out + out_rows[r] + c, 1);
+
+  const E* const b = static_cast<const E*>(tile.b) + column * tile.b_column;
   const ConvStep* steps = tile.steps;
   const E* const first = static_cast<const E*>(tile.x) + tile.rows[0];
   [[maybe_unused]] const E* x[R];
   if constexpr (!Adjacent)
-    for (int r = 0; r < R; ++r) x[r] = static_cast<const E*>(tile.x) + tile.rows[r];
-
-  // Lines of the result are on their way while the sums are made.
-  if (tile.out_column == 1 && tile.out_type == DTypeOf<T>::value)
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < N; ++v) __builtin_prefetch(static_cast<const T*>(tile.out) + tile.out_rows[r] + v * V::size, 1);
-
+    for (int r = 0; r < R; ++r) x[r] = opaque(static_cast<const E*>(tile.x) + tile.rows[r]);
+  V sum[R][N];
+  // The chains before this one, in memory: registers are for the sums.
+  alignas(64) T room[R * kWidth];
+  T* const kept = opaque(static_cast<T*>(room));
+  const auto in_kept = [&](int r, int v) TENSOROPS_LAMBDA_INLINE { return kept + r * kWidth + v * V::size; };
   for (int64_t done = 0;; done += kChain) {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = V(T(0));
-    const int64_t count = tile.k - done < kChain ? tile.k - done : kChain;
+    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
+    const int64_t count = k - done < kChain ? k - done : kChain;
     for (const ConvStep* const end = steps + count; steps != end; ++steps) {
       const int64_t step = steps->x;
       const E* const from = b + steps->b * kWidth;
@@ -153,65 +172,48 @@ void tile_kernel(const ConvTile& tile) {
       }
     }
     if (done > 0) {
-#pragma GCC unroll 32
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-        for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + total[r][v];
+      each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(in_kept(r, v)); });
     }
-    if (done + kChain >= tile.k) break;
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) total[r][v] = sum[r][v];
+    if (done + kChain >= k) break;
+    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
   }
   if (tile.init != nullptr) {
-    const T* init = static_cast<const T*>(tile.init);
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) sum[r][v] = sum[r][v] + V::load(init + r * tile.init_row + v * V::size);
+    const T* const init = static_cast<const T*>(tile.init) + column;
+    const int64_t init_row = tile.init_row;
+    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(init + r * init_row + v * V::size); });
   }
 
-  if (tile.out_column == 1 && tile.out_type == DTypeOf<T>::value) {
-    T* out = static_cast<T*>(tile.out);
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) {
-        const int64_t lanes = tile.columns - v * V::size;
-        store_lanes(sum[r][v], out + tile.out_rows[r] + v * V::size, lanes);
-      }
-    return;
+  if (direct && tile.columns - column >= kWidth) {
+    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(out + out_rows[r] + v * V::size); });
+  } else {
+    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
+    scatter<T>(tile, column, kept, kWidth);
   }
-  alignas(64) T sums[R * kWidth];
-#pragma GCC unroll 32
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < N; ++v) sum[r][v].store(sums + r * kWidth + v * V::size);
-  scatter<T>(tile, sums, kWidth);
 }
 
 template <class E, class T, int N, bool Adjacent, int R>
-TENSOROPS_INLINE void for_rows(const ConvTile& tile) {
+TENSOROPS_INLINE void for_rows(const ConvTile& tile, int64_t column) {
   if constexpr (R > 1) {
-    if (tile.row_count < R) return for_rows<E, T, N, Adjacent, R - 1>(tile);
+    if (tile.row_count < R) return for_rows<E, T, N, Adjacent, R - 1>(tile, column);
   }
-  tile_kernel<E, T, R, N, Adjacent>(tile);
+  tile_kernel<E, T, R, N, Adjacent>(tile, column);
 }
 
 template <class E, class T>
 void tile(const ConvTile& t) {
-  if (t.columns > Vec<T>::size) {
+  constexpr int V = Vec<T>::size;
+  int64_t column = 0;
+  for (; t.columns - column > V; column += kVectors * V) {
     if (is_floating<T> && t.adjacent)
-      for_rows<E, T, 2, is_floating<T>, rows_of<T>>(t);
+      for_rows<E, T, kVectors, is_floating<T>, rows_of<T>>(t, column);
     else
-      for_rows<E, T, 2, false, rows_of<T>>(t);
-  } else {
-    if (is_floating<T> && t.adjacent)
-      for_rows<E, T, 1, is_floating<T>, single_rows_of<T>>(t);
-    else
-      for_rows<E, T, 1, false, rows_of<T>>(t);
+      for_rows<E, T, kVectors, false, rows_of<T>>(t, column);
   }
+  if (column >= t.columns) return;
+  if (is_floating<T> && t.adjacent)
+    for_rows<E, T, 1, is_floating<T>, single_rows_of<T>>(t, column);
+  else
+    for_rows<E, T, 1, false, rows_of<T>>(t, column);
 }
 template <class T>
 constexpr ConvTileSize tile_size{rows_of<T>, single_rows_of<T>, kVectors * Vec<T>::size, Vec<T>::size};

@@ -21,18 +21,46 @@ TENSOROPS_INLINE Vec<T> in_register(Vec<T> x) {
 }
 
 // The lanes of a vector that a mask names, the others zero.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+typedef __m256i LaneMask;
 template <class T>
-TENSOROPS_INLINE Vec<T> load_masked(const T* p, uint16_t mask) {
+TENSOROPS_INLINE LaneMask lane_mask(uint16_t mask) {
+  LaneMask lanes;
+  if constexpr (sizeof(T) == 4) {
+    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    lanes = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(mask), bits), bits);
+  } else {
+    const __m256i bits = _mm256_setr_epi64x(1, 2, 4, 8);
+    lanes = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(mask), bits), bits);
+  }
+  asm("" : "+x"(lanes));  // GCC would make it anew for every load
+  return lanes;
+}
+#else
+typedef uint16_t LaneMask;
+template <class T>
+TENSOROPS_INLINE LaneMask lane_mask(uint16_t mask) {
+  return mask;
+}
+#endif
+template <class T>
+TENSOROPS_INLINE Vec<T> load_masked(const T* p, LaneMask mask) {
+  [[maybe_unused]] typedef typename Native<T>::type V;
 #if defined(__AVX512F__)
-  using V = typename Native<T>::type;
   if constexpr (sizeof(T) == 4) return Vec<T>((V)_mm512_maskz_loadu_epi32(__mmask16(mask), p));
   else return Vec<T>((V)_mm512_maskz_loadu_epi64(__mmask8(mask), p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return Vec<T>((V)_mm256_maskload_epi32((const int*)p, mask));
+  else return Vec<T>((V)_mm256_maskload_epi64((const long long*)p, mask));
 #else
   return Vec<T>::load(p);
 #endif
 }
 template <class T>
-constexpr bool plane_masks = kVectorBytes == 64 && is_floating<T>;
+constexpr bool takes_masks = kVectorBytes >= 32 && is_floating<T>;
+// Under AVX2 a mask costs an instruction more for each tap; only a copy of short rows takes longer.
+template <class T>
+constexpr int masked_vectors = !takes_masks<T> ? 0 : kVectorBytes == 64 ? 1 << 30 : 2;
 
 // O channels by R rows by N vectors.
 template <class T, int O, int R, int N, bool Masked>
@@ -63,9 +91,9 @@ void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
       V w[O];
 #pragma GCC unroll 4
       for (int c = 0; c < O; ++c) w[c] = weight[c * p.weight_row + k];
-      [[maybe_unused]] uint16_t mask[N];
+      [[maybe_unused]] LaneMask mask[N];
       if constexpr (Masked)
-        for (int v = 0; v < N; ++v) mask[v] = p.masks[(j / V::size + v) * p.masks_vector + k];
+        for (int v = 0; v < N; ++v) mask[v] = lane_mask<T>(p.masks[(j / V::size + v) * p.masks_vector + k]);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r, at += x_row)
 #pragma GCC unroll 2
@@ -130,7 +158,7 @@ TENSOROPS_INLINE void plane_masked(const ConvPlane& p) {
 
 template <class T>
 void plane(const ConvPlane& p) {
-  if (plane_masks<T> && p.masks != nullptr) plane_masked<T, plane_masks<T>>(p);
+  if (takes_masks<T> && p.masks != nullptr) plane_masked<T, takes_masks<T>>(p);
   else plane_masked<T, false>(p);
 }
 
@@ -149,7 +177,7 @@ void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
     V w[K];
 #pragma GCC unroll 7
     for (int t = 0; t < K; ++t) w[t] = weight[t * columns + column];
-    [[maybe_unused]] const uint16_t mask = Masked ? p.masks[j / V::size * p.masks_vector + column] : 0;
+    [[maybe_unused]] const LaneMask mask = lane_mask<T>(Masked ? p.masks[j / V::size * p.masks_vector + column] : 0);
     const T* at = x + p.steps[column];
 #pragma GCC unroll 14
     for (int h = 0; h < R + K - 1; ++h, at += x_row) {
@@ -194,7 +222,7 @@ void stencil_masked(const ConvPlane& p) {
 
 template <class T>
 void stencil(const ConvPlane& p) {
-  if (plane_masks<T> && p.masks != nullptr) stencil_masked<T, plane_masks<T>>(p);
+  if (takes_masks<T> && p.masks != nullptr) stencil_masked<T, takes_masks<T>>(p);
   else stencil_masked<T, false>(p);
 }
 
@@ -381,33 +409,46 @@ TENSOROPS_INLINE bool beside(const ConvChannels& a) {
   return true;
 }
 
-// Whole vectors of channels.
-template <class S, class T, int K>
-void channels_beside(const ConvChannels& a) {
+// Whole vectors of channels. fetch() follows each tile.
+template <class S, class T, int K, class F>
+TENSOROPS_INLINE void channels_beside(const ConvChannels& a, const F& fetch) {
   constexpr int V = Vec<T>::size;
+  const auto pixels = [&]<int P>(int64_t j) TENSOROPS_LAMBDA_INLINE {
+    for (int64_t c = 0; c + V <= a.channels; c += V) {
+      channels_stencil<S, T, K, P>(a, j, c);
+      fetch();
+    }
+  };
   int64_t j = 0;
-  for (; j + 8 <= a.pixels; j += 8)
-    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 8>(a, j, c);
-  for (; j + 4 <= a.pixels; j += 4)
-    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 4>(a, j, c);
-  for (; j < a.pixels; ++j)
-    for (int64_t c = 0; c + V <= a.channels; c += V) channels_stencil<S, T, K, 1>(a, j, c);
+  for (; j + 8 <= a.pixels; j += 8) pixels.template operator()<8>(j);
+  for (; j + 4 <= a.pixels; j += 4) pixels.template operator()<4>(j);
+  for (; j < a.pixels; ++j) pixels.template operator()<1>(j);
 }
 
 template <class S, class T>
 void channels(const ConvChannels& a) {
   constexpr int V = Vec<T>::size;
   int64_t first = 0;
+  // Tiles of 8 pixels by one vector or of 4 by two.
+  const int64_t tiles = a.pixels * a.channels / (8 * V) + 1;
+  const int64_t lines = a.ahead_rows * a.ahead_row / 64 / tiles + 1;
+  Ahead ahead(a.ahead, a.ahead_stride, a.ahead_row);
+  const auto fetch = [&]() TENSOROPS_LAMBDA_INLINE {
+    if (a.ahead != nullptr) ahead.step(lines);
+  };
   if (a.pixels >= 4) {
     const int64_t whole = a.channels / V * V;
-    if (beside<3>(a)) channels_beside<S, T, 3>(a), first = whole;
-    else if (beside<5>(a)) channels_beside<S, T, 5>(a), first = whole;
-    else if (beside<7>(a)) channels_beside<S, T, 7>(a), first = whole;
+    if (beside<3>(a)) channels_beside<S, T, 3>(a, fetch), first = whole;
+    else if (beside<5>(a)) channels_beside<S, T, 5>(a, fetch), first = whole;
+    else if (beside<7>(a)) channels_beside<S, T, 7>(a, fetch), first = whole;
   }
   // All channels of a few pixels, which is the order of memory.
   const auto pixels = [&]<int P>(int64_t j) TENSOROPS_LAMBDA_INLINE {
     int64_t c = first;
-    for (; c + 2 * V <= a.channels; c += 2 * V) channels_tile<S, T, P, 2>(a, j, c, V);
+    for (; c + 2 * V <= a.channels; c += 2 * V) {
+      channels_tile<S, T, P, 2>(a, j, c, V);
+      fetch();
+    }
     for (; c < a.channels; c += V) channels_tile<S, T, P, 1>(a, j, c, a.channels - c < V ? a.channels - c : V);
   };
   int64_t j = 0;
@@ -541,7 +582,7 @@ const ConvKernels conv_kernels = {
     {tile_size<float>, tile_size<double>, tile_size<int32_t>, tile_size<int64_t>},
     {tile<float, float>, tile<double, double>, tile<int32_t, int32_t>, tile<int64_t, int64_t>},
     {plane<float>, plane<double>, plane<int32_t>, plane<int64_t>},
-    {plane_masks<float>, plane_masks<double>, plane_masks<int32_t>, plane_masks<int64_t>},
+    {masked_vectors<float>, masked_vectors<double>, masked_vectors<int32_t>, masked_vectors<int64_t>},
     {stencil<float>, stencil<double>, nullptr, nullptr},
     kPixelChannels,
     {pixels<float>, pixels<double>, nullptr, nullptr},

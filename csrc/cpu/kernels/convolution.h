@@ -31,8 +31,10 @@ struct ConvTile {
   bool adjacent = false;           // rows[r] == rows[0] + r
   const ConvStep* steps = nullptr;
   int64_t k = 0;               // of them
-  const void* b = nullptr;     // rows of one or two vectors of the compute type, any numbers past `columns`
-  int64_t columns = 0;         // 1 to ConvTileSize::columns; up to one vector's worth, b's rows are one vector
+  const void* b = nullptr;     // panels of columns, each with rows of one or two vectors of the compute type
+  int64_t b_column = 0;        // elements of b for each column, all rows of all panels alike
+  int64_t columns = 0;         // in panels of ConvTileSize::columns; the last one's rows are one vector if that is enough,
+                               // any numbers past `columns`
   const void* init = nullptr;  // compute type, as wide as b's rows; null for zeros
   int64_t init_row = 0;        // 0 to give all rows the same (a bias)
   void* out = nullptr;
@@ -43,7 +45,7 @@ struct ConvTile {
 };
 
 struct ConvTileSize {
-  int rows;         // of a tile two vectors wide, or of any tile that is not adjacent
+  int rows;         // of a tile wider than one vector, or of any tile that is not adjacent
   int single_rows;  // of an adjacent tile one vector wide
   int columns, vector;
 };
@@ -125,6 +127,9 @@ struct ConvChannels {
   void* out = nullptr;  // storage dtype
   int64_t out_pixel = 0;
   int64_t pixels = 0, channels = 0;
+  // Rows of the image that are read next, fetched meanwhile.
+  const void* ahead = nullptr;
+  int64_t ahead_stride = 0, ahead_row = 0, ahead_rows = 0;  // the first two in bytes
 };
 
 // And its weight gradient: sums[weight_rows[p] * sums_row + c] += sum over j of grad[j * grad_pixel + c] * x[...].
@@ -145,8 +150,8 @@ struct ConvKernels {
   ConvTileSize size[static_cast<int>(Compute::count)];
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
   void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
-  // Whether it takes masks: loads of a few lanes cost no more than others.
-  bool plane_masks[static_cast<int>(Compute::count)];
+  // Vectors of a row up to which it is to be given masks: a copy of the image with its border costs more.
+  int masked_vectors[static_cast<int>(Compute::count)];
   // The same of one channel with 3, 5 or 7 rows of taps, at most kStencilTaps in all: a row of the image that is in
   // registers goes into the sums of all rows that it belongs to. Null for integers.
   void (*stencil[static_cast<int>(Compute::count)])(const ConvPlane&);
