@@ -106,7 +106,7 @@ class Reduce {
   static StoredKernels kernels_of_stored(Reducer reducer, DType dtype, Compute compute) {
     const ReductionKernels& table = TENSOROPS_KERNELS(reduction_kernels);
     const ReduceKernels& kernels = table.kernels[static_cast<int>(reducer)][static_cast<int>(compute)];
-    if (is_compute_type(dtype, compute)) return {kernels.run, kernels.rows};
+    if (is_compute_type(dtype, compute)) return {kernels.runs, kernels.rows};
     if (reducer == Reducer::sum_of_short) return dtype == DType::f16 ? table.sum_of_f16 : table.sum_of_bf16;
     return {};
   }
@@ -136,11 +136,11 @@ class Reduce {
 
   // The state of reduced elements [begin, end) of the column whose data starts at `column`.
   void run_state(const char* column, int64_t begin, int64_t end, const States& state) const {
-    if (stored_.run != nullptr && reduced_[0].stride[0] == element_ &&
+    if (stored_.runs != nullptr && reduced_[0].stride[0] == element_ &&
         (reduced_[0].size >= kLongPiece || begin / reduced_[0].size == (end - 1) / reduced_[0].size)) {
       int64_t done = 0;
       for_pieces(reduced_, begin, end, [&](const int64_t (&offset)[2], int64_t n) {
-        merge_run(stored_.run, column + offset[0], n, begin + done, done, state);
+        merge_run(stored_.runs, column + offset[0], n, begin + done, done, state);
         done += n;
       });
       return;
@@ -153,15 +153,21 @@ class Reduce {
         load_(column + offset[0], reduced_[0].stride[0], to, m);
         to += m * width_;
       });
-      merge_run(kernels_.run, buffer, n, at, at - begin, state);
+      merge_run(kernels_.runs, buffer, n, at, at - begin, state);
     }
   }
-  void merge_run(ReduceRunKernel run, const void* x, int64_t n, int64_t first, int64_t before, const States& state) const {
-    if (before == 0) return run(params_, x, n, first, state);
+  void merge_run(ReduceRunsKernel runs, const void* x, int64_t n, int64_t first, int64_t before, const States& state) const {
+    if (before == 0) return runs(params_, x, 0, 1, n, first, state);
     char own[kMaxStates * 8];
     const States piece = {own, 1};
-    run(params_, x, n, first, piece);
+    runs(params_, x, 0, 1, n, first, piece);
     kernels_.merge(state, before, piece, n, 1);
+  }
+  // The states of m columns, `stride` bytes apart.
+  void run_states(const char* column, int64_t stride, int64_t m, const States& states) const {
+    if (stored_.runs != nullptr && reduced_.size() == 1 && reduced_[0].stride[0] == element_)
+      return stored_.runs(params_, column, stride, m, rows_, 0, states);
+    for (int64_t i = 0; i < m; ++i) run_state(column + i * stride, 0, rows_, at_column(states, i));
   }
 
   void reduce_runs() const {
@@ -175,8 +181,8 @@ class Reduce {
           const int64_t n = std::min(kChunk, end - at);
           int64_t c = 0;
           for_pieces(kept_, at, at + n, [&](const int64_t (&offset)[2], int64_t m) {
-            const char* column = data_ + offset[0];
-            for (int64_t i = 0; i < m; ++i, column += inner_stride(kept_, 0)) run_state(column, 0, rows_, at_column(states, c++));
+            run_states(data_ + offset[0], inner_stride(kept_, 0), m, at_column(states, c));
+            c += m;
           });
           finish(states, at, n);
         }

@@ -469,76 +469,24 @@ constexpr int kChains = 4, kChainLength = 32;
 template <class R, class C, class A>
 constexpr bool kInChains = __is_same(C, A) && R::states == 1 && is_floating<A>;
 
-// AVX2 cores read a run from several places at once in two thirds of the time that one takes, where these are so many bytes
-// apart; 512-bit loads are best read in order (csrc/README.md).
+// AVX2 cores read from several places at once in two thirds of the time that one takes: from a long run, where these are so
+// many bytes apart, or from several shorter ones. 512-bit loads are best read in order (csrc/README.md).
 constexpr int kStreams = kVectorBytes == 32 ? 4 : 1;
 constexpr int64_t kApart = 8192;
+template <class R, class C, class A>
+constexpr int kRuns = R::states == 1 && !R::locates && !kInChains<R, C, A> ? kStreams : 1;
 
-// `Stored` is the dtype in memory: T, or a narrower one.
-template <class R, class T, class Stored = T>
-void run(const ReduceParams& params, const void* from, int64_t n, int64_t first, States state) {
+// What is left of a run of n elements from row `row` of vectors on, added to the state of each lane, and these to one.
+template <class R, class T, class Stored>
+void end_run(const ReduceParams& params, const Stored* x, int64_t n, int64_t row, typename Step<R, T>::W origin,
+             typename Step<R, T>::W* acc, typename Step<R, T>::A* state, int64_t pitch) {
   using S = Step<R, T>;
   using C = typename S::C;
   using A = typename S::A;
   using W = typename S::W;
   constexpr int L = S::lanes, K = S::K;
-  const Stored* x = static_cast<const Stored*>(from);
-  W acc[K], origin;
-  S::reset(acc);
   const Vec<A> lane = iota<A>();
-  for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + w * Vec<A>::size)) + lane;
   const int64_t rows = n / L;
-  int64_t row = 0;
-  if constexpr (kInChains<R, C, A>) {
-    // The chains side by side, or each from a place of its own.
-    const auto run_chains = [&](int64_t at, int64_t end, int64_t apart, int64_t step) TENSOROPS_LAMBDA_INLINE {
-      while (at < end) {
-        const int64_t stop = at + kChainLength * step < end ? at + kChainLength * step : end;
-        W chain[kChains];
-        for (W& c : chain) S::reset(&c);
-        for (; at < stop; at += step)
-          for (int k = 0; k < kChains; ++k) {
-            W s;
-            S::single(load_next<C>(x + (at + k * apart) * L), params, &s);
-            S::merge(chain + k, &s, {}, origin, A(L));
-          }
-        S::merge(chain, chain + 1, {}, origin, A(L));
-        S::merge(chain + 2, chain + 3, {}, origin, A(L));
-        S::merge(chain, chain + 2, {}, origin, A(L));
-        S::merge(acc, chain, {}, origin, A(L));
-      }
-    };
-    const int64_t apart = rows / kChains;
-    if (kStreams == kChains && apart * L * int64_t(sizeof(Stored)) >= kApart) run_chains(0, apart, apart, 1);
-    else run_chains(0, apart * kChains, 1, kChains);
-    row = apart * kChains;
-  }
-  // A group of rows from `Places` places, `apart` rows from one to the next; `done` rows have been merged before.
-  const auto merge_group = [&]<int Places>(int64_t at, int64_t apart, int64_t done) TENSOROPS_LAMBDA_INLINE {
-    Vec<C> g[kGroup];
-    W s[K];
-    if constexpr (__is_same(Stored, BFloat16) && !R::locates) {
-      for (int i = 0; i < kGroup; i += 2)
-        load_next(x + (at + i / 2 / Places * 2 + i / 2 % Places * apart) * L, g + i, g + i + 1);
-    } else {
-      for (int i = 0; i < kGroup; ++i) g[i] = load_next<C>(x + (at + i / Places + i % Places * apart) * L);
-    }
-    S::group(g, params, s);
-    S::merge(acc, s, counts_of<A>(done, kGroup), origin, A(L));
-  };
-  if constexpr (!R::locates && kStreams > 1) {
-    constexpr int64_t kStep = kGroup / kStreams;
-    if (const int64_t apart = (rows - row) / kGroup * kStep; apart * L * int64_t(sizeof(Stored)) >= kApart) {
-      const int64_t begin = row;
-      for (int64_t at = 0; at < apart; at += kStep, row += kGroup)
-        merge_group.template operator()<kStreams>(begin + at, apart, row);
-    }
-  }
-  for (; row + kGroup <= rows; row += kGroup) {
-    merge_group.template operator()<1>(row, 0, row);
-    if constexpr (R::locates)
-      for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(kGroup * L));
-  }
   for (; row < rows; ++row) {
     W s[K];
     S::single(load_vector<C>(x + row * L), params, s);
@@ -574,7 +522,109 @@ void run(const ReduceParams& params, const void* from, int64_t n, int64_t first,
     held = held + counts[w];
   }
   merge_halves<R, Vec<A>::size / 2>(a, held);
-  for (int k = 0; k < K; ++k) static_cast<A*>(state.data)[k * state.pitch] = first_lane(a[k]);
+  for (int k = 0; k < K; ++k) state[k * pitch] = first_lane(a[k]);
+}
+
+// Whether a run is read from several places.
+template <class R, class T, class Stored>
+TENSOROPS_INLINE bool in_places(int64_t n) {
+  using S = Step<R, T>;
+  constexpr int64_t kStep = kInChains<R, typename S::C, typename S::A> ? kChains : kGroup;
+  return !R::locates && kStreams > 1 && n / S::lanes / kStep * kStep / kStreams * S::lanes * int64_t(sizeof(Stored)) >= kApart;
+}
+
+// `Runs` runs side by side, of elements that are stored as such or as a narrower dtype.
+template <class R, class T, class Stored, int Runs>
+void some_runs(const ReduceParams& params, const void* from, int64_t stride, int64_t n, int64_t first, States states) {
+  using S = Step<R, T>;
+  using C = typename S::C;
+  using A = typename S::A;
+  using W = typename S::W;
+  constexpr int L = S::lanes, K = S::K;
+  const auto run = [&](int r) TENSOROPS_LAMBDA_INLINE {
+    return reinterpret_cast<const Stored*>(static_cast<const char*>(from) + r * stride);
+  };
+  [[maybe_unused]] const Stored* const x = run(0);
+  W acc[Runs][K], origin;
+#pragma GCC unroll 4
+  for (int r = 0; r < Runs; ++r) S::reset(acc[r]);
+  const Vec<A> lane = iota<A>();
+  for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + w * Vec<A>::size)) + lane;
+  const int64_t rows = n / L;
+  int64_t row = 0;
+  if constexpr (kInChains<R, C, A>) {
+    // The chains side by side, or each from a place of its own.
+    const auto run_chains = [&](int64_t at, int64_t end, int64_t apart, int64_t step) TENSOROPS_LAMBDA_INLINE {
+      while (at < end) {
+        const int64_t stop = at + kChainLength * step < end ? at + kChainLength * step : end;
+        W chain[kChains];
+        for (W& c : chain) S::reset(&c);
+        for (; at < stop; at += step)
+          for (int k = 0; k < kChains; ++k) {
+            W s;
+            S::single(load_next<C>(x + (at + k * apart) * L), params, &s);
+            S::merge(chain + k, &s, {}, origin, A(L));
+          }
+        S::merge(chain, chain + 1, {}, origin, A(L));
+        S::merge(chain + 2, chain + 3, {}, origin, A(L));
+        S::merge(chain, chain + 2, {}, origin, A(L));
+        S::merge(acc[0], chain, {}, origin, A(L));
+      }
+    };
+    const int64_t apart = rows / kChains;
+    if (in_places<R, T, Stored>(n)) run_chains(0, apart, apart, 1);
+    else run_chains(0, apart * kChains, 1, kChains);
+    row = apart * kChains;
+  }
+  // A group of rows from `Places` places, `apart` rows from one to the next; `done` rows have been merged before.
+  const auto merge_group = [&]<int Places>(int r, int64_t at, int64_t apart, int64_t done) TENSOROPS_LAMBDA_INLINE {
+    const Stored* const begin = run(r);
+    Vec<C> g[kGroup];
+    W s[K];
+    if constexpr (__is_same(Stored, BFloat16) && !R::locates) {
+      for (int i = 0; i < kGroup; i += 2)
+        load_next(begin + (at + i / 2 / Places * 2 + i / 2 % Places * apart) * L, g + i, g + i + 1);
+    } else {
+      for (int i = 0; i < kGroup; ++i) g[i] = load_next<C>(begin + (at + i / Places + i % Places * apart) * L);
+    }
+    S::group(g, params, s);
+    S::merge(acc[r], s, counts_of<A>(done, kGroup), origin, A(L));
+  };
+  if constexpr (Runs == 1 && !R::locates && kStreams > 1 && !kInChains<R, C, A>) {
+    if (in_places<R, T, Stored>(n)) {
+      constexpr int64_t kStep = kGroup / kStreams;
+      const int64_t apart = rows / kGroup * kStep;
+      for (int64_t at = 0; at < apart; at += kStep, row += kGroup)
+        merge_group.template operator()<kStreams>(0, at, apart, row);
+    }
+  }
+  for (; row + kGroup <= rows; row += kGroup) {
+#pragma GCC unroll 4
+    for (int r = 0; r < Runs; ++r) merge_group.template operator()<1>(r, row, 0, row);
+    if constexpr (R::locates)
+      for (int w = 0; w < W::parts; ++w) origin.part[w] = origin.part[w] + Vec<A>(A(kGroup * L));
+  }
+  // Copied, so that in the loops they are in registers.
+  W reached[Runs][K];
+#pragma GCC unroll 4
+  for (int r = 0; r < Runs; ++r)
+    for (int k = 0; k < K; ++k) reached[r][k] = acc[r][k];
+  for (int r = 0; r < Runs; ++r)
+    end_run<R, T>(params, run(r), n, row, origin, reached[r], static_cast<A*>(states.data) + r, states.pitch);
+}
+
+template <class R, class T, class Stored = T>
+void runs(const ReduceParams& params, const void* from, int64_t stride, int64_t count, int64_t n, int64_t first,
+          States states) {
+  using A = typename Step<R, T>::A;
+  constexpr int kTogether = kRuns<R, typename Step<R, T>::C, A>;
+  const char* x = static_cast<const char*>(from);
+  int64_t r = 0;
+  const auto at = [&]() TENSOROPS_LAMBDA_INLINE { return States{static_cast<A*>(states.data) + r, states.pitch}; };
+  if (kTogether > 1 && !in_places<R, T, Stored>(n))
+    for (; r + kTogether <= count; r += kTogether)
+      some_runs<R, T, Stored, kTogether>(params, x + r * stride, stride, n, first, at());
+  for (; r < count; ++r) some_runs<R, T, Stored, 1>(params, x + r * stride, stride, n, first, at());
 }
 
 template <class R, class T, class Stored = T>
@@ -702,7 +752,7 @@ enum Types { FLOATING, NUMERIC, ANY };
 template <class R, class T, Types types>
 constexpr ReduceKernels kernels_for() {
   if constexpr (is_floating<T> || types == ANY || (types == NUMERIC && __is_same(T, int64_t)))
-    return {run<R, T>, rows<R, T>, merge<R, T>, finish<R, T>};
+    return {runs<R, T>, rows<R, T>, merge<R, T>, finish<R, T>};
   else return {nullptr, nullptr, nullptr, nullptr};
 }
 
@@ -717,7 +767,7 @@ const ReductionKernels reduction_kernels = {{
    kernels_for<reducer, int64_t, types>()},
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
-}, {run<SumOfShort, float, Half>, rows<SumOfShort, float, Half>},
-   {run<SumOfShort, float, BFloat16>, rows<SumOfShort, float, BFloat16>}};
+}, {runs<SumOfShort, float, Half>, rows<SumOfShort, float, Half>},
+   {runs<SumOfShort, float, BFloat16>, rows<SumOfShort, float, BFloat16>}};
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -53,8 +53,10 @@ struct States {
   int64_t pitch;
 };
 
-// Reduces n contiguous elements into a fresh state of one column. `first` is the index of x[0] for argmax and argmin.
-using ReduceRunKernel = void (*)(const ReduceParams&, const void* x, int64_t n, int64_t first, States state);
+// Reduces each of `runs` runs of n contiguous elements, `stride` bytes apart, into a fresh state of its column. `first` is the
+// index of a run's first element for argmax and argmin.
+using ReduceRunsKernel = void (*)(const ReduceParams&, const void* x, int64_t stride, int64_t runs, int64_t n, int64_t first,
+                                  States states);
 // Accumulates rows [first, first + rows), `row_stride` bytes apart, into the states of `columns` contiguous columns, which
 // hold `before` rows already (none: they are initialised).
 using ReduceRowsKernel = void (*)(const ReduceParams&, const void* x, int64_t row_stride, int64_t rows, int64_t columns,
@@ -65,7 +67,7 @@ using MergeStatesKernel = void (*)(States into, int64_t n_into, States from, int
 using FinishStatesKernel = void (*)(const ReduceParams&, States states, int64_t n, int64_t columns);
 
 struct ReduceKernels {
-  ReduceRunKernel run;  // null where the reducer does not exist for the compute type
+  ReduceRunsKernel runs;  // null where the reducer does not exist for the compute type
   ReduceRowsKernel rows;
   MergeStatesKernel merge;
   FinishStatesKernel finish;
@@ -73,7 +75,7 @@ struct ReduceKernels {
 
 // What reads the elements as they are stored.
 struct StoredKernels {
-  ReduceRunKernel run = nullptr;
+  ReduceRunsKernel runs = nullptr;
   ReduceRowsKernel rows = nullptr;
 };
 

@@ -71,40 +71,42 @@ TENSOROPS_INLINE Vec<T> copysign(Vec<T> magnitude, Vec<T> sign) {
   const Bits bit = Bits{} + typename MaskInt<T>::type(uint64_t(1) << (8 * sizeof(T) - 1));
   return Vec<T>((typename Native<T>::type)(((Bits)magnitude.v & ~bit) | ((Bits)sign.v & bit)));
 }
+// a > b ? a : b and a < b ? a : b, which is what the instructions give. GCC does not find them.
+#if defined(__AVX512F__)
+#define TENSOROPS_BEYOND(operation, name)                                                                       \
+  if constexpr (__is_same(T, float)) return Vec<T>((decltype(a.v))_mm512_##name##_ps((__m512)a.v, (__m512)b.v)); \
+  else if constexpr (__is_same(T, double)) return Vec<T>((decltype(a.v))_mm512_##name##_pd((__m512d)a.v, (__m512d)b.v)); \
+  else return select(a operation b, a, b);
+#elif defined(__AVX2__)
+#define TENSOROPS_BEYOND(operation, name)                                                                       \
+  if constexpr (__is_same(T, float)) return Vec<T>((decltype(a.v))_mm256_##name##_ps((__m256)a.v, (__m256)b.v)); \
+  else if constexpr (__is_same(T, double)) return Vec<T>((decltype(a.v))_mm256_##name##_pd((__m256d)a.v, (__m256d)b.v)); \
+  else return select(a operation b, a, b);
+#else
+#define TENSOROPS_BEYOND(operation, name) return select(a operation b, a, b);
+#endif
+template <class T>
+TENSOROPS_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) { TENSOROPS_BEYOND(>, max) }
+template <class T>
+TENSOROPS_INLINE Vec<T> smaller(Vec<T> a, Vec<T> b) { TENSOROPS_BEYOND(<, min) }
+#undef TENSOROPS_BEYOND
+
 // NaN in either argument wins, as in torch; of equal arguments, zeros of either sign, the first.
 template <class T>
 TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
-  if constexpr (is_floating<T>) return select(isnan(b), b, select(b > a, b, a));
-  else return select(a > b, a, b);
+  if constexpr (is_floating<T>) return select(isnan(b), b, larger(b, a));
+  else return larger(b, a);
 }
 template <class T>
 TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, Vec<T> b) {
-  if constexpr (is_floating<T>) return select(isnan(b), b, select(b < a, b, a));
-  else return select(a < b, a, b);
+  if constexpr (is_floating<T>) return select(isnan(b), b, smaller(b, a));
+  else return smaller(b, a);
 }
-// A constant b, which is not NaN: the instructions return their second operand where the first is not strictly beyond it.
-#if defined(__AVX512F__)
-#define TENSOROPS_EXTREME(name, instruction)                                                                      \
-  if constexpr (__is_same(T, float))                                                                              \
-    return Vec<T>((typename Native<T>::type)_mm512_##instruction##_ps((__m512)Vec<T>(b).v, (__m512)a.v));         \
-  else if constexpr (__is_same(T, double))                                                                        \
-    return Vec<T>((typename Native<T>::type)_mm512_##instruction##_pd((__m512d)Vec<T>(b).v, (__m512d)a.v));       \
-  else return name(a, Vec<T>(b));
-#elif defined(__AVX2__)
-#define TENSOROPS_EXTREME(name, instruction)                                                                      \
-  if constexpr (__is_same(T, float))                                                                              \
-    return Vec<T>((typename Native<T>::type)_mm256_##instruction##_ps((__m256)Vec<T>(b).v, (__m256)a.v));         \
-  else if constexpr (__is_same(T, double))                                                                        \
-    return Vec<T>((typename Native<T>::type)_mm256_##instruction##_pd((__m256d)Vec<T>(b).v, (__m256d)a.v));       \
-  else return name(a, Vec<T>(b));
-#else
-#define TENSOROPS_EXTREME(name, instruction) return name(a, Vec<T>(b));
-#endif
+// A constant b, which is not NaN.
 template <class T, class N>
-TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, N b) { TENSOROPS_EXTREME(maximum, max) }
+TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, N b) { return larger(Vec<T>(b), a); }
 template <class T, class N>
-TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, N b) { TENSOROPS_EXTREME(minimum, min) }
-#undef TENSOROPS_EXTREME
+TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, N b) { return smaller(Vec<T>(b), a); }
 
 TENSOROPS_INLINE bool any(Mask<float> m) {
 #if defined(__AVX512F__)
