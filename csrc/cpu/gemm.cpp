@@ -46,6 +46,8 @@ constexpr int64_t kKeepsSubnormals = 16 * 16 * 16;
 // reach the rows of A and takes its time over a row of B. Then A may meet more panels and B lie in the L2 cache.
 constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
 constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kLowUnpackedBytes = 96 * 1024;
+// Nor does it take rows of B from the L2 cache for packed ones where these are hardly longer than a panel's.
+constexpr int64_t kDenseRow = 512;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
 constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
 
@@ -264,8 +266,9 @@ class Multiply {
     const bool low = size_.mr <= kLowTile, b_conflict = g_.b.row * in_bytes_ % kCacheWay == 0;
     const bool pack_a = !compute_type || conflict || columns > (low && g_.a.column == 1 ? kLowUnpackedPanels : kUnpackedPanels) * size_.nr;
     const int64_t unpacked_bytes = low && !b_conflict ? kLowUnpackedBytes : kUnpackedBytes;
+    const bool dense = g_.b.row * in_bytes_ <= kDenseRow;
     const bool pack_b = !compute_type || g_.b.column != 1 ||
-                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > unpacked_bytes);
+                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > unpacked_bytes && !(low && dense));
     // A B that is not packed may still end in a part of a vector, which is.
     const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
     const int64_t step_bytes = steps(depth) * width_;

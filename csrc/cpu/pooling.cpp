@@ -537,7 +537,8 @@ void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor
   const bool direct = pool_format(input) == c10::MemoryFormat::ChannelsLast;
   const auto kernel = kernel_for(
       "max_pool2d",
-      TENSOROPS_KERNELS(pooling_kernels).max[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)][static_cast<int>(kind)],
+      TENSOROPS_KERNELS(pooling_kernels)
+          .max[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)][static_cast<int>(kind)],
       input.scalar_type());
   const int64_t position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;

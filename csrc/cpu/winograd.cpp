@@ -265,8 +265,9 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
           p.a = image.data() + point * image_point * width, p.a_row = channels, p.a_step = 1;
           p.c = result.data() + point * result_point * width, p.c_row = outer;
           p.k = pass.inner, p.chain = m.chain;
-          // Where short chains end often, half a tile leaves registers for the totals.
-          const int64_t most_rows = pass.inner > m.chain && m.chain < 64 ? m.table.rows / 2 : m.table.rows;
+          // Where short chains end often, half a high tile leaves registers for the totals; half a low one has too few sums.
+          const int64_t most_rows =
+              pass.inner > m.chain && m.chain < 64 && !kernels.low_tile() ? m.table.rows / 2 : m.table.rows;
           multiply(m, p, (end - begin) * rows.across, most_rows, panels, [&](int64_t panel, WinogradProduct& product) {
             product.b = weights.data() + panel * panel_bytes + point * weights_point(panel) * width;
             product.b_step = panels.width_of(panel);

@@ -112,13 +112,6 @@ __attribute__((noinline)) void scatter(const ConvTile& tile, int64_t column, con
   }
 }
 
-// A pointer of which GCC knows nothing: what it points to is left in memory, and several are not computed as a vector.
-template <class P>
-TENSOROPS_INLINE P* opaque(P* p) {
-  asm("" : "+r"(p));
-  return p;
-}
-
 // R rows by N vectors in registers.
 template <class E, class T, int R, int N, bool Adjacent>
 void tile_kernel(const ConvTile& tile, int64_t column) {

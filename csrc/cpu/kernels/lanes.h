@@ -79,6 +79,13 @@ TENSOROPS_INLINE Vec<C> load_lanes(const S* p, int64_t n) {
   return n >= Vec<C>::size ? load_vector<C>(p) : load_part<C>(p, n);
 }
 
+// A pointer of which GCC knows nothing: what it points to is left in memory, and several are not computed as a vector.
+template <class P>
+TENSOROPS_INLINE P* opaque(P* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 // Rows that lie apart are a pattern no prefetcher sees. While some of them are worked on from left to right, the next are
 // fetched in the order of memory, `lines` cache lines at each step: to the second cache, to which more lines can be on their
 // way than to the first.
