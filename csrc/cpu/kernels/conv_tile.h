@@ -126,8 +126,8 @@ void tile_kernel(const ConvTile& tile, int64_t column) {
   };
   const int64_t k = tile.k;
   const int64_t* const out_rows = tile.out_rows;
-  T* const out = static_cast<T*>(tile.out) + column;
   const bool direct = tile.out_column == 1 && tile.out_type == DTypeOf<T>::value;
+  T* const out = direct ? static_cast<T*>(tile.out) + column : nullptr;
   // Lines of the result are on their way while the sums are made.
   constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
   if (direct)
