@@ -118,12 +118,6 @@ void tile_kernel(const ConvTile& tile, int64_t column) {
   using V = Vec<T>;
   using Operand = Vec<E>;
   constexpr int kWidth = N * V::size;
-  const auto each = [](auto f) TENSOROPS_LAMBDA_INLINE {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) f(r, v);
-  };
   const int64_t k = tile.k;
   const int64_t* const out_rows = tile.out_rows;
   const bool direct = tile.out_column == 1 && tile.out_type == DTypeOf<T>::value;
@@ -146,7 +140,7 @@ void tile_kernel(const ConvTile& tile, int64_t column) {
   T* const kept = opaque(static_cast<T*>(room));
   const auto in_kept = [&](int r, int v) TENSOROPS_LAMBDA_INLINE { return kept + r * kWidth + v * V::size; };
   for (int64_t done = 0;; done += kChain) {
-    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
+    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
     const int64_t count = k - done < kChain ? k - done : kChain;
     for (const ConvStep* const end = steps + count; steps != end; ++steps) {
       const int64_t step = steps->x;
@@ -165,21 +159,23 @@ void tile_kernel(const ConvTile& tile, int64_t column) {
       }
     }
     if (done > 0) {
-      each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(in_kept(r, v)); });
+      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(in_kept(r, v)); });
     }
     if (done + kChain >= k) break;
-    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
+    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
   }
   if (tile.init != nullptr) {
     const T* const init = static_cast<const T*>(tile.init) + column;
     const int64_t init_row = tile.init_row;
-    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(init + r * init_row + v * V::size); });
+    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE {
+      sum[r][v] = sum[r][v] + V::load(init + r * init_row + v * V::size);
+    });
   }
 
   if (direct && tile.columns - column >= kWidth) {
-    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(out + out_rows[r] + v * V::size); });
+    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(out + out_rows[r] + v * V::size); });
   } else {
-    each([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
+    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
     scatter<T>(tile, column, kept, kWidth);
   }
 }

@@ -58,7 +58,8 @@ TENSOROPS_INLINE Vec<T> load_masked(const T* p, LaneMask mask) {
 }
 template <class T>
 constexpr bool takes_masks = kVectorBytes >= 32 && is_floating<T>;
-// Under AVX2 a mask costs an instruction more for each tap; only a copy of short rows takes longer.
+// Under AVX2 a mask is a register and a few instructions for each tap, and the copy of long rows reads them in the order of
+// memory: only that of short ones takes longer (csrc/README.md).
 template <class T>
 constexpr int masked_vectors = !takes_masks<T> ? 0 : kVectorBytes == 64 ? 1 << 30 : 2;
 

@@ -86,6 +86,15 @@ TENSOROPS_INLINE P* opaque(P* p) {
   return p;
 }
 
+// f(row, vector) for every vector of a tile in registers.
+template <int R, int N, class F>
+TENSOROPS_INLINE void for_tile(F f) {
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) f(r, v);
+}
+
 // Rows that lie apart are a pattern no prefetcher sees. While some of them are worked on from left to right, the next are
 // fetched in the order of memory, `lines` cache lines at each step: to the second cache, to which more lines can be on their
 // way than to the first.

@@ -267,12 +267,6 @@ bool taps(const void* points, int64_t point, void* taps, int64_t tap_stride) {
 
 template <int R, int N>
 void product_of(const WinogradProduct& p) {
-  const auto each = [](auto f) TENSOROPS_LAMBDA_INLINE {
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i)
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) f(i, v);
-  };
   V sum[R][N];
   // The chains before this one. In memory, unless there are registers for them beside the sums.
   constexpr bool kInRegisters = 2 * R * N + N + 1 <= (kVectorBytes == 64 ? 32 : 16);
@@ -282,17 +276,17 @@ void product_of(const WinogradProduct& p) {
   const T* a = static_cast<const T*>(p.a);
   const T* b = static_cast<const T*>(p.b);
   for (int64_t done = 0;; done += p.chain) {
-    each([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = V(T(0)); });
+    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = V(T(0)); });
     multiply<T, T, R, N, false>(a + done * p.a_step, p.a_row, p.a_step, b + done * p.b_step, p.b_step,
                                 p.k - done < p.chain ? p.k - done : p.chain, sum);
-    if (done > 0) each([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = sum[i][v] + V::load(in_kept(i, v)); });
+    if (done > 0) for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = sum[i][v] + V::load(in_kept(i, v)); });
     if (done + p.chain >= p.k) break;
-    each([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(in_kept(i, v)); });
+    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(in_kept(i, v)); });
   }
   T* const c = static_cast<T*>(p.c);
   const int64_t c_row = p.c_row;
   const bool accumulate = p.accumulate;
-  each([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+  for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
     T* const to = c + i * c_row + v * V::size;
     (accumulate ? sum[i][v] + V::load(to) : sum[i][v]).store(to);
   });
