@@ -7,8 +7,6 @@
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
 
-#include <vector>
-
 #include "cpu/kernels/softmax.h"
 #include "cpu/lines.h"
 #include "cpu/memory.h"
@@ -19,6 +17,7 @@ namespace tensorops::cpu {
 namespace {
 
 constexpr int64_t kShortLine = 64;    // shorter lines are computed many side by side
+constexpr int64_t kLongLine = 65536;  // elements of a line beyond the second cache
 constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
 constexpr int64_t kMaxColumns = 1024;
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
@@ -84,10 +83,12 @@ class Lineup {
       const bool strided = n > 1 && lines_.operands[k].step != width_ && !(k == 1 && !backward_);
       staged[k] = !as_stored_ && (!native(k) || strided);
     }
+    // A long line's terms are kept in its result, if that can hold them.
+    const bool terms_in_result = n > kLongLine && !as_stored_;
+    const bool streams = !staged[2] && !terms_in_result && past_caches() && starts_lines(inner_stride(lines_.axes, 2));
     parallel(lines_.count, n * kCost, [&](int64_t begin, int64_t end) {
-      std::vector<char> buffers[2];
-      if (staged[0] || staged[2]) buffers[0].resize(n * width_);
-      if (staged[1]) buffers[1].resize(n * width_);
+      const Scratch terms(terms_in_result ? 0 : n * width_);
+      const Scratch buffers[2] = {Scratch(staged[0] || staged[2] ? n * width_ : 0), Scratch(staged[1] ? n * width_ : 0)};
       for_pieces(lines_.axes, begin, end, [&](const int64_t (&offset)[3], int64_t count) {
         for (int64_t i = 0; i < count; ++i) {
           char* at[3];
@@ -99,10 +100,11 @@ class Lineup {
             in[k] = buffers[k].data();
           }
           void* out = staged[2] ? buffers[0].data() : at[2];
-          run_(in[0], in[1], out, n);
+          run_(in[0], in[1], out, n, terms_in_result ? out : terms.data(), streams);
           if (staged[2]) store_(out, at[2], lines_.operands[2].step, n);
         }
       });
+      if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
     });
   }
 
@@ -114,7 +116,7 @@ class Lineup {
     const int64_t pieces = std::max<int64_t>(1, kPieces * run / lines_.count);
     const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, kMaxColumns);
     const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
-    const bool streams = direct && n * lines_.count * size * (backward_ ? 3 : 2) >= kPastCaches && starts_lines(width * size);
+    const bool streams = direct && past_caches() && lines_.operands[2].step % kStreamed == 0 && starts_lines(width * size);
     parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
       const int64_t sums = 3 * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
       const Scratch memory(sums + 2 * tile);
@@ -148,10 +150,13 @@ class Lineup {
       if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
     });
   }
-  // Whether every row of every panel of the result begins at a whole cache line.
-  bool starts_lines(int64_t panel_bytes) const {
-    const auto& y = lines_.operands[2];
-    bool whole = reinterpret_cast<intptr_t>(y.data) % kStreamed == 0 && y.step % kStreamed == 0 && panel_bytes % kStreamed == 0;
+  bool past_caches() const {
+    return lines_.length * lines_.count * element_size(lines_.operands[2].dtype) * (backward_ ? 3 : 2) >= kPastCaches;
+  }
+  // Whether all lines of the result, or rows of panels, which are so many bytes apart, begin at a whole cache line.
+  bool starts_lines(int64_t bytes) const {
+    const char* const y = lines_.operands[2].data;
+    bool whole = reinterpret_cast<intptr_t>(y) % kStreamed == 0 && bytes % kStreamed == 0;
     for (size_t axis = 1; axis < lines_.axes.size(); ++axis) whole &= lines_.axes[axis].stride[2] % kStreamed == 0;
     return whole;
   }

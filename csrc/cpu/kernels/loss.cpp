@@ -63,13 +63,18 @@ template <class C>
 TENSOROPS_INLINE C log_of(C x) {
   return sizeof(C) == 4 ? C(::logf(x)) : C(::log(x));
 }
-// The vector exponential, so that an element has the same value wherever it is computed.
+// exp(x - maximum), and that of one element, the same as in a vector.
 template <class C>
-TENSOROPS_INLINE C exp_of(C x) {
+TENSOROPS_INLINE Vec<C> exp_below(Vec<C> x, Vec<C> maximum) { return exp_term(x - maximum) * Vec<C>(1 / kTermScale<C>); }
+template <class C>
+TENSOROPS_INLINE C exp_below(C x, C maximum) {
   C lanes[Vec<C>::size];
-  exp(Vec<C>(x)).store(lanes);
+  exp_below(Vec<C>(x), Vec<C>(maximum)).store(lanes);
   return lanes[0];
 }
+// The sum of exp(x - maximum) from that of its terms; NaN where the maximum is infinite or NaN, as inf - inf is.
+template <class C, class V>
+TENSOROPS_INLINE V sum_of_exps(V terms, V maximum) { return terms * V(1 / kTermScale<C>) + (maximum - maximum); }
 
 // weight[c], for a single class and for the classes from c on; one where there are no weights.
 template <class C>
@@ -95,10 +100,10 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
       top = maximum(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
     });
     const C maximum = maximum_lanes(top);
-    Sum<C> exps;
+    Sum<C> terms;
     for_vectors<C>(run.classes, [&](int64_t c, int64_t n)
-                                    TENSOROPS_LAMBDA_INLINE { exps.add(exp(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
-    const C sum = exps.value(), log_sum = log_of(sum);
+                                    TENSOROPS_LAMBDA_INLINE { terms.add(exp_term(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
+    const C sum = sum_of_exps<C>(terms.value(), maximum), log_sum = log_of(sum);
 
     C loss = 0;
     if (target.probabilities != nullptr) {
@@ -144,7 +149,7 @@ void cross_entropy_backward_rows(const CrossEntropyBackwardRun& run) {
       for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { total.add(q_of(c, n), n); });
       const Vec<C> share(total.value() / sum);
       for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-        const Vec<C> e = exp(load_lanes<C>(x + c, n) - Vec<C>(maximum));
+        const Vec<C> e = exp_below(load_lanes<C>(x + c, n), Vec<C>(maximum));
         store_lanes(Vec<C>(gradient) * (share * e - q_of(c, n)), out + c, n);
       });
       continue;
@@ -154,13 +159,13 @@ void cross_entropy_backward_rows(const CrossEntropyBackwardRun& run) {
     const C at_label = ignored ? C(0) : kept * weight_of<C>(target, label);
     const C share = (at_label + C(target.spread * target.weight_sum)) / sum;
     for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-      Vec<C> slope = Vec<C>(share) * exp(load_lanes<C>(x + c, n) - Vec<C>(maximum));
+      Vec<C> slope = Vec<C>(share) * exp_below(load_lanes<C>(x + c, n), Vec<C>(maximum));
       if (spread != 0) slope = slope - Vec<C>(spread) * weights_of<C>(target, c, n);
       store_lanes(Vec<C>(gradient) * slope, out + c, n);
     });
     if (ignored) continue;
     const C q = at_label + spread * weight_of<C>(target, label);
-    out[label] = StoreAs<S, C>::from(gradient * (share * exp_of(load_as<C>(x[label]) - maximum) - q));
+    out[label] = StoreAs<S, C>::from(gradient * (share * exp_below(load_as<C>(x[label]), maximum) - q));
   }
 }
 
@@ -173,11 +178,11 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
   for_vectors<C>(run.n, [&](int64_t i, int64_t n) {
     const S* x = static_cast<const S*>(run.logits) + i;
     Vec<C> maximum(-C(__builtin_inf()));
-    Sum<C> exps, loss_sum;
+    Sum<C> terms, loss_sum;
     for (int64_t c = 0; c < run.classes; ++c)
       maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
-    for (int64_t c = 0; c < run.classes; ++c) exps.add(exp(load_lanes<C>(x + c * run.stride, n) - maximum));
-    const Vec<C> sum = exps.lanes();
+    for (int64_t c = 0; c < run.classes; ++c) terms.add(exp_term(load_lanes<C>(x + c * run.stride, n) - maximum));
+    const Vec<C> sum = sum_of_exps<C>(terms.lanes(), maximum);
     C log_sums[Vec<C>::size];
     sum.store(log_sums);
     for (int64_t lane = 0; lane < n; ++lane) log_sums[lane] = log_of(log_sums[lane]);
@@ -246,7 +251,7 @@ void cross_entropy_backward_columns(const CrossEntropyBackwardRun& run) {
     }
     const Vec<C> share = total / sum;
     for (int64_t c = 0; c < run.classes; ++c) {
-      const Vec<C> e = exp(load_lanes<C>(x + c * run.stride, n) - maximum), weight(weight_of<C>(target, c));
+      const Vec<C> e = exp_below(load_lanes<C>(x + c * run.stride, n), maximum), weight(weight_of<C>(target, c));
       Vec<C> q = Vec<C>(spread) * weight;
       if (target.probabilities != nullptr) q = q + Vec<C>(kept) * load_lanes<C>(t + c * run.stride, n) * weight;
       else q = q + select(Mask<C>{(labels == Vec<Lane<C>>(Lane<C>(c))).bits}, Vec<C>(kept) * weight, Vec<C>(C(0)));

@@ -284,7 +284,7 @@ struct Variance {
   }
 };
 
-// The maximum m and the sum of exp(x - m); an infinite m is replaced by 0 in the exponent, as inf - inf is NaN.
+// The maximum m and the sum of exp(x - m). Where m is infinite it is the result, and the sum anything.
 struct LogSumExp {
   static constexpr int states = 2;
   static constexpr bool locates = false;
@@ -293,32 +293,67 @@ struct LogSumExp {
   template <class A>
   static constexpr A identity(int i) { return i == 0 ? lowest<A>() : A(0); }
   template <class C>
-  static TENSOROPS_INLINE Vec<C> finite(Vec<C> m) { return select(abs(m) == Vec<C>(C(kInfinity)), Vec<C>(0), m); }
+  static TENSOROPS_INLINE Mask<C> infinite(Vec<C> m) { return abs(m) == Vec<C>(C(kInfinity)); }
+  template <class C>
+  static TENSOROPS_INLINE Vec<C> sum_of_group(const Vec<C>* x, Vec<C> m) {
+    const Vec<C> shift = select(infinite(m), Vec<C>(0), m);
+    Vec<C> even(0), odd(0);
+    for (int i = 0; i < kGroup; i += 2) {
+      even = even + exp_term(x[i] - shift);
+      odd = odd + exp_term(x[i + 1] - shift);
+    }
+    return (even + odd) * Vec<C>(1 / kTermScale<C>);
+  }
   template <class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
     Max::group(x, p, s);
-    const Vec<C> shift = finite(s[0]);
-    Vec<C> even(0), odd(0);
-    for (int i = 0; i < kGroup; i += 2) {
-      even = even + exp(x[i] - shift);
-      odd = odd + exp(x[i + 1] - shift);
+    s[1] = sum_of_group(x, s[0]);
+  }
+  // The state of so many groups one after another, of which all lanes have one maximum: these merge without an exponential. In two
+  // passes, for which they stay in the first cache.
+  static constexpr int64_t kBlock = 64;
+  template <class W, class C, class S>
+  static void block(const S* x, int64_t groups, const ReduceParams& p, W* s) {
+    constexpr int64_t kStep = kGroup * Vec<C>::size, kAhead = kBlock * kStep;
+    Vec<C> g[kGroup], top(lowest<C>());
+    const auto load = [&](int64_t i) TENSOROPS_LAMBDA_INLINE {
+      for (int k = 0; k < kGroup; ++k) g[k] = load_vector<C>(x + i * kStep + k * Vec<C>::size);
+    };
+    for (int64_t i = 0; i < groups; ++i) {
+      load(i);
+      Vec<C> best;
+      Max::group(g, p, &best);
+      top = maximum(top, best);
     }
-    s[1] = even + odd;
+    C lanes[Vec<C>::size];
+    top.store(lanes);
+    for (int i = 1; i < Vec<C>::size; ++i) lanes[0] = lanes[i] > lanes[0] || lanes[i] != lanes[i] ? lanes[i] : lanes[0];
+    const Vec<C> m(lanes[0]);
+    s[0] = W::from(m), s[1] = W::from(Vec<C>(0));
+    for (int64_t i = 0; i < groups; ++i) {
+      for (int64_t line = 0; line < kStep * int64_t(sizeof(S)); line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(x + i * kStep + kAhead) + line, 0, 2);
+      load(i);
+      const W sum = W::from(sum_of_group(g, m));
+      for (int w = 0; w < W::parts; ++w) s[1].part[w] = s[1].part[w] + sum.part[w];
+    }
   }
   template <class C>
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) {
     s[0] = x;
-    s[1] = exp(x - finite(x));
+    s[1] = Vec<C>(1);
   }
   template <class A>
   static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) {
     const Vec<A> m = maximum(a[0], b[0]);
-    const Vec<A> scale = select(a[0] == b[0], Vec<A>(1), exp(-abs(a[0] - b[0])));
+    const Vec<A> scale = select(a[0] == b[0], Vec<A>(1), exp_term(-abs(a[0] - b[0])) * Vec<A>(1 / kTermScale<A>));
     a[1] = select(a[0] >= b[0], a[1] + b[1] * scale, a[1] * scale + b[1]);
     a[0] = m;
   }
   template <class A>
-  static TENSOROPS_INLINE void finish(Vec<A>* s, int64_t, const ReduceParams&) { s[0] = finite(s[0]) + log(s[1]); }
+  static TENSOROPS_INLINE void finish(Vec<A>* s, int64_t, const ReduceParams&) {
+    s[0] = select(infinite(s[0]), s[0], s[0] + log(s[1]));
+  }
 };
 
 // A register of C as the registers of A that hold the same lanes.
@@ -552,6 +587,15 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
   for (int w = 0; w < W::parts; ++w) origin.part[w] = Vec<A>(A(first + w * Vec<A>::size)) + lane;
   const int64_t rows = n / L;
   int64_t row = 0;
+  if constexpr (requires { R::kBlock; }) {
+    while (row + kGroup <= rows) {
+      const int64_t left = (rows - row) / kGroup, groups = left < R::kBlock ? left : R::kBlock;
+      W s[K];
+      R::template block<W, C>(x + row * L, groups, params, s);
+      S::merge(acc[0], s, counts_of<A>(row, groups * kGroup), origin, A(L));
+      row += groups * kGroup;
+    }
+  }
   if constexpr (kInChains<R, C, A>) {
     // The chains side by side, or each from a place of its own.
     const auto run_chains = [&](int64_t at, int64_t end, int64_t apart, int64_t step) TENSOROPS_LAMBDA_INLINE {
@@ -590,7 +634,7 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
     S::group(g, params, s);
     S::merge(acc[r], s, counts_of<A>(done, kGroup), origin, A(L));
   };
-  if constexpr (Runs == 1 && !R::locates && kStreams > 1 && !kInChains<R, C, A>) {
+  if constexpr (Runs == 1 && !R::locates && kStreams > 1 && !kInChains<R, C, A> && !requires { R::kBlock; }) {
     if (in_places<R, T, Stored>(n)) {
       constexpr int64_t kStep = kGroup / kStreams;
       const int64_t apart = rows / kGroup * kStep;
@@ -662,10 +706,10 @@ void rows(const ReduceParams& params, const void* from, int64_t row_stride, int6
         else if (left > 0) acc[k].part[w].store(p, left);
       }
   };
-  // Not where all is so little that it may well be in the cache.
-  constexpr int64_t kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(Stored)) / 64;
+  // Not where all is so little that it may well be in the cache, nor, by AVX2 cores, whose own prefetchers follow longer rows.
+  constexpr int64_t kFetched = 128 * 1024, kFollowed = 4096, kLines = kGroup * L * int64_t(sizeof(Stored)) / 64;
   const int64_t row_bytes = columns * int64_t(sizeof(Stored));
-  const bool fetches = count * row_bytes >= kFetched;
+  const bool fetches = count * row_bytes >= kFetched && (kVectorBytes != 32 || row_bytes < kFollowed);
   int64_t row = 0;
   while (row < count) {
     const bool whole = row + kGroup <= count;

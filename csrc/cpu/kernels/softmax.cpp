@@ -9,24 +9,26 @@ namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
 constexpr int kGroup = 8;
+constexpr int64_t kWritten = 16384;  // elements of a line that stay in the second cache
 
-// `term` is what is summed, given x, r and the line's maximum m; it may leave a value in y on the way (kStores).
-// `result` gives y from what the second pass left or x, r, and the finished line values (m, s).
+// `term` is what is summed, given x, r and the line's maximum m; kStores: of one line it is kept.
+// `result` gives y from the term kept or x, r, and the finished line values (m, s). m - m makes a line NaN that has
+// NaN, +inf or nothing but -inf, as inf - inf is NaN.
 struct Forward {
   static constexpr bool has_maximum = true, kStores = true;
   template <class T>
-  static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T>, Vec<T> m) { return exp(x - m); }
+  static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T>, Vec<T> m) { return exp_term(x - m); }
   template <class T>
-  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s) { return 1 / s; }
+  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s, Vec<T> m) { return 1 / (s + (m - m)); }
   template <class T>
   static TENSOROPS_INLINE Vec<T> result(Vec<T> stored, Vec<T>, Vec<T>, Vec<T> s) { return stored * s; }
 };
 struct LogForward {
   static constexpr bool has_maximum = true, kStores = false;
   template <class T>
-  static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T>, Vec<T> m) { return exp(x - m); }
+  static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T>, Vec<T> m) { return exp_term(x - m); }
   template <class T>
-  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s) { return log(s); }
+  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s, Vec<T> m) { return log(s * (1 / kTermScale<T>) + (m - m)); }
   template <class T>
   static TENSOROPS_INLINE Vec<T> result(Vec<T> x, Vec<T>, Vec<T> m, Vec<T> s) { return x - m - s; }
 };
@@ -35,7 +37,7 @@ struct Backward {
   template <class T>
   static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T> r, Vec<T>) { return x * r; }
   template <class T>
-  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s) { return s; }
+  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s, Vec<T>) { return s; }
   template <class T>
   static TENSOROPS_INLINE Vec<T> result(Vec<T> x, Vec<T> r, Vec<T>, Vec<T> s) { return (x - s) * r; }
 };
@@ -44,7 +46,7 @@ struct LogBackward {
   template <class T>
   static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T>, Vec<T>) { return x; }
   template <class T>
-  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s) { return s; }
+  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s, Vec<T>) { return s; }
   template <class T>
   static TENSOROPS_INLINE Vec<T> result(Vec<T> x, Vec<T> r, Vec<T>, Vec<T> s) { return x - exp(r) * s; }
 };
@@ -74,23 +76,20 @@ TENSOROPS_INLINE void add_wide(Vec<double>* acc, Vec<T> x) {
   if constexpr (__is_same(T, double)) {
     acc[0] = acc[0] + x;
   } else {
-    typedef T Half __attribute__((vector_size(kVectorBytes / 2)));
-    Half halves[2];
-    __builtin_memcpy(halves, &x.v, sizeof(x.v));
-    for (int i = 0; i < 2; ++i)
-      acc[i] = acc[i] + Vec<double>(__builtin_convertvector(halves[i], typename Native<double>::type));
+    const Halves halves = widen(x);
+    acc[0] = acc[0] + halves.low, acc[1] = acc[1] + halves.high;
   }
 }
 
-// S is the dtype in memory: T, or a shorter one where no pass reads what another stored.
+// S is the dtype in memory.
 template <class R, class T, class S = T>
-void run(const void* from, const void* results, void* to, int64_t n) {
-  static_assert(__is_same(S, T) || !R::kStores);
+void run(const void* from, const void* results, void* to, int64_t n, void* scratch, bool streams) {
   using V = Vec<T>;
   constexpr int L = V::size, parts = L / Vec<double>::size;
   const S* x = static_cast<const S*>(from);
   [[maybe_unused]] const S* r = static_cast<const S*>(results);
   S* y = static_cast<S*>(to);
+  [[maybe_unused]] T* const terms = static_cast<T*>(scratch);
   const int64_t full = n - n % L, tail = n - full;
   V m(0);
   if constexpr (R::has_maximum) {
@@ -113,13 +112,17 @@ void run(const void* from, const void* results, void* to, int64_t n) {
   };
   const auto term = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
     const V t = R::term(load_lanes<T>(x + i, lanes), read(i, lanes), m);
-    if constexpr (R::kStores) store_lanes(t, y + i, lanes);
+    if constexpr (R::kStores) store_lanes(t, terms + i, lanes);
     return t;
   };
   Vec<double> acc[parts];
   for (int k = 0; k < parts; ++k) acc[k] = Vec<double>(0.0);
   int64_t i = 0;
   for (; i + kGroup * L <= n; i += kGroup * L) {
+    // The result's lines are on their way by the time they are written.
+    if (!streams && i < kWritten)
+      for (int64_t line = 0; line < kGroup * L * int64_t(sizeof(S)); line += 64)
+        __builtin_prefetch(reinterpret_cast<char*>(y + i) + line, 1);
     V t[kGroup / 2];
     for (int k = 0; k < kGroup / 2; ++k) t[k] = term(i + 2 * k * L, L) + term(i + (2 * k + 1) * L, L);
     add_wide(acc, (t[0] + t[1]) + (t[2] + t[3]));
@@ -128,13 +131,16 @@ void run(const void* from, const void* results, void* to, int64_t n) {
   if (tail > 0) add_wide(acc, keep(term(full, tail), tail, T(0)));
   double sum = 0;
   for (int k = 0; k < parts; ++k) sum += total(acc[k]);
-  const V s = R::finish_sum(V(T(sum)));
-  const S* second = R::kStores ? y : x;
+  const V s = R::finish_sum(V(T(sum)), m);
   const auto finish = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
-    store_lanes(R::result(load_lanes<T>(second + i, lanes), read(i, lanes), m, s), y + i, lanes);
+    if constexpr (R::kStores) return R::result(load_lanes<T>(terms + i, lanes), read(i, lanes), m, s);
+    else return R::result(load_lanes<T>(x + i, lanes), read(i, lanes), m, s);
   };
-  for (i = 0; i < full; i += L) finish(i, L);
-  if (tail > 0) finish(full, tail);
+  i = 0;
+  if (streams)
+    for (; i < full; i += L) stream_vector(finish(i, L), y + i);
+  for (; i < full; i += L) store_vector(finish(i, L), y + i);
+  if (tail > 0) store_lanes(finish(full, tail), y + full, tail);
 }
 
 // `scratch`: per column a maximum and a finished sum of type T, and a sum in double. Three sweeps at most, 8 rows at a time;
@@ -205,7 +211,7 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
   for (int64_t c = 0; c < width; ++c) finished[c] = static_cast<T>(sums[c]);
   for (int64_t c = 0; c < width; c += L) {
     const int64_t n = width - c;
-    store_lanes(R::finish_sum(load_lanes<T>(finished + c, n)), finished + c, n);
+    store_lanes(R::finish_sum(load_lanes<T>(finished + c, n), maximum_of(c, n)), finished + c, n);
   }
   // Row by row, so that streamed lines are written whole.
   for (int64_t row = 0; row < rows; ++row)
@@ -237,8 +243,9 @@ const SoftmaxKernels softmax_kernels = {
      {columns<LogForward, float>, columns<LogForward, double>},
      {columns<Backward, float>, columns<Backward, double>},
      {columns<LogBackward, float>, columns<LogBackward, double>}},
-    {nullptr, run<LogForward, float, BFloat16>, run<Backward, float, BFloat16>, run<LogBackward, float, BFloat16>},
-    {nullptr, run<LogForward, float, Half>, run<Backward, float, Half>, run<LogBackward, float, Half>},
+    {run<Forward, float, BFloat16>, run<LogForward, float, BFloat16>, run<Backward, float, BFloat16>,
+     run<LogBackward, float, BFloat16>},
+    {run<Forward, float, Half>, run<LogForward, float, Half>, run<Backward, float, Half>, run<LogBackward, float, Half>},
     {columns<Forward, float, BFloat16>, columns<LogForward, float, BFloat16>, columns<Backward, float, BFloat16>,
      columns<LogBackward, float, BFloat16>},
     {columns<Forward, float, Half>, columns<LogForward, float, Half>, columns<Backward, float, Half>,

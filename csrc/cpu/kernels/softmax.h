@@ -10,17 +10,18 @@ namespace tensorops::cpu {
 enum class Softmax : int { softmax, log_softmax, softmax_backward, log_softmax_backward, count_ };
 
 // n elements of one line. Forward: y from x. Backward: y from the incoming gradient x and the forward's result r.
-// y may be x.
-using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n);
+// y may be x. `terms` holds n elements of the compute type. With `streams` y begins at a whole cache line, and whole vectors are
+// written past the caches.
+using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n, void* terms, bool streams);
 // `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles. With
-// `streams` every row of y begins at a whole cache line, and whole vectors are written past the caches.
+// `streams` every row of y begins so.
 using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const void* r, int64_t r_stride, void* y,
                                       int64_t y_stride, int64_t rows, int64_t columns, double* scratch, bool streams);
 
 struct SoftmaxKernels {
   SoftmaxRunKernel run[static_cast<int>(Softmax::count_)][2];  // f32, f64
   SoftmaxColumnsKernel columns[static_cast<int>(Softmax::count_)][2];
-  // Of lines stored as bf16 or f16, computed in f32; null where y has to hold values of full precision on the way.
+  // Of lines stored as bf16 or f16, computed in f32.
   SoftmaxRunKernel run_of_bf16[static_cast<int>(Softmax::count_)], run_of_f16[static_cast<int>(Softmax::count_)];
   SoftmaxColumnsKernel columns_of_bf16[static_cast<int>(Softmax::count_)], columns_of_f16[static_cast<int>(Softmax::count_)];
   void (*end_stream)();

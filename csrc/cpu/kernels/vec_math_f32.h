@@ -17,9 +17,12 @@ constexpr float kExp[] = {1.381314243e-03f, 8.369418792e-03f, 4.166845605e-02f, 
 struct ReducedByLn2 {
   Vec<float> r, n;
 };
+TENSOROPS_INLINE Vec<float> subtract_ln2(Vec<float> x, Vec<float> n) {
+  return fma(n, Vec<float>(2.12194440e-4f), fma(n, Vec<float>(-0.693359375f), x));
+}
 TENSOROPS_INLINE ReducedByLn2 reduce_by_ln2(Vec<float> x) {
   const Vec<float> n = round_to_integer(x * 1.44269504f);
-  return {fma(n, Vec<float>(2.12194440e-4f), fma(n, Vec<float>(-0.693359375f), x)), n};
+  return {subtract_ln2(x, n), n};
 }
 TENSOROPS_INLINE Vec<float> expm1_of_reduced(Vec<float> r) { return fma(r * r, polynomial(r, kExp), r); }
 
@@ -29,6 +32,21 @@ TENSOROPS_INLINE Vec<float> exp_from(Vec<float> x, float low) {
   return scale_by_power_of_two(expm1_of_reduced(r) + 1.0f, n);
 }
 TENSOROPS_INLINE Vec<float> exp(Vec<float> x) { return exp_from(x, -104.0f); }
+
+// exp(x) kTermScale for x <= 0: a term of a sum whose largest is exp(0). The scale keeps from being subnormal what without it
+// is, or is zero; so 2^n is one addition to the bits of the exponent. n is the lowest bits of a float too large for a fraction.
+// Of NaN anything: the sum's owner knows of it from the maximum.
+template <class T>
+constexpr T kTermScale = T(1);
+template <>
+constexpr float kTermScale<float> = 0x1p64f;
+TENSOROPS_INLINE Vec<float> exp_term(Vec<float> x) {
+  constexpr float kIntegers = 0x1.8p23f + 64;
+  const Vec<float> bounded = maximum(x, -130.0f), t = fma(bounded, Vec<float>(1.44269504f), Vec<float>(kIntegers));
+  const Vec<float> power = expm1_of_reduced(subtract_ln2(bounded, t - kIntegers)) + 1.0f;
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  return Vec<float>((Native<float>::type)((Bits)power.v + ((Bits)t.v << 23)));
+}
 
 // 2^n 2^r with |r| <= 1/2; 1 ulp.
 constexpr float kExp2[] = {1.535336050e-04f, 1.339887502e-03f, 9.618436918e-03f, 5.550332367e-02f, 2.402264774e-01f,

@@ -13,13 +13,26 @@ constexpr double kExpF64[] = {2.49989998396715898e-08, 2.76316878545380089e-07, 
                               2.48014893507346894e-05, 1.98412694861771770e-04, 1.38888889469215566e-03,
                               8.33333333350765731e-03, 4.16666666665191435e-02, 1.66666666666663854e-01,
                               5.00000000000001221e-01};
+TENSOROPS_INLINE Vec<double> exp_of_reduced(Vec<double> x, Vec<double> n) {
+  Vec<double> r = fma(n, Vec<double>(-0x1.62e42fefa38p-1), x);
+  r = fma(n, Vec<double>(-0x1.ef35793c7673p-45), r);
+  return fma(r * r, polynomial(r, kExpF64), r) + 1.0;
+}
 TENSOROPS_INLINE Vec<double> exp_from(Vec<double> x, double low) {
   const Vec<double> bounded = clamp(x, low, 710.0), n = round_to_integer(bounded * 0x1.71547652b82fep0);
-  Vec<double> r = fma(n, Vec<double>(-0x1.62e42fefa38p-1), bounded);
-  r = fma(n, Vec<double>(-0x1.ef35793c7673p-45), r);
-  return scale_by_power_of_two(fma(r * r, polynomial(r, kExpF64), r) + 1.0, n);
+  return scale_by_power_of_two(exp_of_reduced(bounded, n), n);
 }
 TENSOROPS_INLINE Vec<double> exp(Vec<double> x) { return exp_from(x, -746.0); }
+
+// As in f32.
+template <>
+constexpr double kTermScale<double> = 0x1p128;
+TENSOROPS_INLINE Vec<double> exp_term(Vec<double> x) {
+  constexpr double kIntegers = 0x1.8p52 + 128;
+  const Vec<double> bounded = maximum(x, -780.0), t = fma(bounded, Vec<double>(0x1.71547652b82fep0), Vec<double>(kIntegers));
+  typedef uint64_t Bits __attribute__((vector_size(kVectorBytes)));
+  return Vec<double>((Native<double>::type)((Bits)exp_of_reduced(bounded, t - kIntegers).v + ((Bits)t.v << 52)));
+}
 
 // Odd polynomial near zero, 1 - 2 / (exp(2|x|) + 1) beyond; 1.4 ulp.
 constexpr double kTanhF64[] = {-1.72107571307820568e-05, 7.93770842997017364e-05, -2.30450487622773503e-04,
