@@ -1,8 +1,10 @@
 // Winograd's convolution on the CPU (kernels/winograd.h): rows of tiles are taken a block at a time, small enough for its
-// points to stay in the second cache between the transforms and the products.
+// points to stay in the second cache between the transforms and the products; or, where tiles are few and weights many, panels
+// of weights are.
 //
 // Workspace: the weights at all points; per thread, a block's points of the image and of the result (kBlockBytes, or those of
-// one row of tiles); for the weight gradient, sums at all points (kSumsBytes, or one part of them).
+// one row of tiles). By panels: the image at all points; per thread, a panel's points of the weights and of the result. For the
+// weight gradient, sums at all points (kSumsBytes, or one part of them).
 #include <torch/library.h>
 
 #include <atomic>
@@ -19,7 +21,11 @@ namespace {
 constexpr int64_t kBlockBytes = 512 << 10;
 constexpr int64_t kSumsBytes = 8 << 20;
 constexpr int64_t kRangeBytes = 1 << 20;    // of sums that a task of the weight gradient adds to
+constexpr int64_t kTilesBytes = 256 << 10;  // of an image's tiles that one works on, where these are few
+constexpr int64_t kFewTiles = 256;
 constexpr int64_t kChannelsTogether = 16;   // of weights, in one task
+constexpr int64_t kChannelsOfPanel = 64;    // of weights that are packed at a time where a task takes a whole panel
+constexpr int64_t kPanels = 8;              // at least, for panels to be worked on by themselves
 constexpr int64_t kLine = 64;               // bytes by which points are set apart, lest all fall into one set of the first cache
 constexpr int64_t kFewestChannels = 8;      // with fewer, torch's sums are so short that their error is below half of ours
 constexpr int64_t kBlocks = 8;              // at least, where there are rows of tiles enough
@@ -144,22 +150,28 @@ int64_t band_bytes(const Method& m, const TileRows& rows) {
   return (2 * std::min(rows.most_rows(), rows.per_image) + m.taps - 1) * (2 * rows.across + m.taps - 1) * m.vector * m.width;
 }
 
-// All rows by all panels of one point, of which set(panel, product) gives b.
+// `rows` rows by one panel of one point.
+void multiply_panel(const Method& m, const WinogradProduct& whole, int64_t rows, int64_t most_rows) {
+  const int64_t tiles = divide_up(rows, most_rows);
+  WinogradProduct p = whole;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t first = rows * t / tiles;
+    p.rows = rows * (t + 1) / tiles - first;
+    p.a = static_cast<const char*>(whole.a) + first * p.a_row * m.width;
+    p.c = static_cast<char*>(whole.c) + first * p.c_row * m.width;
+    m.table.product(p);
+  }
+}
+// The same by all panels, of which set(panel, product) gives b.
 template <class F>
 void multiply(const Method& m, const WinogradProduct& whole, int64_t rows, int64_t most_rows, const Panels& panels,
               const F& set) {
-  const int64_t tiles = divide_up(rows, most_rows);
   WinogradProduct p = whole;
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     set(panel, p);
     p.columns = panels.columns_of(panel);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t first = rows * t / tiles;
-      p.rows = rows * (t + 1) / tiles - first;
-      p.a = static_cast<const char*>(whole.a) + first * p.a_row * m.width;
-      p.c = static_cast<char*>(whole.c) + (first * p.c_row + panels.begin(panel)) * m.width;
-      m.table.product(p);
-    }
+    p.c = static_cast<char*>(whole.c) + panels.begin(panel) * m.width;
+    multiply_panel(m, p, rows, most_rows);
   }
 }
 
@@ -201,6 +213,361 @@ bool pays(const Method& m, const Costs& costs, int64_t batch, int64_t height, in
   return winograd < kWorthwhile * pixels * static_cast<double>(m.taps * m.taps) * products / kDirect;
 }
 
+// A pass in the direction of the data.
+class Forward {
+ public:
+  Forward(const DataPass& pass, const Kernels& kernels, const Method& m)
+      : pass_(pass),
+        kernels_(kernels),
+        m_(m),
+        panels_(pass.outer, kernels.size),
+        width_(m.width),
+        channels_(m.channel_blocks(pass.inner) * m.vector),
+        outer_(panels_.total()),
+        source_{pass.source, pass.taps[0].h, pass.taps[0].w},
+        rows_(pass.source.size(0), pass.height, pass.width, m.points * (channels_ + outer_) * m.width) {
+    tap_ = pass.taps[1].weight - pass.taps[0].weight;
+    bool even = true;
+    for (size_t t = 0; t < pass.taps.size(); ++t)
+      even &= pass.taps[t].weight == pass.taps[0].weight + static_cast<int64_t>(t) * tap_;
+    in_place_ = even && pass.weight_outer == 1 && kernels.dtype == kernels.compute_dtype();
+  }
+
+  // Whether all of the result is finite.
+  bool run() {
+    const Scratch bias(outer_ * width_);
+    for (int64_t group = 0; group < pass_.groups; ++group) {
+      std::memset(bias.data(), 0, outer_ * width_);
+      if (pass_.bias.defined()) {
+        const int64_t stride = pass_.bias.stride(0) * static_cast<int64_t>(pass_.bias.element_size());
+        kernels_.load(static_cast<const char*>(pass_.bias.const_data_ptr()) + group * pass_.outer * stride, stride, bias.data(),
+                      pass_.outer);
+      }
+      // What is read again and again is all weights for each block of tiles, or all tiles for each panel of weights.
+      if (rows_.most_tiles() < kernels_.size.columns && panels_.count >= kPanels) run_panels(group, bias.data());
+      else run_blocks(group, bias.data());
+    }
+    return finite_;
+  }
+
+ private:
+  // Elements of one point of a panel's weights, [channel][the panel's width], and bytes of all points.
+  int64_t weights_point(int64_t panel) const { return pass_.inner * panels_.width_of(panel) + kLine / width_; }
+  int64_t panel_bytes() const { return m_.points * (pass_.inner * kernels_.size.columns + kLine / width_) * width_; }
+  int64_t packed_bytes(int64_t channels) const { return channels * m_.taps * m_.taps * kernels_.size.columns * width_; }
+
+  // Channels [channel, channel + count) of a panel's weights at all points; `packed` has room for so many.
+  void weights(int64_t group, int64_t panel, int64_t channel, int64_t count, char* packed, char* points) const {
+    const int64_t panel_width = panels_.width_of(panel), first = panels_.begin(panel);
+    char* const to = points + channel * panel_width * width_;
+    if (in_place_ && panels_.columns_of(panel) == panel_width) {
+      const int64_t at = group * pass_.weight_group + first + channel * pass_.weight_inner + pass_.taps[0].weight;
+      m_.transforms.weights(static_cast<const char*>(pass_.weight.const_data_ptr()) + at * width_, count, pass_.weight_inner,
+                            tap_, panel_width, to, weights_point(panel));
+      return;
+    }
+    const bool channels_inside = pass_.weight_inner == 1;  // in the order in which they lie
+    pack_weights(pass_, kernels_, {Pairs::none, pass_.inner, pass_.inner}, group, first, panels_.columns_of(panel), panel_width,
+                 channel, count, channels_inside, packed);
+    m_.transforms.weights(packed, count, (channels_inside ? 1 : m_.taps * m_.taps) * panel_width,
+                          (channels_inside ? count : 1) * panel_width, panel_width, to, weights_point(panel));
+  }
+
+  // The products at one point: image by weights.
+  WinogradProduct product(const char* image, int64_t image_point, char* result, int64_t result_point, int64_t point) const {
+    WinogradProduct p;
+    p.a = image + point * image_point * width_, p.a_row = channels_, p.a_step = 1;
+    p.c = result + point * result_point * width_;
+    p.k = pass_.inner, p.chain = m_.chain;
+    return p;
+  }
+
+  // Room for the pixels of one image's rows of tiles, `rows` of them at most.
+  int64_t pixels_bytes(int64_t rows) const {
+    return 2 * std::min(rows, rows_.per_image) * pass_.width * m_.vector * width_;
+  }
+  // Out channels [first, first + count) of rows of tiles [begin, end), from their points, of which tiles are `tile` apart.
+  void store(int64_t group, int64_t begin, int64_t end, int64_t first, int64_t count, const char* bias, char* points,
+             int64_t point, int64_t tile, char* pixels) {
+    const auto element = static_cast<int64_t>(pass_.result.element_size());
+    const int64_t vector = m_.vector, row_bytes = pass_.width * vector * width_;
+    rows_.images(begin, end, [&](int64_t n, int64_t first_row, int64_t row_count, int64_t tiles) {
+      const int64_t top = 2 * first_row, height = std::min(2 * row_count, pass_.height - top);
+      for (int64_t o = 0; o < count; o += vector) {
+        WinogradTiles t;
+        t.tiles = rows_.across;
+        t.pixels_row = pass_.width * vector;
+        t.point = point, t.tile = tile;
+        t.width = pass_.width;
+        t.bias = bias + (first + o) * width_;
+        bool all = true;
+        for (int64_t row = 0; row < row_count; ++row) {
+          t.pixels = pixels + 2 * row * row_bytes;
+          t.points = points + ((tiles + row * rows_.across) * tile + o) * width_;
+          t.rows = std::min<int64_t>(2, height - 2 * row);
+          all &= m_.transforms.result(t);
+        }
+        if (!all) finite_ = false;
+        WinogradPixels out;
+        out.tensor = static_cast<char*>(pass_.result.data_ptr()) +
+                     (pass_.offset + n * pass_.result.stride(0) + (group * pass_.outer + first + o) * pass_.result.stride(1) +
+                      top * pass_.row_stride) *
+                         element;
+        out.channel = pass_.result.stride(1), out.row = pass_.row_stride, out.pixel = pass_.pixel_stride;
+        out.channels = std::min(vector, count - o);
+        out.rows = height, out.width = pass_.width;
+        out.vectors = pixels, out.vectors_row = pass_.width * vector;
+        m_.store(out);
+      }
+    });
+  }
+
+  // All weights at all points first, then block after block of tiles.
+  void run_blocks(int64_t group, const char* bias) {
+    const Scratch all_weights(panels_.count * panel_bytes());
+    const int64_t pieces = divide_up(pass_.inner, kChannelsTogether);
+    parallel(panels_.count * pieces, kChannelsTogether * kernels_.size.columns * m_.points * 4, [&](int64_t begin, int64_t end) {
+      const Scratch packed(packed_bytes(kChannelsTogether));
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t panel = item / pieces, channel = item % pieces * kChannelsTogether;
+        weights(group, panel, channel, std::min(kChannelsTogether, pass_.inner - channel), packed.data(),
+                all_weights.data() + panel * panel_bytes());
+      }
+    });
+    const int64_t image_point = m_.point(rows_.most_tiles() * channels_ / m_.vector);
+    const int64_t result_point = m_.point(rows_.most_tiles() * outer_ / m_.vector);
+    parallel(rows_.blocks, rows_.most_tiles() * m_.points * channels_ * outer_ / 4, [&](int64_t begin_block, int64_t end_block) {
+      const Scratch band(band_bytes(m_, rows_)), image(m_.points * image_point * width_);
+      const Scratch result(m_.points * result_point * width_), pixels(pixels_bytes(rows_.most_rows()));
+      for (int64_t block = begin_block; block < end_block; ++block) {
+        const int64_t begin = rows_.begin(block), end = rows_.begin(block + 1);
+        transform(m_, false, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(), image.data(), image_point,
+                  channels_);
+        for (int64_t point = 0; point < m_.points; ++point) {
+          WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
+          p.c_row = outer_;
+          // Where short chains end often, half a high tile leaves registers for the totals; half a low one has too few sums.
+          const int64_t most_rows =
+              pass_.inner > m_.chain && m_.chain < 64 && !kernels_.low_tile() ? m_.table.rows / 2 : m_.table.rows;
+          multiply(m_, p, (end - begin) * rows_.across, most_rows, panels_, [&](int64_t panel, WinogradProduct& one) {
+            one.b = all_weights.data() + panel * panel_bytes() + point * weights_point(panel) * width_;
+            one.b_step = panels_.width_of(panel);
+          });
+        }
+        store(group, begin, end, 0, pass_.outer, bias, result.data(), result_point, outer_, pixels.data());
+      }
+    });
+  }
+
+  // All tiles at all points first, then panel after panel of weights, from the weights to the result in a thread's own cache.
+  void run_panels(int64_t group, const char* bias) {
+    const int64_t tiles = rows_.count * rows_.across, image_point = m_.point(tiles * channels_ / m_.vector);
+    const Scratch image(m_.points * image_point * width_);
+    parallel(rows_.blocks, rows_.most_tiles() * m_.points * channels_, [&](int64_t begin_block, int64_t end_block) {
+      const Scratch band(band_bytes(m_, rows_));
+      for (int64_t block = begin_block; block < end_block; ++block) {
+        const int64_t begin = rows_.begin(block), end = rows_.begin(block + 1);
+        transform(m_, false, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(),
+                  image.data() + begin * rows_.across * channels_ * width_, image_point, channels_);
+      }
+    });
+    parallel(panels_.count, tiles * m_.points * channels_ * kernels_.size.columns / 4, [&](int64_t begin, int64_t end) {
+      const Scratch points(panel_bytes()), packed(packed_bytes(kChannelsOfPanel)), pixels(pixels_bytes(rows_.count));
+      const Scratch result(m_.points * m_.point(tiles * kernels_.size.columns / m_.vector) * width_);
+      for (int64_t panel = begin; panel < end; ++panel) {
+        for (int64_t channel = 0; channel < pass_.inner; channel += kChannelsOfPanel)
+          weights(group, panel, channel, std::min(kChannelsOfPanel, pass_.inner - channel), packed.data(), points.data());
+        const int64_t panel_width = panels_.width_of(panel), columns = panels_.columns_of(panel);
+        const int64_t result_point = m_.point(tiles * panel_width / m_.vector);
+        for (int64_t point = 0; point < m_.points; ++point) {
+          WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
+          p.b = points.data() + point * weights_point(panel) * width_;
+          p.b_step = p.c_row = panel_width;
+          p.columns = columns;
+          multiply_panel(m_, p, tiles, m_.table.rows);
+        }
+        store(group, 0, rows_.count, panels_.begin(panel), columns, bias, result.data(), result_point, panel_width, pixels.data());
+      }
+    });
+  }
+
+  const DataPass& pass_;
+  const Kernels& kernels_;
+  const Method& m_;
+  const Panels panels_;
+  const int64_t width_, channels_, outer_;  // of all channels, in and out, filled up to whole vectors
+  const Source source_;
+  const TileRows rows_;
+  int64_t tap_;    // elements from one tap's weights to the next one's
+  bool in_place_;  // the transform takes weights as they lie
+  std::atomic<bool> finite_{true};
+};
+
+// The weight gradient: sums over tiles, point by point. The work is cut by size alone.
+class Gradient {
+ public:
+  Gradient(const Tensor& grad, const Tensor& input, const Params& params, const Kernels& kernels, const Method& m,
+           const Tensor& result)
+      : kernels_(kernels),
+        m_(m),
+        result_(result),
+        groups_(params.groups),
+        inner_(result.size(1)),
+        all_outer_(result.size(0) / params.groups),
+        panels_(all_outer_, kernels.size),
+        width_(m.width),
+        vector_(m.vector),
+        outer_(panels_.total()),
+        channels_inside_(result.stride(1) == 1 && inner_ > 1),
+        images_{input, -params.padding[0], -params.padding[1]},
+        grads_{grad, 0, 0} {}
+
+  // Whether all of the result is finite.
+  bool run() {
+    const int64_t batch = grads_.tensor.size(0), height = grads_.tensor.size(2), across = grads_.tensor.size(3);
+    // Channels of a range, whose sums stay in the caches.
+    const int64_t affordable = std::max<int64_t>(1, kRangeBytes / (m_.points * outer_ * vector_ * width_));
+    const int64_t ranges = divide_up(m_.channel_blocks(inner_), affordable);
+    const int64_t range = divide_up(m_.channel_blocks(inner_), ranges) * vector_;
+    const TileRows rows(batch, height, across, m_.points * (range + outer_) * width_);
+    // Or of fewer, which stay there for all tiles.
+    const int64_t tiles = rows.count * rows.across;
+    const int64_t few = std::max<int64_t>(1, kTilesBytes / (m_.points * tiles * vector_ * width_)) * vector_;
+    const bool few_tiles = tiles <= kFewTiles && m_.points * tiles * outer_ * width_ <= kSumsBytes;
+    const int64_t out_rows = inner_ * m_.taps * m_.taps;
+    const Scratch totals(out_rows * outer_ * width_);
+    for (int64_t group = 0; group < groups_; ++group) {
+      if (few_tiles) run_panels(group, rows, few, totals.data());
+      else run_blocks(group, rows, range, ranges, totals.data());
+      const int64_t pieces = divide_up(out_rows, kWeightRows);
+      parallel(panels_.count * pieces, kWeightRows * kernels_.size.columns, [&](int64_t begin, int64_t end) {
+        const Scratch turned(kWeightRows * kernels_.size.columns * width_);
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t first = item % pieces * kWeightRows, panel = item / pieces;
+          store_weight_rows(totals.data() + (first * outer_ + panels_.begin(panel)) * width_, outer_,
+                            group * all_outer_ + panels_.begin(panel), panels_.columns_of(panel), first,
+                            std::min(kWeightRows, out_rows - first), kernels_, turned.data(), result_);
+        }
+      });
+    }
+    return finite_;
+  }
+
+ private:
+  // The products at one point of an image's tiles, `range` channels of them side by side, by those of the gradient.
+  WinogradProduct product(const char* image, int64_t range, int64_t tiles) const {
+    WinogradProduct p;
+    p.a = image, p.a_row = 1, p.a_step = range;
+    p.k = tiles, p.chain = m_.chain;
+    return p;
+  }
+  // The taps of channel c and `count` out channels from `first` on, from sums at points that are `point` apart.
+  void taps(int64_t c, int64_t first, int64_t count, const char* sums, int64_t point, char* totals) {
+    const int64_t taps = m_.taps * m_.taps, row = channels_inside_ ? c : c * taps;
+    bool all = true;
+    for (int64_t o = 0; o < count; o += vector_)
+      all &= m_.transforms.taps(sums + o * width_, point, totals + (row * outer_ + first + o) * width_,
+                                (channels_inside_ ? inner_ : 1) * outer_);
+    if (!all) finite_ = false;
+  }
+
+  // Block after block of tiles, added to the sums of a range of channels. The rows of tiles are cut into parts as well, whose
+  // sums are added in order.
+  void run_blocks(int64_t group, const TileRows& rows, int64_t range, int64_t ranges, char* totals) {
+    const int64_t sums_point = m_.point(range * outer_ / vector_), sums_bytes = m_.points * sums_point * width_;
+    const int64_t parts =
+        std::clamp<int64_t>(std::min(kSumsBytes / (sums_bytes * ranges), divide_up(kBlocks, ranges)), 1, rows.blocks);
+    const int64_t image_point = m_.point(rows.most_tiles() * range / vector_);
+    const int64_t grad_point = m_.point(rows.most_tiles() * outer_ / vector_);
+    const Scratch sums(parts * ranges * sums_bytes);
+    parallel(parts * ranges, rows.count * rows.across * m_.points * range * outer_ / (4 * parts), [&](int64_t begin, int64_t end) {
+      const Scratch band(band_bytes(m_, rows)), image(m_.points * image_point * width_), tiles(m_.points * grad_point * width_);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t part = task / ranges, channel = task % ranges * range, channels = std::min(range, inner_ - channel);
+        const int64_t first_block = rows.blocks * part / parts, last_block = rows.blocks * (part + 1) / parts;
+        for (int64_t block = first_block; block < last_block; ++block) {
+          const int64_t first = rows.begin(block), last = rows.begin(block + 1);
+          transform(m_, false, rows, images_, first, last, group * inner_ + channel, channels, band.data(), image.data(),
+                    image_point, range);
+          transform(m_, true, rows, grads_, first, last, group * all_outer_, all_outer_, band.data(), tiles.data(), grad_point,
+                    outer_);
+          for (int64_t point = 0; point < m_.points; ++point) {
+            WinogradProduct p = product(image.data() + point * image_point * width_, range, (last - first) * rows.across);
+            p.c = sums.data() + task * sums_bytes + point * sums_point * width_, p.c_row = outer_;
+            p.accumulate = block > first_block;
+            multiply(m_, p, channels, m_.table.rows, panels_, [&](int64_t panel, WinogradProduct& one) {
+              one.b = tiles.data() + (point * grad_point + panels_.begin(panel)) * width_;
+              one.b_step = outer_;
+            });
+          }
+        }
+      }
+    });
+    const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels_.compute)];
+    parallel(inner_, outer_ * m_.points * (parts + 4), [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) {
+        const int64_t at = c / range * sums_bytes + c % range * outer_ * width_;
+        for (int64_t part = 1; part < parts; ++part)
+          for (int64_t point = 0; point < m_.points; ++point)
+            add_rows(sums.data() + part * ranges * sums_bytes + at + point * sums_point * width_, 0, 1, outer_,
+                     sums.data() + at + point * sums_point * width_);
+        taps(c, 0, outer_, sums.data() + at, sums_point, totals);
+      }
+    });
+  }
+
+  // All tiles of the gradient at all points first, panel after panel; then range after range of channels, from the image to the
+  // taps in a thread's own caches.
+  void run_panels(int64_t group, const TileRows& rows, int64_t range, char* totals) {
+    const int64_t tiles = rows.count * rows.across, grad_point = m_.point(tiles * kernels_.size.columns / vector_);
+    const int64_t panel_bytes = m_.points * grad_point * width_;
+    const auto transform_all = [&](bool gradient, const Source& source, int64_t channel, int64_t channels, char* band,
+                                   char* points, int64_t point, int64_t tile) {
+      for (int64_t block = 0; block < rows.blocks; ++block)
+        transform(m_, gradient, rows, source, rows.begin(block), rows.begin(block + 1), channel, channels, band,
+                  points + rows.begin(block) * rows.across * tile * width_, point, tile);
+    };
+    const Scratch grad_tiles(panels_.count * panel_bytes);
+    parallel(panels_.count, tiles * m_.points * kernels_.size.columns, [&](int64_t begin, int64_t end) {
+      const Scratch band(band_bytes(m_, rows));
+      for (int64_t panel = begin; panel < end; ++panel)
+        transform_all(true, grads_, group * all_outer_ + panels_.begin(panel), panels_.columns_of(panel), band.data(),
+                      grad_tiles.data() + panel * panel_bytes, grad_point, panels_.width_of(panel));
+    });
+    const int64_t image_point = m_.point(tiles * range / vector_), sums_point = m_.point(range * kernels_.size.columns / vector_);
+    parallel(divide_up(inner_, range), tiles * m_.points * range * outer_ / 4, [&](int64_t begin, int64_t end) {
+      const Scratch band(band_bytes(m_, rows)), image(m_.points * image_point * width_), sums(m_.points * sums_point * width_);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t channel = task * range, channels = std::min(range, inner_ - channel);
+        transform_all(false, images_, group * inner_ + channel, channels, band.data(), image.data(), image_point, range);
+        for (int64_t panel = 0; panel < panels_.count; ++panel) {
+          const int64_t panel_width = panels_.width_of(panel);
+          for (int64_t point = 0; point < m_.points; ++point) {
+            WinogradProduct p = product(image.data() + point * image_point * width_, range, tiles);
+            p.b = grad_tiles.data() + panel * panel_bytes + point * grad_point * width_;
+            p.c = sums.data() + point * sums_point * width_;
+            p.b_step = p.c_row = panel_width;
+            p.columns = panels_.columns_of(panel);
+            multiply_panel(m_, p, channels, m_.table.rows);
+          }
+          for (int64_t c = 0; c < channels; ++c)
+            taps(channel + c, panels_.begin(panel), panel_width, sums.data() + c * panel_width * width_, sums_point, totals);
+        }
+      }
+    });
+  }
+
+  const Kernels& kernels_;
+  const Method& m_;
+  const Tensor& result_;
+  const int64_t groups_, inner_, all_outer_;
+  const Panels panels_;
+  const int64_t width_, vector_, outer_;  // outer: filled up to whole vectors
+  const bool channels_inside_;
+  const Source images_, grads_;
+  std::atomic<bool> finite_{true};
+};
+
 }  // namespace
 
 bool winograd(const DataPass& original, const Kernels& kernels) {
@@ -209,189 +576,25 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
   const int64_t taps = order_taps(pass);
   if (taps == 0) return false;
   const Method m(taps, kernels);
-  const int64_t batch = pass.source.size(0);
   if (pass.inner < kFewestChannels || pass.inner > m.most_channels) return false;
   if (mostly_border(pass.source, pass.height, pass.width)) return false;
   const Costs costs = taps == 5 ? Costs{290, 145, 600} : Costs{200, 90, 500};
-  if (!pays(m, costs, batch, pass.height, pass.width, pass.inner, pass.outer)) return false;
-
-  const Panels panels(pass.outer, kernels.size);
-  const int64_t width = m.width, vector = m.vector, blocks_of_channels = m.channel_blocks(pass.inner);
-  const int64_t channels = blocks_of_channels * vector, outer = panels.total();
-  const Layout layout{Pairs::none, pass.inner, pass.inner};
-  const bool channels_inside = pass.weight_inner == 1;  // in the order in which they lie
-  std::atomic<bool> finite{true};
-  for (int64_t group = 0; group < pass.groups; ++group) {
-    // Weights: panel after panel, each [point][channel][its width].
-    const auto weights_point = [&](int64_t panel) { return pass.inner * panels.width_of(panel) + kLine / width; };
-    const int64_t panel_bytes = m.points * (pass.inner * kernels.size.columns + kLine / width) * width;
-    const Scratch weights(panels.count * panel_bytes);
-    const int64_t pieces = divide_up(pass.inner, kChannelsTogether);
-    parallel(panels.count * pieces, kChannelsTogether * kernels.size.columns * m.points * 4, [&](int64_t begin, int64_t end) {
-      const Scratch packed(kChannelsTogether * taps * taps * kernels.size.columns * width);
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t panel = item / pieces, channel = item % pieces * kChannelsTogether;
-        const int64_t count = std::min(kChannelsTogether, pass.inner - channel), panel_width = panels.width_of(panel);
-        pack_weights(pass, kernels, layout, group, panels.begin(panel), panels.columns_of(panel), panel_width, channel, count,
-                     channels_inside, packed.data());
-        m.transforms.weights(packed.data(), count, (channels_inside ? 1 : taps * taps) * panel_width,
-                             (channels_inside ? count : 1) * panel_width, panel_width,
-                             weights.data() + panel * panel_bytes + channel * panel_width * width, weights_point(panel));
-      }
-    });
-    const Scratch bias(outer * width);
-    std::memset(bias.data(), 0, outer * width);
-    if (pass.bias.defined()) {
-      const int64_t stride = pass.bias.stride(0) * static_cast<int64_t>(pass.bias.element_size());
-      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) + group * pass.outer * stride, stride, bias.data(),
-                   pass.outer);
-    }
-
-    const Source source{pass.source, pass.taps[0].h, pass.taps[0].w};
-    const TileRows rows(batch, pass.height, pass.width, m.points * (channels + outer) * width);
-    const int64_t image_point = m.point(rows.most_tiles() * blocks_of_channels);
-    const int64_t result_point = m.point(rows.most_tiles() * outer / vector);
-    const auto element = static_cast<int64_t>(pass.result.element_size());
-    const int64_t pixel_bytes = vector * width;
-    parallel(rows.blocks, rows.most_tiles() * m.points * channels * outer / 4, [&](int64_t begin_block, int64_t end_block) {
-      const Scratch band(band_bytes(m, rows)), image(m.points * image_point * width), result(m.points * result_point * width);
-      const Scratch pixels(2 * std::min(rows.most_rows(), rows.per_image) * pass.width * pixel_bytes);
-      for (int64_t block = begin_block; block < end_block; ++block) {
-        const int64_t begin = rows.begin(block), end = rows.begin(block + 1);
-        transform(m, false, rows, source, begin, end, group * pass.inner, pass.inner, band.data(), image.data(), image_point,
-                     channels);
-        for (int64_t point = 0; point < m.points; ++point) {
-          WinogradProduct p;
-          p.a = image.data() + point * image_point * width, p.a_row = channels, p.a_step = 1;
-          p.c = result.data() + point * result_point * width, p.c_row = outer;
-          p.k = pass.inner, p.chain = m.chain;
-          // Where short chains end often, half a high tile leaves registers for the totals; half a low one has too few sums.
-          const int64_t most_rows =
-              pass.inner > m.chain && m.chain < 64 && !kernels.low_tile() ? m.table.rows / 2 : m.table.rows;
-          multiply(m, p, (end - begin) * rows.across, most_rows, panels, [&](int64_t panel, WinogradProduct& product) {
-            product.b = weights.data() + panel * panel_bytes + point * weights_point(panel) * width;
-            product.b_step = panels.width_of(panel);
-          });
-        }
-        rows.images(begin, end, [&](int64_t n, int64_t first, int64_t count, int64_t tiles) {
-          const int64_t top = 2 * first, height = std::min(2 * count, pass.height - top);
-          for (int64_t o = 0; o < pass.outer; o += vector) {
-            WinogradTiles t;
-            t.tiles = rows.across;
-            t.pixels_row = pass.width * vector;
-            t.point = result_point, t.tile = outer;
-            t.width = pass.width;
-            t.bias = bias.data() + o * width;
-            bool all = true;
-            for (int64_t row = 0; row < count; ++row) {
-              t.pixels = pixels.data() + 2 * row * pass.width * pixel_bytes;
-              t.points = result.data() + ((tiles + row * rows.across) * outer + o) * width;
-              t.rows = std::min<int64_t>(2, height - 2 * row);
-              all &= m.transforms.result(t);
-            }
-            if (!all) finite = false;
-            WinogradPixels out;
-            out.tensor = static_cast<char*>(pass.result.data_ptr()) +
-                         (pass.offset + n * pass.result.stride(0) + (group * pass.outer + o) * pass.result.stride(1) +
-                          top * pass.row_stride) *
-                             element;
-            out.channel = pass.result.stride(1), out.row = pass.row_stride, out.pixel = pass.pixel_stride;
-            out.channels = std::min(vector, pass.outer - o);
-            out.rows = height, out.width = pass.width;
-            out.vectors = pixels.data(), out.vectors_row = pass.width * vector;
-            m.store(out);
-          }
-        });
-      }
-    });
-  }
-  return finite;
+  if (!pays(m, costs, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer)) return false;
+  return Forward(pass, kernels, m).run();
 }
 
-// Sums over tiles, point by point. The work is cut by size alone: into ranges of channels, whose sums stay in the caches, and
-// into parts of the rows of tiles, whose sums are added in order.
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& params, const Kernels& kernels,
                               const Tensor& result) {
-  const int64_t taps = result.size(2), groups = params.groups, inner = result.size(1), all_outer = result.size(0) / groups;
+  const int64_t taps = result.size(2), inner = result.size(1), outer = result.size(0) / params.groups;
   if (!has_method(kernels) || (taps != 3 && taps != 5) || result.size(3) != taps) return false;
   for (int d = 0; d < 2; ++d)
     if (params.stride[d] != 1 || params.dilation[d] != 1) return false;
   const Method m(taps, kernels);
-  const Panels panels(all_outer, kernels.size);
-  const Costs costs = taps == 5 ? Costs{290, 145, 2400} : Costs{200, 145, 1200};
-  if (mostly_border(input, grad.size(2), grad.size(3))) return false;
-  if (grad.size(0) * divide_up(grad.size(2), 2) * divide_up(grad.size(3), 2) < m.fewest_tiles) return false;
-  if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, all_outer)) return false;
-
-  const int64_t width = m.width, vector = m.vector, outer = panels.total();
-  const Source images{input, -params.padding[0], -params.padding[1]}, grads{grad, 0, 0};
-  // Channels of a range.
-  const int64_t affordable = std::max<int64_t>(1, kRangeBytes / (m.points * outer * vector * width));
-  const int64_t ranges = divide_up(m.channel_blocks(inner), affordable);
-  const int64_t range = divide_up(m.channel_blocks(inner), ranges) * vector;
-  const int64_t sums_point = m.point(range * outer / vector), sums_bytes = m.points * sums_point * width;
-  const TileRows rows(grad.size(0), grad.size(2), grad.size(3), m.points * (range + outer) * width);
-  const int64_t parts =
-      std::clamp<int64_t>(std::min(kSumsBytes / (sums_bytes * ranges), divide_up(kBlocks, ranges)), 1, rows.blocks);
-  const int64_t image_point = m.point(rows.most_tiles() * range / vector);
-  const int64_t grad_point = m.point(rows.most_tiles() * outer / vector);
-  const int64_t out_rows = inner * taps * taps;
-  const bool channels_inside = result.stride(1) == 1 && inner > 1;
-  const Scratch sums(parts * ranges * sums_bytes), totals(out_rows * outer * width);
-  std::atomic<bool> finite{true};
-  for (int64_t group = 0; group < groups; ++group) {
-    parallel(parts * ranges, rows.count * rows.across * m.points * range * outer / (4 * parts), [&](int64_t begin, int64_t end) {
-      const Scratch band(band_bytes(m, rows)), image(m.points * image_point * width), tiles(m.points * grad_point * width);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t part = task / ranges, channel = task % ranges * range, channels = std::min(range, inner - channel);
-        const int64_t first_block = rows.blocks * part / parts, last_block = rows.blocks * (part + 1) / parts;
-        for (int64_t block = first_block; block < last_block; ++block) {
-          const int64_t first = rows.begin(block), last = rows.begin(block + 1);
-          transform(m, false, rows, images, first, last, group * inner + channel, channels, band.data(), image.data(), image_point,
-                       range);
-          transform(m, true, rows, grads, first, last, group * all_outer, all_outer, band.data(), tiles.data(), grad_point, outer);
-          for (int64_t point = 0; point < m.points; ++point) {
-            WinogradProduct p;
-            p.a = image.data() + point * image_point * width, p.a_row = 1, p.a_step = range;
-            p.c = sums.data() + task * sums_bytes + point * sums_point * width, p.c_row = outer;
-            p.k = (last - first) * rows.across, p.chain = m.chain;
-            p.accumulate = block > first_block;
-            multiply(m, p, channels, m.table.rows, panels, [&](int64_t panel, WinogradProduct& product) {
-              product.b = tiles.data() + (point * grad_point + panels.begin(panel)) * width;
-              product.b_step = outer;
-            });
-          }
-        }
-      }
-    });
-    // Parts added, points turned into taps.
-    const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels.compute)];
-    parallel(inner, outer * m.points * (parts + 4), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t at = c / range * sums_bytes + c % range * outer * width;
-        for (int64_t part = 1; part < parts; ++part)
-          for (int64_t point = 0; point < m.points; ++point)
-            add_rows(sums.data() + part * ranges * sums_bytes + at + point * sums_point * width, 0, 1, outer,
-                     sums.data() + at + point * sums_point * width);
-        const int64_t row = channels_inside ? c : c * taps * taps, tap_stride = (channels_inside ? inner : 1) * outer;
-        bool all = true;
-        for (int64_t o = 0; o < outer; o += vector)
-          all &= m.transforms.taps(sums.data() + at + o * width, sums_point, totals.data() + (row * outer + o) * width, tap_stride);
-        if (!all) finite = false;
-      }
-    });
-    const int64_t pieces = divide_up(out_rows, kWeightRows);
-    parallel(panels.count * pieces, kWeightRows * kernels.size.columns, [&](int64_t begin, int64_t end) {
-      const Scratch turned(kWeightRows * kernels.size.columns * width);
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t first = item % pieces * kWeightRows, panel = item / pieces;
-        store_weight_rows(totals.data() + (first * outer + panels.begin(panel)) * width, outer,
-                          group * all_outer + panels.begin(panel), panels.columns_of(panel), first,
-                          std::min(kWeightRows, out_rows - first), kernels, turned.data(), result);
-      }
-    });
-  }
-  return finite;
+  const int64_t tiles = grad.size(0) * divide_up(grad.size(2), 2) * divide_up(grad.size(3), 2);
+  const Costs costs = taps == 5 ? Costs{290, 145, 2400} : Costs{200, 145, tiles <= kFewTiles ? 400.0 : 1200.0};
+  if (mostly_border(input, grad.size(2), grad.size(3)) || tiles < m.fewest_tiles) return false;
+  if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, outer)) return false;
+  return Gradient(grad, input, params, kernels, m, result).run();
 }
 
 }  // namespace tensorops::cpu::conv

@@ -213,7 +213,10 @@ template <int r>
 void weights(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point) {
   using D = Vec<double>;
   constexpr int n = Points<r>::n;
-  for (int64_t c = 0; c < channels; ++c)
+  constexpr int64_t kAhead = 8;
+  for (int64_t c = 0; c < channels; ++c) {
+    // Where they lie, weights are a line here and a line there.
+    for (int t = 0; t < r * r; ++t) __builtin_prefetch(static_cast<const T*>(packed) + (c + kAhead) * channel + t * tap);
     for (int64_t lane = 0; lane < width; lane += D::size) {
       const T* from = static_cast<const T*>(packed) + c * channel + lane;
       D columns[r][n];
@@ -233,6 +236,7 @@ void weights(const void* packed, int64_t channels, int64_t channel, int64_t tap,
         for (int s = 0; s < n; ++s, to += point) store_vector(u[s], to);
       }
     }
+  }
 }
 
 template <int r>
