@@ -48,6 +48,10 @@ constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
 constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kLowUnpackedBytes = 96 * 1024;
 // Nor does it take rows of B from the L2 cache for packed ones where these are hardly longer than a panel's.
 constexpr int64_t kDenseRow = 512;
+// Where every step of k is a row of A and a row of B, and elements are used too few times for packing to pay (m n / (m + n) times
+// each), both are read where they lie, some steps at a time, while the next are on their way. Not for a few tiles of C.
+constexpr int64_t kStreamedDepth = 96, kStreamedUses = 52, kStreamedElements = 2048;
+constexpr int64_t kLine = 64;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
 constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
 
@@ -134,9 +138,13 @@ class Multiply {
   int64_t max_chain() const {
     if (is_compute_type(g_.type, compute_)) {
       for (const auto& [elements, length] : kChains)
-        if (g_.m * g_.n <= elements) return std::min(length, kDepthBytes / width_);
+        if (g_.m * g_.n <= elements) return std::min(length, streams() ? kStreamedDepth : kDepthBytes / width_);
     }
     return kDepthBytes / width_ * (pairs_ != nullptr ? 2 : 1);
+  }
+  bool streams() const {
+    return is_compute_type(g_.type, compute_) && size_.mr <= kLowTile && g_.a.row == 1 && g_.b.column == 1 &&
+           g_.k >= kSplitDepth && g_.m * g_.n >= kStreamedElements && g_.m * g_.n <= kStreamedUses * (g_.m + g_.n);
   }
   // Steps of a panel that k elements take: its elements are width_ bytes long.
   int64_t steps(int64_t k) const { return pairs_ != nullptr ? ceil_div(k, 2) : k; }
@@ -260,15 +268,19 @@ class Multiply {
     block.chain = std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
     const bool small = row_blocks == 1 && columns <= band && block.chain < kDepthBytes / width_;
     const int64_t packed_bytes = small ? kPackedBytes / (block_rows + band) : kDepthBytes;
-    const int64_t depth = block.chain * std::clamp<int64_t>(packed_bytes / (block.chain * width_), 1, chains);
+    block.streams = streams();
+    const int64_t depth =
+        block.streams ? block.chain : block.chain * std::clamp<int64_t>(packed_bytes / (block.chain * width_), 1, chains);
     const bool compute_type = is_compute_type(g_.type, compute_);
     const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && columns > size_.nr && rows > 1;
     const bool low = size_.mr <= kLowTile, b_conflict = g_.b.row * in_bytes_ % kCacheWay == 0;
-    const bool pack_a = !compute_type || conflict || columns > (low && g_.a.column == 1 ? kLowUnpackedPanels : kUnpackedPanels) * size_.nr;
+    const int64_t unpacked_panels = low && g_.a.column == 1 ? kLowUnpackedPanels : kUnpackedPanels;
+    const bool pack_a = !compute_type || (!block.streams && (conflict || columns > unpacked_panels * size_.nr));
     const int64_t unpacked_bytes = low && !b_conflict ? kLowUnpackedBytes : kUnpackedBytes;
     const bool dense = g_.b.row * in_bytes_ <= kDenseRow;
     const bool pack_b = !compute_type || g_.b.column != 1 ||
-                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > unpacked_bytes && !(low && dense));
+                        (rows > kUnpackedPanels * size_.mr && g_.k * columns * width_ > unpacked_bytes && !(low && dense) &&
+                         !block.streams);
     // A B that is not packed may still end in a part of a vector, which is.
     const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
     const int64_t step_bytes = steps(depth) * width_;
@@ -310,6 +322,7 @@ class Multiply {
     char *a_panels, *b_panels;  // a_panels is null where A is read where it lies
     int64_t packed_from;        // the column, counted from j, from which on b_panels holds B
     bool down;                  // all rows pass over a panel of B while it is in the cache, for it lies spread out
+    bool streams;               // so they do, and the next block's steps are fetched meanwhile
     char* sums;                 // null: in C
     int64_t sums_row;
 
@@ -383,7 +396,20 @@ class Multiply {
     const auto multiply_tile = [&](int64_t panel, int64_t j) {
       for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) multiply_chain(panel, j, p);
     };
-    if (block.down) {
+    if (block.streams) {
+      const int64_t a_bytes = block.rows * width_, bytes = a_bytes + block.columns * width_;
+      const int64_t next = block.p + block.k, end = std::min(next + block.k, g_.k);
+      const int64_t lines = ceil_div(block.k * ceil_div(bytes, kLine), block.row_panels * ceil_div(block.columns, size_.nr));
+      int64_t p = next, at = 0;
+      for (int64_t j = 0; j < block.columns; j += size_.nr)
+        for (int64_t panel = 0; panel < block.row_panels; ++panel) {
+          for (int64_t line = 0; line < lines && p < end; ++line) {
+            __builtin_prefetch(at < a_bytes ? a_at(block.i, p) + at : b_at(p, block.j) + (at - a_bytes), 0, 2);
+            if ((at += kLine) >= bytes) at = 0, ++p;
+          }
+          multiply_tile(panel, j);
+        }
+    } else if (block.down) {
       for (int64_t j = 0; j < block.columns; j += size_.nr)
         for (int64_t panel = 0; panel < block.row_panels; ++panel) multiply_tile(panel, j);
     } else {

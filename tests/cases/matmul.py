@@ -77,6 +77,9 @@ def products() -> list[Case]:
         Case("mm", lambda d: arguments(d.normal(30, 3), d.normal(3, 1024)), "thin", FLOATING, smooth=False),
         Case("mm", lambda d: arguments(d.normal(30, 8), d.normal(8, 2048)), "thin, deeper", FLOATING, smooth=False),
         Case("mm", lambda d: arguments(d.normal(300, 1100), d.normal(1100, 300)), "large", F32, smooth=False, large=True),
+        # Steps of k are rows of both, and so many that they are read where they lie, in whole vectors and not.
+        Case("mm", lambda d: arguments(d.normal(1100, 120).t(), d.normal(1100, 48)), "deep", F32, smooth=False, large=True),
+        Case("mm", lambda d: arguments(d.normal(1050, 70)[:, 3:].t(), d.normal(1050, 50)[:, 7:]), "deep, odd", FLOATING, smooth=False),
         Case("mm", lambda d: arguments(d.normal(5, 5000), d.normal(5000, 6)), "long", F32, smooth=False, large=True),
         Case("mm", lambda d: arguments(d.normal(6, 700), d.normal(700, 900)), "wide", F32, smooth=False, large=True),
         Case("mv", lambda d: arguments(d.normal(700, 900), d.normal(900)), "large", F32, smooth=False, large=True),
