@@ -263,10 +263,12 @@ void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& posi
   const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
   const int64_t size = input.element_size(), position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
+  // Planes that windows cover from top to bottom are one plane.
+  const bool one_plane = in.height == out.height * window.h.stride;
   parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin, n; row < end; row += n) {
       const int64_t oh = row % out.height, from = in.row(row / out.height, oh * window.h.stride), to = row * out.width;
-      n = std::min(out.height - oh, end - row);
+      n = one_plane ? end - row : std::min(out.height - oh, end - row);
       kernel({bytes(input) + from * size, window.h.kernel, n, out.width, in.width, in.elements() - from,
               (end - row) * out.width, divisor, mutable_bytes(output) + to * size, positions + to * position_size});
     }
@@ -401,10 +403,11 @@ void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& re
   const char* positions = position.defined() ? bytes(position) : nullptr;
   // Where the elements above a row of windows end. Rows of the plane that no window has follow the last.
   const auto above = [&](int64_t row) { return in.row(row / out.height, row % out.height * window.h.stride); };
+  const bool one_plane = in.height == out.height * window.h.stride;
   parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin, n; row < end; row += n) {
       const int64_t at = row * out.width, to = above(row);
-      n = std::min(out.height - row % out.height, end - row);
+      n = one_plane ? end - row : std::min(out.height - row % out.height, end - row);
       kernel({bytes(grad) + at * size, positions + at * position_size, window.h.kernel, n, out.width, in.width,
               out.elements() - at, above(row + n) - to, above(end) - to, divisor, mutable_bytes(result) + to * size});
     }

@@ -496,6 +496,17 @@ void mean_scatter(const MeanPoolScatter& s) {
     for (; i + Vec<C>::size <= n; i += Vec<C>::size) (Vec<C>::load(p + i) + Vec<C>(share)).store(p + i);
     if (i < n) store_part(load_part<C>(p + i, n - i) + Vec<C>(share), p + i, n - i);
   };
+  // One window that is the whole plane.
+  const bool whole = s.out_height == 1 && s.out_width == 1 && s.top <= 0 && s.top + s.span_height >= s.height && s.left <= 0 &&
+                     s.left + s.span_width >= s.width;
+  if (whole && area >= Vec<C>::size) {
+    for (int64_t plane = 0; plane < s.planes; ++plane, sums += area, ++g) {
+      const Vec<C> share(load_as<C>(*g) / *divisor);
+      for (int64_t i = 0; i + Vec<C>::size <= area; i += Vec<C>::size) share.store(sums + i);
+      share.store(sums + area - Vec<C>::size);
+    }
+    return;
+  }
   for (int64_t plane = 0; plane < s.planes; ++plane, sums += area) {
     fill_zeros(sums, area);
     for (int64_t oh = 0, i = 0; oh < s.out_height; ++oh) {
@@ -598,37 +609,52 @@ void tiles_backward(const PoolTilesBackward& t) {
   const S* g = static_cast<const S*>(t.gradient);
   S* out = static_cast<S*>(t.out);
   const Vec<C> by(C(t.divisor));
-  for (int64_t row = 0; row < t.out_height * t.rows; ++row) {
-    const int64_t first = row / t.rows * t.out_width, k = row % t.rows * 2;
-    const int64_t whole = min(t.readable - first, (t.room - row * t.width) / 2) - size;
-    S* to = out + row * t.width;
-    int64_t j = 0;
-    // The last vector may run over the end of the row: what it leaves there is written over.
-    for (; j < t.out_width && j <= whole; j += size) {
-      Vec<C> a = load_vector<C>(g + first + j), b = a;
+  const int64_t rows = t.rows, width = t.width, windows = t.out_width;
+  for (int64_t row = 0; row < t.out_height; ++row, g += windows, out += rows * width) {
+    [[maybe_unused]] const Position* const position = [&] {
+      if constexpr (averages) return nullptr;
+      else return static_cast<const Position*>(t.position) + row * windows;
+    }();
+    // Where a row is shorter than a vector that one runs over its end: what it leaves there is written over.
+    const int64_t room = t.room - (row * rows + rows - 1) * width;
+    const bool whole = windows >= size || (size <= t.readable - row * windows && 2 * size <= room);
+    // The last vector overlaps the one before it.
+    for (int64_t j = 0, last = max(windows - size, 0); whole; j = min(j + size, last)) {
+      const Vec<C> x = load_vector<C>(g + j);
       if constexpr (averages) {
-        a = b = a / by;
+        const Vec<C> share = x / by, low = interleaved(share, share, 0), high = interleaved(share, share, 1);
+        for (int64_t r = 0; r < rows; ++r) {
+          store_vector(low, out + r * width + 2 * j);
+          store_vector(high, out + r * width + 2 * j + size);
+        }
       } else {
-        const auto at = load_positions<Lane<C>>(static_cast<const Position*>(t.position) + first + j);
-        a = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(k))).bits}, a, Vec<C>(C(0)));
-        b = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(k + 1))).bits}, b, Vec<C>(C(0)));
+        const auto at = load_positions<Lane<C>>(position + j);
+        for (int64_t r = 0; r < rows; ++r) {
+          const Vec<C> a = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(2 * r))).bits}, x, Vec<C>(C(0)));
+          const Vec<C> b = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(2 * r + 1))).bits}, x, Vec<C>(C(0)));
+          store_vector(interleaved(a, b, 0), out + r * width + 2 * j);
+          store_vector(interleaved(a, b, 1), out + r * width + 2 * j + size);
+        }
       }
-      store_vector(interleaved(a, b, 0), to + 2 * j);
-      store_vector(interleaved(a, b, 1), to + 2 * j + size);
+      if (j == last) break;
     }
-    for (; j < t.out_width; ++j) {
-      const C x = load_as<C>(g[first + j]);
-      if constexpr (averages) {
-        to[2 * j] = to[2 * j + 1] = StoreAs<S, C>::from(x / C(t.divisor));
-      } else {
-        const auto at = static_cast<int64_t>(static_cast<const Position*>(t.position)[first + j]);
-        to[2 * j] = StoreAs<S, C>::from(at == k ? x : C(0));
-        to[2 * j + 1] = StoreAs<S, C>::from(at == k + 1 ? x : C(0));
+    if (whole && 2 * windows == width) continue;
+    for (int64_t r = 0; r < rows; ++r) {
+      S* const to = out + r * width;
+      for (int64_t j = whole ? windows : 0; j < windows; ++j) {
+        const C x = load_as<C>(g[j]);
+        if constexpr (averages) {
+          to[2 * j] = to[2 * j + 1] = StoreAs<S, C>::from(x / C(t.divisor));
+        } else {
+          const auto at = static_cast<int64_t>(position[j]);
+          to[2 * j] = StoreAs<S, C>::from(at == 2 * r ? x : C(0));
+          to[2 * j + 1] = StoreAs<S, C>::from(at == 2 * r + 1 ? x : C(0));
+        }
       }
+      for (int64_t x = 2 * windows; x < width; ++x) to[x] = StoreAs<S, C>::from(C(0));
     }
-    for (int64_t x = 2 * t.out_width; x < t.width; ++x) to[x] = StoreAs<S, C>::from(C(0));
   }
-  for (int64_t i = t.out_height * t.rows * t.width; i < t.elements; ++i) out[i] = StoreAs<S, C>::from(C(0));
+  for (int64_t i = 0; i < t.elements - t.out_height * rows * width; ++i) out[i] = StoreAs<S, C>::from(C(0));
 }
 
 template <class S, class C, class Position>
