@@ -171,7 +171,9 @@ CASES: list[Case] = [
     conv("winograd-3x3-long-sums", (8, 150, 8, 8), (48, 150, 3, 3), padding=1, dtypes=SUMMED_IN_F32, smooth=False),
     # Few tiles for many weights, which are then what stays in the caches.
     conv("winograd-3x3-many-out", (3, 48, 8, 8), (456, 24, 3, 3), padding=1, groups=2, smooth=False),
-    conv("winograd-3x3-many-in-channels-last", (4, 230, 8, 7), (40, 230, 3, 3), padding=1, input_last=True, smooth=False),
+    conv(
+        "winograd-3x3-many-in-channels-last", (4, 230, 8, 7), (40, 230, 3, 3), padding=1, input_last=True, smooth=False
+    ),
     conv("winograd-3x3-many-channels-last", (4, 40, 7, 8), (240, 40, 3, 3), padding=1, input_last=True, smooth=False),
     conv("winograd-5x5", (9, 18, 13, 8), (33, 18, 5, 5), padding=2, smooth=False),
     conv("winograd-5x5-no-padding", (2, 16, 12, 9), (32, 16, 5, 5), smooth=False),
