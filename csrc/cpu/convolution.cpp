@@ -93,7 +93,6 @@ constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kSums = 16 << 20;    // bytes of partial weight gradients
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
 constexpr int64_t kRowsTogether = 8;   // rows of pixels whose sums are kept apart from the total
-constexpr int64_t kLine = 64;          // bytes of a line of the caches
 constexpr int64_t kFar = 16 << 20;     // bytes read and written that a core's share of the last cache does not hold
 constexpr int64_t kPanelsTogether = 64 << 10;  // bytes of weights that come from the second cache for every tile
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
@@ -130,7 +129,7 @@ class Images {
       return;
     }
     channel = channels_last_ ? 1 : height_ * width_;
-    pixel = !channels_last_ ? 1 : conflict ? channels_ + kLine / kernels.width : channels_;
+    pixel = !channels_last_ ? 1 : conflict ? channels_ + kCacheLine / kernels.width : channels_;
     row = width_ * pixel;
     image_ = channels_last_ ? height_ * row : channels_ * channel;
   }

@@ -51,7 +51,6 @@ constexpr int64_t kDenseRow = 512;
 // Where every step of k is a row of A and a row of B, and elements are used too few times for packing to pay (m n / (m + n) times
 // each), both are read where they lie, some steps at a time, while the next are on their way. Not for a few tiles of C.
 constexpr int64_t kStreamedDepth = 96, kStreamedUses = 52, kStreamedElements = 2048;
-constexpr int64_t kLine = 64;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
 constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
 
@@ -344,6 +343,34 @@ class Multiply {
     }
   }
 
+  // The rows of A and B of the block after a streamed one, in as many parts as that has tiles.
+  class NextSteps {
+   public:
+    NextSteps(const Multiply& multiply, const Block& block)
+        : multiply_(multiply),
+          block_(block),
+          a_bytes_(block.rows * multiply.width_),
+          bytes_(a_bytes_ + block.columns * multiply.width_),
+          lines_(ceil_div(block.k * ceil_div(bytes_, kCacheLine),
+                          block.row_panels * ceil_div(block.columns, multiply.size_.nr))),
+          p_(block.p + block.k),
+          end_(std::min(p_ + block.k, multiply.g_.k)) {}
+    void fetch() {
+      for (int64_t line = 0; line < lines_ && p_ < end_; ++line) {
+        const char* const a = multiply_.a_at(block_.i, p_) + at_;
+        __builtin_prefetch(at_ < a_bytes_ ? a : multiply_.b_at(p_, block_.j) + (at_ - a_bytes_), 0, 2);
+        if ((at_ += kCacheLine) >= bytes_) at_ = 0, ++p_;
+      }
+    }
+
+   private:
+    const Multiply& multiply_;
+    const Block& block_;
+    const int64_t a_bytes_, bytes_, lines_;
+    int64_t p_, at_ = 0;
+    const int64_t end_;
+  };
+
   void multiply_block(const Block& block) const {
     const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
       type = compute_dtype();
@@ -397,16 +424,10 @@ class Multiply {
       for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) multiply_chain(panel, j, p);
     };
     if (block.streams) {
-      const int64_t a_bytes = block.rows * width_, bytes = a_bytes + block.columns * width_;
-      const int64_t next = block.p + block.k, end = std::min(next + block.k, g_.k);
-      const int64_t lines = ceil_div(block.k * ceil_div(bytes, kLine), block.row_panels * ceil_div(block.columns, size_.nr));
-      int64_t p = next, at = 0;
+      NextSteps next(*this, block);
       for (int64_t j = 0; j < block.columns; j += size_.nr)
         for (int64_t panel = 0; panel < block.row_panels; ++panel) {
-          for (int64_t line = 0; line < lines && p < end; ++line) {
-            __builtin_prefetch(at < a_bytes ? a_at(block.i, p) + at : b_at(p, block.j) + (at - a_bytes), 0, 2);
-            if ((at += kLine) >= bytes) at = 0, ++p;
-          }
+          next.fetch();
           multiply_tile(panel, j);
         }
     } else if (block.down) {

@@ -256,6 +256,13 @@ bool tiles_plane(const PoolWindow& window, const Tensor& in, const Tensor& out) 
   return window.w.kernel == 2 && tiles(window.w, in.size(-1), out.size(-1)) && tiles(window.h, in.size(-2), out.size(-2));
 }
 
+// How many of the rows of windows [row, end) tile one piece of memory: those of a plane, or all, where windows cover planes from
+// top to bottom.
+int64_t rows_together(const Planes& in, const Planes& out, const PoolWindow& window, int64_t row, int64_t end) {
+  if (in.height == out.height * window.h.stride) return end - row;
+  return std::min(out.height - row % out.height, end - row);
+}
+
 // `position` may be undefined; averages are divided by `divisor`.
 template <class Kernel>
 void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& position, const PoolWindow& window, double divisor,
@@ -263,12 +270,10 @@ void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& posi
   const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
   const int64_t size = input.element_size(), position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
-  // Planes that windows cover from top to bottom are one plane.
-  const bool one_plane = in.height == out.height * window.h.stride;
   parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin, n; row < end; row += n) {
       const int64_t oh = row % out.height, from = in.row(row / out.height, oh * window.h.stride), to = row * out.width;
-      n = one_plane ? end - row : std::min(out.height - oh, end - row);
+      n = rows_together(in, out, window, row, end);
       kernel({bytes(input) + from * size, window.h.kernel, n, out.width, in.width, in.elements() - from,
               (end - row) * out.width, divisor, mutable_bytes(output) + to * size, positions + to * position_size});
     }
@@ -403,11 +408,10 @@ void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& re
   const char* positions = position.defined() ? bytes(position) : nullptr;
   // Where the elements above a row of windows end. Rows of the plane that no window has follow the last.
   const auto above = [&](int64_t row) { return in.row(row / out.height, row % out.height * window.h.stride); };
-  const bool one_plane = in.height == out.height * window.h.stride;
   parallel(out.images * out.height, window.h.stride * in.width, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin, n; row < end; row += n) {
       const int64_t at = row * out.width, to = above(row);
-      n = one_plane ? end - row : std::min(out.height - row % out.height, end - row);
+      n = rows_together(in, out, window, row, end);
       kernel({bytes(grad) + at * size, positions + at * position_size, window.h.kernel, n, out.width, in.width,
               out.elements() - at, above(row + n) - to, above(end) - to, divisor, mutable_bytes(result) + to * size});
     }

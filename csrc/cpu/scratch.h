@@ -8,6 +8,7 @@ namespace tensorops::cpu {
 // Addresses that many bytes apart fall into one set of the first cache, which holds 8 to 12 lines: rows that far apart are
 // copied closer before they are gone through side by side.
 constexpr int64_t kCacheWay = 4096;
+constexpr int64_t kCacheLine = 64;  // bytes
 
 class Scratch {
  public:

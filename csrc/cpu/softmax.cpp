@@ -30,6 +30,7 @@ class Lineup {
  public:
   Lineup(Softmax op, const at::Tensor& x, const at::Tensor& result, const at::Tensor& y, int64_t dim)
       : lines_({&x, &result, &y}, dim),
+        keeps_terms_(op == Softmax::softmax),
         backward_(op == Softmax::softmax_backward || op == Softmax::log_softmax_backward),
         compute_(y.scalar_type() == c10::kDouble ? Compute::f64 : Compute::f32),
         width_(compute_ == Compute::f64 ? 8 : 4) {
@@ -84,10 +85,10 @@ class Lineup {
       staged[k] = !as_stored_ && (!native(k) || strided);
     }
     // A long line's terms are kept in its result, if that can hold them.
-    const bool terms_in_result = n > kLongLine && !as_stored_;
+    const bool terms_in_result = keeps_terms_ && n > kLongLine && !as_stored_;
     const bool streams = !staged[2] && !terms_in_result && past_caches() && starts_lines(inner_stride(lines_.axes, 2));
     parallel(lines_.count, n * kCost, [&](int64_t begin, int64_t end) {
-      const Scratch terms(terms_in_result ? 0 : n * width_);
+      const Scratch terms(keeps_terms_ && !terms_in_result ? n * width_ : 0);
       const Scratch buffers[2] = {Scratch(staged[0] || staged[2] ? n * width_ : 0), Scratch(staged[1] ? n * width_ : 0)};
       for_pieces(lines_.axes, begin, end, [&](const int64_t (&offset)[3], int64_t count) {
         for (int64_t i = 0; i < count; ++i) {
@@ -162,6 +163,7 @@ class Lineup {
   }
 
   Lines<3> lines_;
+  const bool keeps_terms_;  // of a line, from its sum to its result
   const bool backward_;
   const Compute compute_;
   const int64_t width_;

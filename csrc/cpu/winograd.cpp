@@ -26,7 +26,6 @@ constexpr int64_t kFewTiles = 256;
 constexpr int64_t kChannelsTogether = 16;   // of weights, in one task
 constexpr int64_t kChannelsOfPanel = 64;    // of weights that are packed at a time where a task takes a whole panel
 constexpr int64_t kPanels = 8;              // at least, for panels to be worked on by themselves
-constexpr int64_t kLine = 64;               // bytes by which points are set apart, lest all fall into one set of the first cache
 constexpr int64_t kFewestChannels = 8;      // with fewer, torch's sums are so short that their error is below half of ours
 constexpr int64_t kBlocks = 8;              // at least, where there are rows of tiles enough
 
@@ -48,8 +47,8 @@ struct Method {
         vector(kernels.size.vector) {}
 
   int64_t channel_blocks(int64_t channels) const { return divide_up(channels, vector); }
-  // Elements of `count` vectors at one point, of which the next is not in the same set of the cache.
-  int64_t point(int64_t count) const { return count * vector + kLine / width; }
+  // Elements of `count` vectors at one point: a line more, lest all points fall into one set of the first cache.
+  int64_t point(int64_t count) const { return count * vector + kCacheLine / width; }
 
   const WinogradKernels& table;
   const WinogradTransforms& transforms;
@@ -252,8 +251,8 @@ class Forward {
 
  private:
   // Elements of one point of a panel's weights, [channel][the panel's width], and bytes of all points.
-  int64_t weights_point(int64_t panel) const { return pass_.inner * panels_.width_of(panel) + kLine / width_; }
-  int64_t panel_bytes() const { return m_.points * (pass_.inner * kernels_.size.columns + kLine / width_) * width_; }
+  int64_t weights_point(int64_t panel) const { return pass_.inner * panels_.width_of(panel) + kCacheLine / width_; }
+  int64_t panel_bytes() const { return m_.points * (pass_.inner * kernels_.size.columns + kCacheLine / width_) * width_; }
   int64_t packed_bytes(int64_t channels) const { return channels * m_.taps * m_.taps * kernels_.size.columns * width_; }
 
   // Channels [channel, channel + count) of a panel's weights at all points; `packed` has room for so many.

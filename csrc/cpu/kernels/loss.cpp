@@ -65,7 +65,7 @@ TENSOROPS_INLINE C log_of(C x) {
 }
 // exp(x - maximum), and that of one element, the same as in a vector.
 template <class C>
-TENSOROPS_INLINE Vec<C> exp_below(Vec<C> x, Vec<C> maximum) { return exp_term(x - maximum) * Vec<C>(1 / kTermScale<C>); }
+TENSOROPS_INLINE Vec<C> exp_below(Vec<C> x, Vec<C> maximum) { return unscaled(exp_term(x - maximum)); }
 template <class C>
 TENSOROPS_INLINE C exp_below(C x, C maximum) {
   C lanes[Vec<C>::size];
@@ -73,8 +73,8 @@ TENSOROPS_INLINE C exp_below(C x, C maximum) {
   return lanes[0];
 }
 // The sum of exp(x - maximum) from that of its terms; NaN where the maximum is infinite or NaN, as inf - inf is.
-template <class C, class V>
-TENSOROPS_INLINE V sum_of_exps(V terms, V maximum) { return terms * V(1 / kTermScale<C>) + (maximum - maximum); }
+template <class V>
+TENSOROPS_INLINE V sum_of_exps(V terms, V maximum) { return unscaled(terms) + (maximum - maximum); }
 
 // weight[c], for a single class and for the classes from c on; one where there are no weights.
 template <class C>
@@ -103,7 +103,7 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
     Sum<C> terms;
     for_vectors<C>(run.classes, [&](int64_t c, int64_t n)
                                     TENSOROPS_LAMBDA_INLINE { terms.add(exp_term(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
-    const C sum = sum_of_exps<C>(terms.value(), maximum), log_sum = log_of(sum);
+    const C sum = sum_of_exps(terms.value(), maximum), log_sum = log_of(sum);
 
     C loss = 0;
     if (target.probabilities != nullptr) {
@@ -182,7 +182,7 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
     for (int64_t c = 0; c < run.classes; ++c)
       maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
     for (int64_t c = 0; c < run.classes; ++c) terms.add(exp_term(load_lanes<C>(x + c * run.stride, n) - maximum));
-    const Vec<C> sum = sum_of_exps<C>(terms.lanes(), maximum);
+    const Vec<C> sum = sum_of_exps(terms.lanes(), maximum);
     C log_sums[Vec<C>::size];
     sum.store(log_sums);
     for (int64_t lane = 0; lane < n; ++lane) log_sums[lane] = log_of(log_sums[lane]);

@@ -302,7 +302,7 @@ struct LogSumExp {
       even = even + exp_term(x[i] - shift);
       odd = odd + exp_term(x[i + 1] - shift);
     }
-    return (even + odd) * Vec<C>(1 / kTermScale<C>);
+    return unscaled(even + odd);
   }
   template <class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
@@ -346,7 +346,7 @@ struct LogSumExp {
   template <class A>
   static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) {
     const Vec<A> m = maximum(a[0], b[0]);
-    const Vec<A> scale = select(a[0] == b[0], Vec<A>(1), exp_term(-abs(a[0] - b[0])) * Vec<A>(1 / kTermScale<A>));
+    const Vec<A> scale = select(a[0] == b[0], Vec<A>(1), unscaled(exp_term(-abs(a[0] - b[0]))));
     a[1] = select(a[0] >= b[0], a[1] + b[1] * scale, a[1] * scale + b[1]);
     a[0] = m;
   }

@@ -28,7 +28,7 @@ struct LogForward {
   template <class T>
   static TENSOROPS_INLINE Vec<T> term(Vec<T> x, Vec<T>, Vec<T> m) { return exp_term(x - m); }
   template <class T>
-  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s, Vec<T> m) { return log(s * (1 / kTermScale<T>) + (m - m)); }
+  static TENSOROPS_INLINE Vec<T> finish_sum(Vec<T> s, Vec<T> m) { return log(unscaled(s) + (m - m)); }
   template <class T>
   static TENSOROPS_INLINE Vec<T> result(Vec<T> x, Vec<T>, Vec<T> m, Vec<T> s) { return x - m - s; }
 };

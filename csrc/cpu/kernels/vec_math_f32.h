@@ -40,6 +40,10 @@ template <class T>
 constexpr T kTermScale = T(1);
 template <>
 constexpr float kTermScale<float> = 0x1p64f;
+template <class T>
+TENSOROPS_INLINE T unscaled(T sum_of_terms) { return sum_of_terms * (1 / kTermScale<T>); }
+template <class T>
+TENSOROPS_INLINE Vec<T> unscaled(Vec<T> sum_of_terms) { return sum_of_terms * (1 / kTermScale<T>); }
 TENSOROPS_INLINE Vec<float> exp_term(Vec<float> x) {
   constexpr float kIntegers = 0x1.8p23f + 64;
   const Vec<float> bounded = maximum(x, -130.0f), t = fma(bounded, Vec<float>(1.44269504f), Vec<float>(kIntegers));
