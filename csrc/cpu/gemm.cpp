@@ -43,9 +43,10 @@ constexpr int64_t kSmall = 40 * 40 * 40;
 constexpr int64_t kKeepsSubnormals = 16 * 16 * 16;
 // A matrix is read where it lies, not packed, when each of its elements is used for so few panels that packing would not
 // pay; B also when it fits the L1 cache. To the low tile of narrow registers packing saves little: it needs two pointers to
-// reach the rows of A and takes its time over a row of B. Then A may meet more panels and B lie in the L2 cache.
+// reach the rows of A and takes its time over a row of B. Then A may meet more panels, if its steps are adjacent or so near
+// that those of a chain do not share few sets of the L1 cache, and B lie in the L2 cache.
 constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
-constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kLowUnpackedBytes = 96 * 1024;
+constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kNearStep = 256, kLowUnpackedBytes = 96 * 1024;
 // Nor does it take rows of B from the L2 cache for packed ones where these are hardly longer than a panel's.
 constexpr int64_t kDenseRow = 512;
 // Where every step of k is a row of A and a row of B, and elements are used too few times for packing to pay (m n / (m + n) times
@@ -273,7 +274,8 @@ class Multiply {
     const bool compute_type = is_compute_type(g_.type, compute_);
     const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && columns > size_.nr && rows > 1;
     const bool low = size_.mr <= kLowTile, b_conflict = g_.b.row * in_bytes_ % kCacheWay == 0;
-    const int64_t unpacked_panels = low && g_.a.column == 1 ? kLowUnpackedPanels : kUnpackedPanels;
+    const bool near = g_.a.column == 1 || (g_.a.row == 1 && g_.a.column * in_bytes_ <= kNearStep);
+    const int64_t unpacked_panels = low && near ? kLowUnpackedPanels : kUnpackedPanels;
     const bool pack_a = !compute_type || (!block.streams && (conflict || columns > unpacked_panels * size_.nr));
     const int64_t unpacked_bytes = low && !b_conflict ? kLowUnpackedBytes : kUnpackedBytes;
     const bool dense = g_.b.row * in_bytes_ <= kDenseRow;
@@ -335,10 +337,13 @@ class Multiply {
     int64_t row_of(int64_t panel) const { return panel * panel_rows + std::min(panel, taller); }
   };
 
+  // Full panels are packed together: where rows are adjacent, memory is then read in longer runs.
   void pack_rows(const Block& block) const {
-    for (int64_t panel = 0; panel < block.row_panels; ++panel) {
+    const int64_t full = block.panel_rows == size_.mr ? block.row_panels : block.panel_rows + 1 == size_.mr ? block.taller : 0;
+    for (int64_t panel = 0, next; panel < block.row_panels; panel = next) {
+      next = panel < full ? full : panel + 1;
       const int64_t first = block.row_of(panel);
-      pack_(a_at(block.i + first, block.p), g_.a.row, g_.a.column, block.row_of(panel + 1) - first, block.k, size_.mr,
+      pack_(a_at(block.i + first, block.p), g_.a.row, g_.a.column, block.row_of(next) - first, block.k, size_.mr,
             offset(block.a_panels, panel * size_.mr * steps(block.k), width_));
     }
   }
@@ -391,37 +396,39 @@ class Multiply {
           sums_are(e.c_type, e.c_row, e.c_column);
         }
       }
-    const int64_t k_steps = steps(block.k);
-    const auto multiply_chain = [&](int64_t panel, int64_t j, int64_t p) {
-      const bool first = block.p + p == 0, last = block.p + p + block.chain >= g_.k;
+    const int64_t k_steps = steps(block.k), chain_steps = steps(block.chain);
+    const auto multiply_tile = [&](int64_t panel, int64_t j) {
       const int64_t i = block.row_of(panel);
       GemmTile tile;
-      tile.k = steps(std::min(block.chain, block.k - p));
       tile.rows = block.row_of(panel + 1) - i;
       tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
       if (block.a_panels != nullptr) {
-        tile.a = offset(block.a_panels, (panel * k_steps + steps(p)) * size_.mr, width_);
+        tile.a = offset(block.a_panels, panel * k_steps * size_.mr, width_);
         tile.a_step = size_.mr;
       } else {
-        tile.a = a_at(block.i + i, block.p + p);
+        tile.a = a_at(block.i + i, block.p);
         tile.a_row = g_.a.row;
         tile.a_step = g_.a.column;
       }
       if (j >= block.packed_from) {
-        tile.b = offset(block.b_panels, (j - block.packed_from) * k_steps + steps(p) * size_.nr, width_);
+        tile.b = offset(block.b_panels, (j - block.packed_from) * k_steps, width_);
         tile.b_step = size_.nr;
       } else {
-        tile.b = b_at(block.p + p, block.j + j);
+        tile.b = b_at(block.p, block.j + j);
         tile.b_step = g_.b.row;
       }
       place(tile, block.i + i, block.j + j);
-      void* partial = block.sums != nullptr ? offset(block.sums, i * block.sums_row + j, width_) : tile.c;
-      if (!first) tile.source = partial;
-      if (!last) tile.c = partial;
-      micro_(tile, epilogues[first][last]);
-    };
-    const auto multiply_tile = [&](int64_t panel, int64_t j) {
-      for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) multiply_chain(panel, j, p);
+      void* const c = tile.c;
+      void* const partial = block.sums != nullptr ? offset(block.sums, i * block.sums_row + j, width_) : c;
+      for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) {
+        const bool first = block.p + p == 0, last = block.p + p + block.chain >= g_.k;
+        tile.k = steps(std::min(block.chain, block.k - p));
+        if (!first) tile.source = partial;
+        tile.c = last ? c : partial;
+        micro_(tile, epilogues[first][last]);
+        tile.a = offset(tile.a, chain_steps * tile.a_step, width_);
+        tile.b = offset(tile.b, chain_steps * tile.b_step, width_);
+      }
     };
     if (block.streams) {
       NextSteps next(*this, block);

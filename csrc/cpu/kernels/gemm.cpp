@@ -15,19 +15,27 @@ namespace {
 template <class S, class T>
 TENSOROPS_INLINE void pack_adjacent(const S* from, int64_t step_stride, int64_t lanes, int64_t k, int width, T* to) {
   using V = Vec<T>;
-  constexpr int64_t kTogether = 4, kAhead = 8;
-  const int64_t run = kTogether * width;
+  constexpr int64_t kTogether = 4, kAhead = 8, kLine = 64 / sizeof(S);
+  const int64_t run = kTogether * width, last_vector = (width - 1) / V::size * V::size;
   for (; lanes > 0; lanes -= run, from += run, to += run * k) {
+    const int64_t taken = lanes < run ? lanes : run;
+    // Steps of which whole vectors can be read and written.
+    const bool whole = lanes >= run - width + last_vector + V::size;
+    const int64_t whole_steps = whole ? k - (last_vector + V::size - 1) / width : 0;
     const S* row = from;
     for (int64_t p = 0; p < k; ++p, row += step_stride) {
+      // Steps further apart than they are long are a pattern that the hardware does not see. To the second cache: more lines
+      // can be on their way there than to the first.
+      for (int64_t lane = 0; lane < taken; lane += kLine) __builtin_prefetch(row + kAhead * step_stride + lane, 0, 2);
       T* step = to + p * width;
-      for (int64_t first = 0; first < run && first < lanes; first += width, step += width * k)
-        for (int l = 0; l < width; l += V::size) {
-          // Steps further apart than they are long are a pattern that the hardware does not see. To the second cache: more lines
-          // can be on their way there than to the first.
-          __builtin_prefetch(row + kAhead * step_stride + first + l, 0, 2);
-          store_lanes<T>(load_lanes<T>(row + first + l, lanes - first - l), step + l, (k - p) * width - l);
-        }
+      if (p < whole_steps) {
+        for (int64_t first = 0; first < run; first += width, step += width * k)
+          for (int l = 0; l < width; l += V::size) store_vector<T>(load_vector<T>(row + first + l), step + l);
+      } else {
+        for (int64_t first = 0; first < taken; first += width, step += width * k)
+          for (int l = 0; l < width; l += V::size)
+            store_lanes<T>(load_lanes<T>(row + first + l, lanes - first - l), step + l, (k - p) * width - l);
+      }
     }
   }
 }
