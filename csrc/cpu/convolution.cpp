@@ -511,8 +511,9 @@ void run_planes(DataPass pass, const Kernels& kernels) {
   const bool stacked = stencil != nullptr && (tap_rows == 3 || tap_rows == 5 || tap_rows == 7) && taps <= kStencilTaps;
   // Read where it lies: taps beside the image are masked off, those above and below it left out.
   const std::vector<AlikeRows> runs = alike_rows(pass);
-  const bool in_place = divide_up(pass.width, kernels.size.vector) <= table.masked_vectors[static_cast<int>(kernels.compute)] &&
-                        plain && pass.step_w == 1 && pass.source.stride(3) == 1 &&
+  const int masked_vectors = table.masked_vectors[static_cast<int>(kernels.compute)];
+  const bool masked = stacked ? masked_vectors > 0 : divide_up(pass.width, kernels.size.vector) <= masked_vectors;
+  const bool in_place = masked && plain && pass.step_w == 1 && pass.source.stride(3) == 1 &&
                         (pass.inner == 1 || (runs.size() == 1 && runs[0].taps == taps));
   int64_t reach = 0;
   for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);

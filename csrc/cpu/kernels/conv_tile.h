@@ -112,24 +112,15 @@ __attribute__((noinline)) void scatter(const ConvTile& tile, int64_t column, con
   }
 }
 
-// R rows by N vectors in registers.
+// Columns [column, end), R rows by N vectors in registers at a time.
 template <class E, class T, int R, int N, bool Adjacent>
-void tile_kernel(const ConvTile& tile, int64_t column) {
+void tile_kernel(const ConvTile& tile, int64_t column, int64_t end) {
   using V = Vec<T>;
   using Operand = Vec<E>;
   constexpr int kWidth = N * V::size;
   const int64_t k = tile.k;
   const int64_t* const out_rows = tile.out_rows;
   const bool direct = tile.out_column == 1 && tile.out_type == DTypeOf<T>::value;
-  T* const out = direct ? static_cast<T*>(tile.out) + column : nullptr;
-  // Lines of the result are on their way while the sums are made.
-  constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
-  if (direct)
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < kWidth; c += kLine) __builtin_prefetch(out + out_rows[r] + c, 1);
-
-  const E* const b = static_cast<const E*>(tile.b) + column * tile.b_column;
-  const ConvStep* steps = tile.steps;
   const E* const first = static_cast<const E*>(tile.x) + tile.rows[0];
   [[maybe_unused]] const E* x[R];
   if constexpr (!Adjacent)
@@ -139,70 +130,82 @@ void tile_kernel(const ConvTile& tile, int64_t column) {
   alignas(64) T room[R * kWidth];
   T* const kept = opaque(static_cast<T*>(room));
   const auto in_kept = [&](int r, int v) TENSOROPS_LAMBDA_INLINE { return kept + r * kWidth + v * V::size; };
-  for (int64_t done = 0;; done += kChain) {
-    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
-    const int64_t count = k - done < kChain ? k - done : kChain;
-    for (const ConvStep* const end = steps + count; steps != end; ++steps) {
-      const int64_t step = steps->x;
-      const E* const from = b + steps->b * kWidth;
-      Operand row[N];
-#pragma GCC unroll 2
-      for (int v = 0; v < N; ++v) row[v] = Operand::load(from + v * V::size);
-      [[maybe_unused]] const E* at = first + step;
-      // The next tile of the row reads on from here; the planes are too far apart for the hardware to see it coming.
-      if constexpr (Adjacent) __builtin_prefetch(at + 2 * R);
-#pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) {
-        const Operand value = Adjacent ? at[r] : x[r][step];
-#pragma GCC unroll 2
-        for (int v = 0; v < N; ++v) sum[r][v] = multiply_add(value, row[v], sum[r][v]);
-      }
-    }
-    if (done > 0) {
-      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(in_kept(r, v)); });
-    }
-    if (done + kChain >= k) break;
-    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
-  }
-  if (tile.init != nullptr) {
-    const T* const init = static_cast<const T*>(tile.init) + column;
-    const int64_t init_row = tile.init_row;
-    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE {
-      sum[r][v] = sum[r][v] + V::load(init + r * init_row + v * V::size);
-    });
-  }
+  for (; column < end; column += kWidth) {
+    T* const out = direct ? static_cast<T*>(tile.out) + column : nullptr;
+    // Lines of the result are on their way while the sums are made.
+    constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
+    if (direct)
+      for (int r = 0; r < R; ++r)
+        for (int c = 0; c < kWidth; c += kLine) __builtin_prefetch(out + out_rows[r] + c, 1);
 
-  if (direct && tile.columns - column >= kWidth) {
-    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(out + out_rows[r] + v * V::size); });
-  } else {
-    for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
-    scatter<T>(tile, column, kept, kWidth);
+    const E* const b = static_cast<const E*>(tile.b) + column * tile.b_column;
+    const ConvStep* steps = tile.steps;
+    for (int64_t done = 0;; done += kChain) {
+      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
+      const int64_t count = k - done < kChain ? k - done : kChain;
+      for (const ConvStep* const last = steps + count; steps != last; ++steps) {
+        const int64_t step = steps->x;
+        const E* const from = b + steps->b * kWidth;
+        Operand row[N];
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) row[v] = Operand::load(from + v * V::size);
+        [[maybe_unused]] const E* at = first + step;
+        // The next tile of the row reads on from here; the planes are too far apart for the hardware to see it coming.
+        if constexpr (Adjacent) __builtin_prefetch(at + 2 * R);
+#pragma GCC unroll 32
+        for (int r = 0; r < R; ++r) {
+          const Operand value = Adjacent ? at[r] : x[r][step];
+#pragma GCC unroll 2
+          for (int v = 0; v < N; ++v) sum[r][v] = multiply_add(value, row[v], sum[r][v]);
+        }
+      }
+      if (done > 0) {
+        for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(in_kept(r, v)); });
+      }
+      if (done + kChain >= k) break;
+      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
+    }
+    if (tile.init != nullptr) {
+      const T* const init = static_cast<const T*>(tile.init) + column;
+      const int64_t init_row = tile.init_row;
+      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE {
+        sum[r][v] = sum[r][v] + V::load(init + r * init_row + v * V::size);
+      });
+    }
+
+    if (direct && tile.columns - column >= kWidth) {
+      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(out + out_rows[r] + v * V::size); });
+    } else {
+      for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
+      scatter<T>(tile, column, kept, kWidth);
+    }
   }
 }
 
 template <class E, class T, int N, bool Adjacent, int R>
-TENSOROPS_INLINE void for_rows(const ConvTile& tile, int64_t column) {
+TENSOROPS_INLINE void for_rows(const ConvTile& tile, int64_t column, int64_t end) {
   if constexpr (R > 1) {
-    if (tile.row_count < R) return for_rows<E, T, N, Adjacent, R - 1>(tile, column);
+    if (tile.row_count < R) return for_rows<E, T, N, Adjacent, R - 1>(tile, column, end);
   }
-  tile_kernel<E, T, R, N, Adjacent>(tile, column);
+  tile_kernel<E, T, R, N, Adjacent>(tile, column, end);
 }
 
 template <class E, class T>
 void tile(const ConvTile& t) {
-  constexpr int V = Vec<T>::size;
-  int64_t column = 0;
-  for (; t.columns - column > V; column += kVectors * V) {
+  constexpr int V = Vec<T>::size, kWidth = kVectors * V;
+  // A last part of one vector is computed by itself.
+  const int64_t wide = (t.columns + kWidth - V - 1) / kWidth * kWidth;
+  if (wide > 0) {
     if (is_floating<T> && t.adjacent)
-      for_rows<E, T, kVectors, is_floating<T>, rows_of<T>>(t, column);
+      for_rows<E, T, kVectors, is_floating<T>, rows_of<T>>(t, 0, wide);
     else
-      for_rows<E, T, kVectors, false, rows_of<T>>(t, column);
+      for_rows<E, T, kVectors, false, rows_of<T>>(t, 0, wide);
   }
-  if (column >= t.columns) return;
+  if (wide >= t.columns) return;
   if (is_floating<T> && t.adjacent)
-    for_rows<E, T, 1, is_floating<T>, single_rows_of<T>>(t, column);
+    for_rows<E, T, 1, is_floating<T>, single_rows_of<T>>(t, wide, t.columns);
   else
-    for_rows<E, T, 1, false, rows_of<T>>(t, column);
+    for_rows<E, T, 1, false, rows_of<T>>(t, wide, t.columns);
 }
 template <class T>
 constexpr ConvTileSize tile_size{rows_of<T>, single_rows_of<T>, kVectors * Vec<T>::size, Vec<T>::size};

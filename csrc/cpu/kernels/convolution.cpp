@@ -59,7 +59,7 @@ TENSOROPS_INLINE Vec<T> load_masked(const T* p, LaneMask mask) {
 template <class T>
 constexpr bool takes_masks = kVectorBytes >= 32 && is_floating<T>;
 // Under AVX2 a mask is a register and a few instructions for each tap, and the copy of long rows reads them in the order of
-// memory: only that of short ones takes longer (csrc/README.md).
+// memory: of several channels only that of short ones takes longer (csrc/README.md).
 template <class T>
 constexpr int masked_vectors = !takes_masks<T> ? 0 : kVectorBytes == 64 ? 1 << 30 : 2;
 
@@ -163,17 +163,13 @@ void plane(const ConvPlane& p) {
   else plane_masked<T, false>(p);
 }
 
-// K rows of taps, R rows by one vector.
-template <class T, int K, int R, bool Masked>
-void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
+// K rows of taps, R rows by one vector. Bounded: some of the rows of x may lie above or below the image.
+template <class T, int K, int R, bool Masked, bool Bounded>
+TENSOROPS_INLINE void stencil_sums(const ConvPlane& p, int64_t i, int64_t j, Vec<T> (&sum)[R]) {
   using V = Vec<T>;
   const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
   const T* const weight = static_cast<const T*>(p.weight);
   const int64_t x_row = p.x_row, columns = p.k / K;
-  V sum[R];
-  const V first = p.bias != nullptr ? V(*static_cast<const T*>(p.bias)) : V(T(0));
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) sum[r] = first;
   for (int64_t column = 0; column < columns; ++column) {
     V w[K];
 #pragma GCC unroll 7
@@ -182,7 +178,7 @@ void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
     const T* at = x + p.steps[column];
 #pragma GCC unroll 14
     for (int h = 0; h < R + K - 1; ++h, at += x_row) {
-      if (Masked && (i + h < p.x_begin || i + h >= p.x_end)) continue;
+      if (Bounded && (i + h < p.x_begin || i + h >= p.x_end)) continue;
       V value;
       if constexpr (Masked) value = load_masked(at, mask);
       else value = in_register(V::load(at));
@@ -191,6 +187,24 @@ void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
         if (h >= t && h - t < R) sum[h - t] = fma(value, w[t], sum[h - t]);
     }
   }
+}
+
+template <class T, int K, int R, bool Masked>
+void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
+  using V = Vec<T>;
+  V sum[R];
+  const V first = p.bias != nullptr ? V(*static_cast<const T*>(p.bias)) : V(T(0));
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) sum[r] = first;
+  // The rows below, or those of the next plane, are on their way: a copy would read them in the order of memory.
+  constexpr int64_t kLine = 64 / sizeof(T);
+  if (Masked && j % kLine == 0) {
+    const T* const below = static_cast<const T*>(p.x) + (i + R + K - 1) * p.x_row + j;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) __builtin_prefetch(below + r * p.x_row);
+  }
+  if (Masked && (i < p.x_begin || i + R + K - 1 > p.x_end)) stencil_sums<T, K, R, Masked, true>(p, i, j, sum);
+  else stencil_sums<T, K, R, Masked, false>(p, i, j, sum);
   T* out = static_cast<T*>(p.out) + i * p.out_row + j;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r, out += p.out_row) store_lanes(sum[r], out, p.width - j);

@@ -150,10 +150,11 @@ struct ConvKernels {
   ConvTileSize size[static_cast<int>(Compute::count)];
   void (*tile[static_cast<int>(Compute::count)])(const ConvTile&);
   void (*plane[static_cast<int>(Compute::count)])(const ConvPlane&);
-  // Vectors of a row up to which it is to be given masks: a copy of the image with its border costs more.
+  // Vectors of a row up to which it is to be given masks: a copy of the image with its border costs more. None: not at all.
   int masked_vectors[static_cast<int>(Compute::count)];
   // The same of one channel with 3, 5 or 7 rows of taps, at most kStencilTaps in all: a row of the image that is in
-  // registers goes into the sums of all rows that it belongs to. Null for integers.
+  // registers goes into the sums of all rows that it belongs to. To be given masks whatever a row's length, if at all. Null for
+  // integers.
   void (*stencil[static_cast<int>(Compute::count)])(const ConvPlane&);
   int pixel_channels;
   void (*pixels[static_cast<int>(Compute::count)])(const ConvPixels&);  // null for integers
