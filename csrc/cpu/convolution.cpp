@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -377,9 +378,20 @@ class DataTiles {
 class Planes {
  public:
   Planes(const Tensor& t, const Border& border, int64_t step, const Kernels& kernels)
-      : source_(t), border_(border), step_(step), kernels_(kernels), element_(static_cast<int64_t>(t.element_size())) {
-    full_ = t.size(3) + border.left + border.right;
-    part_ = divide_up(full_, step);
+      : source_(static_cast<const char*>(t.const_data_ptr())),
+        element_(static_cast<int64_t>(t.element_size())),
+        image_stride_(t.stride(0) * element_),
+        channel_stride_(t.stride(1) * element_),
+        row_stride_(t.stride(2)),
+        pixel_stride_(t.stride(3)),
+        height_(t.size(2)),
+        inside_(t.size(3)),
+        border_(border),
+        step_(step),
+        kernels_(kernels),
+        split_(TENSOROPS_KERNELS(conv_kernels).split[static_cast<int>(kernels.compute)]),
+        as_it_is_(pixel_stride_ == 1 && is_compute_type(kernels.dtype, kernels.compute)),
+        part_(divide_up(inside_ + border.left + border.right, step)) {
     row = step * part_;
   }
 
@@ -388,52 +400,40 @@ class Planes {
   // Where column w of the bordered image is.
   int64_t column(int64_t w) const { return w % step_ * part_ + w / step_; }
 
-  // Rows [begin, begin + rows) of the bordered image.
+  // Rows [begin, begin + rows) of the bordered image; `line` has room for line_bytes().
   void copy(int64_t n, int64_t c, int64_t begin, int64_t rows, char* to, char* line) const {
-    const int64_t width = kernels_.width, inside = source_.size(3);
-    const char* plane =
-        static_cast<const char*>(source_.const_data_ptr()) + (n * source_.stride(0) + c * source_.stride(1)) * element_;
-    if (step_ == 1 && source_.stride(3) == 1) {
-      const int64_t first = std::clamp<int64_t>(begin - border_.top, 0, source_.size(2));
-      const int64_t last = std::clamp<int64_t>(begin - border_.top + rows, 0, source_.size(2));
-      const int64_t above = std::clamp<int64_t>(border_.top - begin, 0, rows);
-      std::memset(to, 0, above * row * width);
-      kernels_.border(plane + first * source_.stride(2) * element_, source_.stride(2), last - first, inside,
-                      border_.left, border_.right, to + above * row * width, row);
-      const int64_t written = above + last - first;
-      std::memset(to + written * row * width, 0, ((rows - written) * row + kernels_.size.vector) * width);
-      return;
-    }
-    std::memset(line, 0, border_.left * width);
-    std::memset(line + (border_.left + inside) * width, 0, border_.right * width);
-    for (int64_t h = begin - border_.top; h < begin - border_.top + rows; ++h, to += row * width) {
-      if (h < 0 || h >= source_.size(2)) {
-        std::memset(to, 0, row * width);
-        continue;
-      }
-      char* middle = (step_ == 1 ? to : line) + border_.left * width;
-      kernels_.load(plane + h * source_.stride(2) * element_, source_.stride(3) * element_, middle, inside);
-      if (step_ == 1) {
-        std::memset(to, 0, border_.left * width);
-        std::memset(middle + inside * width, 0, border_.right * width);
-      } else {
-        TENSOROPS_KERNELS(conv_kernels).split[static_cast<int>(kernels_.compute)](line, full_, step_, to, part_);
+    const int64_t width = kernels_.width;
+    const int64_t first = std::clamp<int64_t>(begin - border_.top, 0, height_);
+    const int64_t last = std::clamp<int64_t>(begin - border_.top + rows, 0, height_);
+    const int64_t above = std::clamp<int64_t>(border_.top - begin, 0, rows), below = rows - above - (last - first);
+    const char* from = source_ + n * image_stride_ + c * channel_stride_ + first * row_stride_ * element_;
+    std::memset(to, 0, above * row * width);
+    to += above * row * width;
+    if (step_ == 1 && pixel_stride_ == 1) {
+      kernels_.border(from, row_stride_, last - first, inside_, border_.left, border_.right, to, row);
+      to += (last - first) * row * width;
+    } else {
+      for (int64_t h = first; h < last; ++h, from += row_stride_ * element_, to += row * width) {
+        if (!as_it_is_) kernels_.load(from, pixel_stride_ * element_, line, inside_);
+        split_(as_it_is_ ? from : line, inside_, border_.left, step_, to, part_);
       }
     }
-    std::memset(to, 0, kernels_.size.vector * width);
+    std::memset(to, 0, (below * row + kernels_.size.vector) * width);
   }
-  // Bytes of the line that copy works on.
-  int64_t line_bytes() const { return full_ * kernels_.width; }
+  int64_t line_bytes() const { return as_it_is_ ? 0 : inside_ * kernels_.width; }
 
   int64_t row;  // elements from one row to the next
 
  private:
-  const Tensor& source_;
+  const char* const source_;
+  const int64_t element_, image_stride_, channel_stride_;  // the latter in bytes
+  const int64_t row_stride_, pixel_stride_, height_, inside_;
   const Border border_;
   const int64_t step_;
   const Kernels& kernels_;
-  const int64_t element_;
-  int64_t full_, part_;
+  void (*const split_)(const void*, int64_t, int64_t, int64_t, void*, int64_t);
+  const bool as_it_is_;  // a row needs no conversion
+  const int64_t part_;
 };
 
 // Passes with few output channels per group would leave most lanes of a tile empty; their vectors run along the pixels
@@ -462,9 +462,11 @@ void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_wei
   });
 }
 
-// Into the order in which they read the image; the input gradient's come from behind.
-void sort_taps(std::vector<Tap>& taps) {
-  std::sort(taps.begin(), taps.end(), [](const Tap& a, const Tap& b) { return std::pair(a.h, a.w) < std::pair(b.h, b.w); });
+// With its taps in the order in which they read the image; the input gradient's come from behind.
+DataPass sorted(DataPass pass) {
+  std::sort(pass.taps.begin(), pass.taps.end(),
+            [](const Tap& a, const Tap& b) { return std::pair(a.h, a.w) < std::pair(b.h, b.w); });
+  return pass;
 }
 
 // A run of the result's rows from which the same taps reach the image.
@@ -498,132 +500,212 @@ int64_t stacked_rows(const std::vector<Tap>& taps) {
   return columns == 0 ? 0 : static_cast<int64_t>(taps.size() / columns);
 }
 
-void run_planes(DataPass pass, const Kernels& kernels) {
-  sort_taps(pass.taps);
-  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
-  const Border border = border_of(pass);
-  const Planes planes(pass.source, border, pass.step_w, kernels);
-  const int64_t width = kernels.width;
-  const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
-  const bool plain = is_compute_type(kernels.dtype, kernels.compute);
-  const int64_t tap_rows = pass.inner == 1 && pass.outer == 1 && pass.step_h == 1 ? stacked_rows(pass.taps) : 0;
-  const auto stencil = table.stencil[static_cast<int>(kernels.compute)];
-  const bool stacked = stencil != nullptr && (tap_rows == 3 || tap_rows == 5 || tap_rows == 7) && taps <= kStencilTaps;
-  // Read where it lies: taps beside the image are masked off, those above and below it left out.
-  const std::vector<AlikeRows> runs = alike_rows(pass);
-  const int masked_vectors = table.masked_vectors[static_cast<int>(kernels.compute)];
-  const bool masked = stacked ? masked_vectors > 0 : divide_up(pass.width, kernels.size.vector) <= masked_vectors;
-  const bool in_place = masked && plain && pass.step_w == 1 && pass.source.stride(3) == 1 &&
-                        (pass.inner == 1 || (runs.size() == 1 && runs[0].taps == taps));
-  int64_t reach = 0;
-  for (const Tap& tap : pass.taps) reach = std::max(reach, tap.h + border.top + 1);
-  // Output rows of a block, and the bordered rows they read.
-  const int64_t affordable = kPlaneBytes / (std::max<int64_t>(1, pass.inner) * planes.row * width);
-  const int64_t block =
-      std::clamp<int64_t>((affordable - reach) / pass.step_h + 1, std::min<int64_t>(8, pass.height), pass.height);
-  const int64_t rows = (block - 1) * pass.step_h + reach, blocks = divide_up(pass.height, block);
-  const int64_t plane = planes.elements(rows);
-  const int64_t x_channel = in_place ? pass.source.stride(1) : plane;
-  const int64_t x_row = pass.step_h * (in_place ? pass.source.stride(2) : planes.row);
+// A pass over planes, in blocks of the rows of one image and group.
+class PlanePass {
+ public:
+  PlanePass(const DataPass& pass, const Kernels& kernels)
+      : pass_(sorted(pass)),
+        kernels_(kernels),
+        border_(border_of(pass_)),
+        planes_(pass_.source, border_, pass_.step_w, kernels),
+        width_(kernels.width),
+        taps_(static_cast<int64_t>(pass_.taps.size())),
+        k_(pass_.inner * taps_),
+        tap_rows_(pass_.inner == 1 && pass_.outer == 1 && pass_.step_h == 1 ? stacked_rows(pass_.taps) : 0),
+        runs_(alike_rows(pass_)),
+        element_(static_cast<int64_t>(pass_.result.element_size())),
+        source_(static_cast<const char*>(pass_.source.const_data_ptr())),
+        source_image_(pass_.source.stride(0)),
+        source_channel_(pass_.source.stride(1)),
+        source_height_(pass_.source.size(2)),
+        result_(static_cast<char*>(pass_.result.data_ptr()) + pass_.offset * element_),
+        out_image_(pass_.result.stride(0)),
+        out_channel_(pass_.result.stride(1)),
+        group_weights_(pass_.outer * k_),
+        group_bytes_((group_weights_ + pass_.outer) * width_),
+        weights_(pass_.groups * group_bytes_) {
+    const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
+    const auto compute = static_cast<int>(kernels.compute);
+    const bool plain = is_compute_type(kernels.dtype, kernels.compute);
+    plane_kernel_ = table.plane[compute], stencil_ = table.stencil[compute];
+    stacked_ = stencil_ != nullptr && (tap_rows_ == 3 || tap_rows_ == 5 || tap_rows_ == 7) && taps_ <= kStencilTaps;
+    // Read where it lies: taps beside the image are masked off, those above and below it left out.
+    const int masked_vectors = table.masked_vectors[compute];
+    const bool masked = stacked_ ? masked_vectors > 0 : divide_up(pass_.width, kernels.size.vector) <= masked_vectors;
+    in_place_ = masked && plain && pass_.step_w == 1 && pass_.source.stride(3) == 1 &&
+                (pass_.inner == 1 || (runs_.size() == 1 && runs_[0].taps == taps_));
+    direct_ = pass_.pixel_stride == 1 && plain;
+    for (const Tap& tap : pass_.taps) reach_ = std::max(reach_, tap.h + border_.top + 1);
+    pack();
+  }
 
-  std::vector<int64_t> steps;
-  steps.reserve(k);
-  for (int64_t c = 0; c < pass.inner; ++c)
-    for (const Tap& tap : pass.taps)
-      steps.push_back(c * x_channel + (in_place ? tap.h * pass.source.stride(2) + tap.w
-                                                : (tap.h + border.top) * planes.row + planes.column(tap.w + border.left)));
-  std::vector<uint16_t> masks;
-  if (in_place) {
-    const int64_t lanes = kernels.size.vector, across = pass.source.size(3);
-    for (int64_t j = 0; j < pass.width; j += lanes)
-      for (int64_t p = 0; p < k; ++p) {
-        const int64_t w = j + pass.taps[p % taps].w;
+  // Rows of a block whose bordered rows stay in the cache.
+  int64_t block() const {
+    const int64_t affordable = kPlaneBytes / (std::max<int64_t>(1, pass_.inner) * planes_.row * width_);
+    return std::clamp<int64_t>((affordable - reach_) / pass_.step_h + 1, std::min<int64_t>(8, pass_.height), pass_.height);
+  }
+  int64_t height() const { return pass_.height; }
+  // Next to an addition.
+  int64_t row_cost() const { return pass_.width * k_ * pass_.outer / 4; }
+
+  // Fixes the most rows of a block.
+  void set_block(int64_t rows) {
+    block_ = rows;
+    plane_ = planes_.elements((rows - 1) * pass_.step_h + reach_);
+    const int64_t x_channel = in_place_ ? pass_.source.stride(1) : plane_;
+    for (int64_t c = 0; c < pass_.inner; ++c)
+      for (const Tap& tap : pass_.taps)
+        steps_.push_back(c * x_channel + (in_place_ ? tap.h * pass_.source.stride(2) + tap.w
+                                                    : (tap.h + border_.top) * planes_.row +
+                                                          planes_.column(tap.w + border_.left)));
+    if (!in_place_) return;
+    const int64_t lanes = kernels_.size.vector, across = pass_.source.size(3);
+    for (int64_t j = 0; j < pass_.width; j += lanes)
+      for (int64_t p = 0; p < k_; ++p) {
+        const int64_t w = j + pass_.taps[p % taps_].w;
         const int64_t first = std::clamp<int64_t>(-w, 0, lanes), last = std::clamp<int64_t>(across - w, first, lanes);
-        masks.push_back(static_cast<uint16_t>((1u << last) - (1u << first)));
+        masks_.push_back(static_cast<uint16_t>((1u << last) - (1u << first)));
       }
   }
 
-  const auto element = static_cast<int64_t>(pass.result.element_size());
-  const bool direct = pass.pixel_stride == 1 && plain;
-  const auto plane_kernel = table.plane[static_cast<int>(kernels.compute)];
-  const auto weight_element = static_cast<int64_t>(pass.weight.element_size());
-  const int64_t group_weights = pass.outer * k, group_bytes = (group_weights + pass.outer) * width;
-  const Scratch weights(pass.groups * group_bytes);
-  pack_groups(pass, kernels, group_weights, pass.outer, weights.data(), [&](int64_t group, char* to) {
-    for (int64_t o = 0; o < pass.outer; ++o)
-      for (int64_t c = 0; c < pass.inner; ++c)
-        for (const Tap& tap : pass.taps) {
-          const int64_t at = group * pass.weight_group + o * pass.weight_outer + c * pass.weight_inner + tap.weight;
-          kernels.load(static_cast<const char*>(pass.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
-          to += width;
-        }
-  });
-  const char* const source = static_cast<const char*>(pass.source.const_data_ptr());
-  char* const result = static_cast<char*>(pass.result.data_ptr()) + pass.offset * element;
-  const int64_t source_image = pass.source.stride(0), source_channel = pass.source.stride(1);
-  const int64_t out_image = pass.result.stride(0), out_channel = pass.result.stride(1);
-  const int64_t tasks = pass.source.size(0) * pass.groups * blocks;
-  parallel(tasks, block * pass.width * k * pass.outer / 4, [&](int64_t begin, int64_t end) {
-    const Scratch copies(in_place ? 0 : pass.inner * plane * width), line(planes.line_bytes());
-    const Scratch sums(direct ? 0 : pass.outer * block * pass.width * width);
-    ConvPlane p;
-    p.x_row = x_row;
-    p.weight_row = k;
-    p.masks_vector = k;
-    p.width = pass.width;
-    p.channels = pass.outer;
-    p.out_row = direct ? pass.row_stride : pass.width;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task % blocks * block, group = task / blocks % pass.groups,
-                    n = task / (blocks * pass.groups);
-      const int64_t height = std::min(block, pass.height - first);
-      const char* const weight = weights.data() + group * group_bytes;
-      p.bias = weight + group_weights * width;
-      char* const out = result + (n * out_image + group * pass.outer * out_channel + first * pass.row_stride) * element;
-      p.out_channel = direct ? out_channel : height * pass.width;
-      if (stacked && in_place) {
-        p.x = source + (n * source_image + group * source_channel + first * x_row) * element;
-        p.steps = steps.data();
-        p.masks = masks.data();
-        p.weight = weight;
-        p.k = k;
-        p.height = height;
-        p.out = direct ? out : sums.data();
-        p.tap_rows = static_cast<int>(tap_rows);
-        p.x_begin = -(first + pass.taps[0].h);
-        p.x_end = p.x_begin + pass.source.size(2);
-        stencil(p);
-      } else if (in_place) {
-        for (const AlikeRows& run : runs) {
-          const int64_t top = std::max(run.first, first), bottom = std::min(run.first + run.rows, first + height);
-          if (top >= bottom) continue;
-          p.x = source + (n * source_image + group * pass.inner * source_channel + top * x_row) * element;
-          p.steps = steps.data() + run.tap;
-          p.masks = masks.data() + run.tap;
-          p.weight = weight + run.tap * width;
-          p.k = pass.inner * run.taps;
-          p.height = bottom - top;
-          p.out = (direct ? out : sums.data()) + (top - first) * p.out_row * width;
-          plane_kernel(p);
+  // What a thread works in, and what its blocks have in common.
+  class Worker {
+   public:
+    explicit Worker(const PlanePass& part)
+        : part_(part),
+          copies_(part.in_place_ ? 0 : part.pass_.inner * part.plane_ * part.width_),
+          line_(part.planes_.line_bytes()),
+          sums_(part.direct_ ? 0 : part.pass_.outer * part.block_ * part.pass_.width * part.width_) {
+      const DataPass& pass = part.pass_;
+      common_.x_row = pass.step_h * (part.in_place_ ? pass.source.stride(2) : part.planes_.row);
+      common_.steps = part.steps_.data();
+      common_.masks = part.in_place_ ? part.masks_.data() : nullptr;
+      common_.masks_vector = common_.weight_row = common_.k = part.k_;
+      common_.width = pass.width;
+      common_.channels = pass.outer;
+      common_.out_row = part.direct_ ? pass.row_stride : pass.width;
+      common_.tap_rows = static_cast<int>(part.tap_rows_);
+    }
+
+    // Rows [first, first + height) of the result.
+    void run(int64_t n, int64_t group, int64_t first, int64_t height) const {
+      const DataPass& pass = part_.pass_;
+      const int64_t element = part_.element_, width = part_.width_;
+      const char* const weight = part_.weights_.data() + group * part_.group_bytes_;
+      char* const out = part_.result_ + (n * part_.out_image_ + group * pass.outer * part_.out_channel_ +
+                                         first * pass.row_stride) * element;
+      ConvPlane p = common_;
+      p.weight = weight;
+      p.bias = weight + part_.group_weights_ * width;
+      p.height = height;
+      p.out = part_.direct_ ? out : sums_.data();
+      p.out_channel = part_.direct_ ? part_.out_channel_ : height * pass.width;
+      if (part_.in_place_) {
+        const char* const image =
+            part_.source_ + (n * part_.source_image_ + group * pass.inner * part_.source_channel_) * element;
+        if (part_.stacked_) {
+          p.x = image + first * p.x_row * element;
+          p.x_begin = -(first + pass.taps[0].h);
+          p.x_end = p.x_begin + part_.source_height_;
+          part_.stencil_(p);
+        } else {
+          run_alike(p, image, first);
         }
       } else {
         for (int64_t c = 0; c < pass.inner; ++c)
-          planes.copy(n, group * pass.inner + c, first * pass.step_h, (height - 1) * pass.step_h + reach,
-                      copies.data() + c * plane * width, line.data());
-        p.x = copies.data();
-        p.steps = steps.data();
-        p.weight = weight;
-        p.k = k;
-        p.height = height;
-        p.out = direct ? out : sums.data();
-        p.tap_rows = static_cast<int>(tap_rows);
-        (stacked ? stencil : plane_kernel)(p);
+          part_.planes_.copy(n, group * pass.inner + c, first * pass.step_h, (height - 1) * pass.step_h + part_.reach_,
+                             copies_.data() + c * part_.plane_ * width, line_.data());
+        p.x = copies_.data();
+        (part_.stacked_ ? part_.stencil_ : part_.plane_kernel_)(p);
       }
-      if (!direct)
-        for (int64_t o = 0; o < pass.outer; ++o)
-          for (int64_t i = 0; i < height; ++i)
-            kernels.store(sums.data() + (o * height + i) * pass.width * width,
-                          out + (o * out_channel + i * pass.row_stride) * element, pass.pixel_stride * element, pass.width);
+      if (part_.direct_) return;
+      for (int64_t o = 0; o < pass.outer; ++o)
+        for (int64_t i = 0; i < height; ++i)
+          part_.kernels_.store(sums_.data() + (o * height + i) * pass.width * width,
+                               out + (o * part_.out_channel_ + i * pass.row_stride) * element, pass.pixel_stride * element,
+                               pass.width);
+    }
+
+   private:
+    void run_alike(const ConvPlane& block, const char* image, int64_t first) const {
+      for (const AlikeRows& run : part_.runs_) {
+        const int64_t top = std::max(run.first, first), bottom = std::min(run.first + run.rows, first + block.height);
+        if (top >= bottom) continue;
+        ConvPlane p = block;
+        p.x = image + top * p.x_row * part_.element_;
+        p.steps += run.tap;
+        p.masks += run.tap;
+        p.weight = static_cast<const char*>(block.weight) + run.tap * part_.width_;
+        p.k = part_.pass_.inner * run.taps;
+        p.height = bottom - top;
+        p.out = static_cast<char*>(block.out) + (top - first) * p.out_row * part_.width_;
+        part_.plane_kernel_(p);
+      }
+    }
+
+    const PlanePass& part_;
+    const Scratch copies_, line_, sums_;
+    ConvPlane common_;
+  };
+
+ private:
+  void pack() {
+    const auto weight_element = static_cast<int64_t>(pass_.weight.element_size());
+    pack_groups(pass_, kernels_, group_weights_, pass_.outer, weights_.data(), [&](int64_t group, char* to) {
+      for (int64_t o = 0; o < pass_.outer; ++o)
+        for (int64_t c = 0; c < pass_.inner; ++c)
+          for (const Tap& tap : pass_.taps) {
+            const int64_t at = group * pass_.weight_group + o * pass_.weight_outer + c * pass_.weight_inner + tap.weight;
+            kernels_.load(static_cast<const char*>(pass_.weight.const_data_ptr()) + at * weight_element, weight_element, to, 1);
+            to += width_;
+          }
+    });
+  }
+
+  const DataPass pass_;
+  const Kernels& kernels_;
+  const Border border_;
+  const Planes planes_;
+  const int64_t width_, taps_, k_, tap_rows_;
+  const std::vector<AlikeRows> runs_;
+  const int64_t element_;
+  const char* const source_;
+  const int64_t source_image_, source_channel_, source_height_;
+  char* const result_;
+  const int64_t out_image_, out_channel_;
+  const int64_t group_weights_, group_bytes_;
+  const Scratch weights_;
+  void (*plane_kernel_)(const ConvPlane&);
+  void (*stencil_)(const ConvPlane&);
+  bool stacked_, in_place_, direct_;
+  int64_t reach_ = 0;  // bordered rows that a row of the result reads
+  int64_t block_ = 0;
+  int64_t plane_ = 0;  // elements from one channel's copy to the next
+  std::vector<int64_t> steps_;
+  std::vector<uint16_t> masks_;
+};
+
+// Passes that write the phases of one result: together, while a block of it is in the cache.
+void run_planes(const std::vector<DataPass>& passes, const Kernels& kernels) {
+  std::deque<PlanePass> parts;
+  int64_t blocks = 1, cost = 0;
+  for (const DataPass& pass : passes) {
+    const PlanePass& part = parts.emplace_back(pass, kernels);
+    blocks = std::max(blocks, divide_up(part.height(), part.block()));
+  }
+  for (PlanePass& part : parts) {
+    part.set_block(divide_up(part.height(), blocks));
+    cost += divide_up(part.height(), blocks) * part.row_cost();
+  }
+  const int64_t groups = passes[0].groups;
+  parallel(passes[0].source.size(0) * groups * blocks, cost, [&](int64_t begin, int64_t end) {
+    std::deque<PlanePass::Worker> workers(parts.begin(), parts.end());
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t block = task % blocks, group = task / blocks % groups, n = task / (blocks * groups);
+      for (size_t i = 0; i < parts.size(); ++i) {
+        const int64_t first = parts[i].height() * block / blocks, last = parts[i].height() * (block + 1) / blocks;
+        if (first < last) workers[i].run(n, group, first, last - first);
+      }
     }
   });
 }
@@ -800,8 +882,8 @@ class TapRuns {
   std::vector<int64_t> steps_, rows_;
 };
 
-void run_channels(DataPass pass, const Kernels& kernels) {
-  sort_taps(pass.taps);
+void run_channels(const DataPass& unsorted, const Kernels& kernels) {
+  const DataPass pass = sorted(unsorted);
   const auto kernel = TENSOROPS_KERNELS(conv_kernels).channels[static_cast<int>(kernels.dtype)];
   const auto element = static_cast<int64_t>(pass.result.element_size());
   const auto taps = static_cast<int64_t>(pass.taps.size());
@@ -844,10 +926,7 @@ void run_channels(DataPass pass, const Kernels& kernels) {
   });
 }
 
-void run(const DataPass& pass, const Kernels& kernels) {
-  if (pass.result.numel() == 0 || pass.height <= 0 || pass.width <= 0) return;
-  if (by_channels(pass.source, pass.result, pass.inner, pass.outer, kernels)) return run_channels(pass, kernels);
-  if (few_channels(pass.outer, kernels)) return run_planes(pass, kernels);
+void run_pass(const DataPass& pass, const Kernels& kernels) {
   if (winograd(pass, kernels) || pointwise(pass, kernels)) return;
   if (few_terms(pass, kernels)) return run_pixels(pass, kernels);
   const Border border = border_of(pass);
@@ -931,6 +1010,17 @@ void run(const DataPass& pass, const Kernels& kernels) {
   }
 }
 
+// Passes that write the phases of one result, of which there is at least one pixel each.
+void run(const std::vector<DataPass>& passes, const Kernels& kernels) {
+  const DataPass& any = passes[0];
+  const bool channels = by_channels(any.source, any.result, any.inner, any.outer, kernels);
+  if (!channels && few_channels(any.outer, kernels)) return run_planes(passes, kernels);
+  for (const DataPass& pass : passes) {
+    if (channels) run_channels(pass, kernels);
+    else run_pass(pass, kernels);
+  }
+}
+
 Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, c10::IntArrayRef stride,
               c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups) {
   const Params p = conv_params<int64_t>(stride, padding, dilation, groups);
@@ -963,7 +1053,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
     for (int64_t w = 0; w < weight.size(3); ++w)
       pass.taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
                            h * weight.stride(2) + w * weight.stride(3)});
-  run(pass, Kernels(input.scalar_type()));
+  run({pass}, Kernels(input.scalar_type()));
   return result;
 }
 
@@ -986,7 +1076,7 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
   const Tensor result = empty(input_size, grad.scalar_type(), conv_memory_format(grad, weight));
   if (result.numel() == 0) return result;
 
-  const Kernels kernels(grad.scalar_type());
+  std::vector<DataPass> phases;
   const int64_t outer = weight.size(0) / groups;
   for (int64_t y = 0; y < std::min(p.stride[0], result.size(2)); ++y)
     for (int64_t x = 0; x < std::min(p.stride[1], result.size(3)); ++x) {
@@ -1015,8 +1105,9 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
               phase_shift(x, w, p.padding[1], p.stride[1], p.dilation[1], &tap.w))
             pass.taps.push_back(tap);
         }
-      run(pass, kernels);
+      phases.push_back(std::move(pass));
     }
+  run(phases, Kernels(grad.scalar_type()));
   return result;
 }
 

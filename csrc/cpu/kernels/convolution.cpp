@@ -523,25 +523,30 @@ void border(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t
 }
 
 template <class T>
-void split(const void* row, int64_t n, int64_t step, void* to, int64_t phase) {
+void split(const void* row, int64_t n, int64_t left, int64_t step, void* to, int64_t phase) {
   using V = Vec<T>;
   const T* from = static_cast<const T*>(row);
   T* out = static_cast<T*>(to);
-  int64_t i = 0;
+  // Where the first of every step-th element goes: the part, and how many zeros come before it.
+  int64_t part = left % step, zeros = left / step, i = 0;
   if (step == 2) {
     using Index = typename Native<typename MaskInt<T>::type>::type;
     Index even, odd;
     for (int l = 0; l < V::size; ++l) even[l] = 2 * l, odd[l] = 2 * l + 1;
+    T *const to_even = out + part * phase + zeros, *const to_odd = out + (1 - part) * phase + zeros + part;
     for (; i + 2 * V::size <= n; i += 2 * V::size) {
       const V a = V::load(from + i), b = V::load(from + i + V::size);
-      V(__builtin_shuffle(a.v, b.v, even)).store(out + i / 2);
-      V(__builtin_shuffle(a.v, b.v, odd)).store(out + phase + i / 2);
+      V(__builtin_shuffle(a.v, b.v, even)).store(to_even + i / 2);
+      V(__builtin_shuffle(a.v, b.v, odd)).store(to_odd + i / 2);
     }
   }
-  // i is a multiple of the step here.
+  const int64_t done = i / step;
   for (int64_t first = 0; first < step; ++first) {
-    T* to_phase = out + first * phase + i / step;
-    for (int64_t j = i + first; j < n; j += step) *to_phase++ = from[j];
+    T *const begin = out + part * phase, *const end = begin + phase, *at = begin + zeros + done;
+    for (T* zero = begin; zero < begin + zeros; ++zero) *zero = T(0);
+    for (int64_t j = i + first; j < n; j += step) *at++ = from[j];
+    for (; at < end; ++at) *at = T(0);
+    if (++part == step) part = 0, ++zeros;
   }
 }
 
