@@ -500,6 +500,12 @@ int64_t stacked_rows(const std::vector<Tap>& taps) {
   return columns == 0 ? 0 : static_cast<int64_t>(taps.size() / columns);
 }
 
+// Of `lanes` lanes that read a row of an image from column w on, those that find it.
+uint16_t lanes_inside(int64_t w, int64_t lanes, int64_t width) {
+  const int64_t first = std::clamp<int64_t>(-w, 0, lanes), last = std::clamp<int64_t>(width - w, first, lanes);
+  return static_cast<uint16_t>((1u << last) - (1u << first));
+}
+
 // A pass over planes, in blocks of the rows of one image and group.
 class PlanePass {
  public:
@@ -559,13 +565,10 @@ class PlanePass {
                                                     : (tap.h + border_.top) * planes_.row +
                                                           planes_.column(tap.w + border_.left)));
     if (!in_place_) return;
-    const int64_t lanes = kernels_.size.vector, across = pass_.source.size(3);
+    const int64_t lanes = kernels_.size.vector;
     for (int64_t j = 0; j < pass_.width; j += lanes)
-      for (int64_t p = 0; p < k_; ++p) {
-        const int64_t w = j + pass_.taps[p % taps_].w;
-        const int64_t first = std::clamp<int64_t>(-w, 0, lanes), last = std::clamp<int64_t>(across - w, first, lanes);
-        masks_.push_back(static_cast<uint16_t>((1u << last) - (1u << first)));
-      }
+      for (int64_t p = 0; p < k_; ++p)
+        masks_.push_back(lanes_inside(j + pass_.taps[p % taps_].w, lanes, pass_.source.size(3)));
   }
 
   // What a thread works in, and what its blocks have in common.
@@ -1118,36 +1121,57 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
   const int64_t width = kernels.width, outer = result.size(0) / p.groups, taps = result.size(2) * result.size(3);
   const int64_t height = grad.size(2), across = grad.size(3);
   const int64_t rows = (height - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1;
-  std::vector<int64_t> steps;
-  for (int64_t h = 0; h < result.size(2); ++h)
-    for (int64_t w = 0; w < result.size(3); ++w)
-      steps.push_back(h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
   const auto element = static_cast<int64_t>(grad.element_size());
-  const bool direct = grad.stride(3) == 1 && is_compute_type(kernels.dtype, kernels.compute);
-  const auto kernel = TENSOROPS_KERNELS(conv_kernels).plane_gradient[static_cast<int>(kernels.compute)];
+  const bool plain = is_compute_type(kernels.dtype, kernels.compute), direct = grad.stride(3) == 1 && plain;
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
+  const auto masked_kernel = table.masked_plane_gradient[static_cast<int>(kernels.compute)];
+  const int64_t tap_rows = result.size(2), tap_columns = result.size(3);
+  // Read where it lies: taps beside the image are masked off, those above and below it left out.
+  const bool in_place = masked_kernel != nullptr && plain && p.stride[1] == 1 && input.stride(3) == 1 && tap_columns == kMaskedTaps;
+  const auto kernel = in_place ? masked_kernel : table.plane_gradient[static_cast<int>(kernels.compute)];
+  std::vector<int64_t> steps, tap_begin, tap_end;
+  for (int64_t h = 0; h < tap_rows; ++h) {
+    const int64_t below = h * p.dilation[0] - p.padding[0];
+    for (int64_t w = 0; w < tap_columns; ++w)
+      steps.push_back(in_place ? below * input.stride(2) + w * p.dilation[1] - p.padding[1]
+                               : h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
+    tap_begin.push_back(std::clamp<int64_t>(divide_up(-below, p.stride[0]), 0, height));
+    tap_end.push_back(std::clamp<int64_t>(divide_up(input.size(2) - below, p.stride[0]), tap_begin.back(), height));
+  }
+  std::vector<uint16_t> masks;
+  for (int64_t j = 0; in_place && j < across; j += kernels.size.vector)
+    for (int64_t w = 0; w < tap_columns; ++w)
+      masks.push_back(lanes_inside(j + w * p.dilation[1] - p.padding[1], std::min<int64_t>(kernels.size.vector, across - j),
+                                   input.size(3)));
+  const char* const image = static_cast<const char*>(input.const_data_ptr());
+  const char* const grads = static_cast<const char*>(grad.const_data_ptr());
+  const int64_t image_stride = input.stride(0), channel_stride = input.stride(1);
+  const int64_t grad_image = grad.stride(0), grad_channel = grad.stride(1);
   parallel(p.groups, grad.size(0) * outer * height * across * taps / 4, [&](int64_t begin, int64_t end) {
-    const Scratch x(planes.elements(rows) * width), line(planes.line_bytes()), sums(outer * taps * width);
+    const Scratch x(in_place ? 0 : planes.elements(rows) * width), line(planes.line_bytes()), sums(outer * taps * width);
     const Scratch converted(direct ? 0 : height * across * width);
+    ConvPlaneGradient gradient;
+    gradient.x_row = p.stride[0] * (in_place ? input.stride(2) : planes.row);
+    gradient.steps = steps.data();
+    gradient.k = taps;
+    gradient.grad_row = direct ? grad.stride(2) : across;
+    gradient.height = height;
+    gradient.width = across;
+    gradient.masks = masks.data();
+    gradient.begin = tap_begin.data();
+    gradient.end = tap_end.data();
     for (int64_t group = begin; group < end; ++group) {
       std::memset(sums.data(), 0, outer * taps * width);
       for (int64_t n = 0; n < grad.size(0); ++n) {
-        planes.copy(n, group, 0, rows, x.data(), line.data());
+        if (!in_place) planes.copy(n, group, 0, rows, x.data(), line.data());
+        gradient.x = in_place ? image + (n * image_stride + group * channel_stride) * element : x.data();
         for (int64_t o = 0; o < outer; ++o) {
-          const char* from = static_cast<const char*>(grad.const_data_ptr()) +
-                             (n * grad.stride(0) + (group * outer + o) * grad.stride(1)) * element;
+          const char* from = grads + (n * grad_image + (group * outer + o) * grad_channel) * element;
           if (!direct)
             for (int64_t i = 0; i < height; ++i)
               kernels.load(from + i * grad.stride(2) * element, grad.stride(3) * element,
                            converted.data() + i * across * width, across);
-          ConvPlaneGradient gradient;
-          gradient.x = x.data();
-          gradient.x_row = p.stride[0] * planes.row;
-          gradient.steps = steps.data();
-          gradient.k = taps;
           gradient.grad = direct ? from : converted.data();
-          gradient.grad_row = direct ? grad.stride(2) : across;
-          gradient.height = height;
-          gradient.width = across;
           gradient.sums = sums.data() + o * taps * width;
           kernel(gradient);
         }

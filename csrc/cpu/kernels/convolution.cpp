@@ -350,6 +350,71 @@ void plane_gradient(const ConvPlaneGradient& p) {
   for (; tap < p.k; ++tap) plane_taps<T, 1>(p, tap);
 }
 
+// H rows of taps at once, over a few rows of the gradient: masks are made once for each of their vectors.
+template <class T, int H>
+void masked_taps(const ConvPlaneGradient& p, int64_t row) {
+  using V = Vec<T>;
+  constexpr int W = kMaskedTaps;
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kChain ? kChain / across : 1;
+  T* const sums = static_cast<T*>(p.sums) + row * W;
+  const int64_t* const steps = p.steps + row * W;
+  int64_t inner_begin = 0, inner_end = p.height;
+  for (int h = 0; h < H; ++h) {
+    if (p.begin[row + h] > inner_begin) inner_begin = p.begin[row + h];
+    if (p.end[row + h] < inner_end) inner_end = p.end[row + h];
+  }
+  for (int64_t begin = 0; begin < p.height; begin += rows) {
+    const int64_t end = p.height - begin < rows ? p.height : begin + rows;
+    V sum[H][W];
+    for_tile<H, W>([&](int h, int w) TENSOROPS_LAMBDA_INLINE { sum[h][w] = V(T(0)); });
+    for (int64_t v = 0; v < across; ++v) {
+      const int64_t j = v * V::size, left = p.width - j;
+      LaneMask mask[W];
+#pragma GCC unroll 3
+      for (int w = 0; w < W; ++w) mask[w] = lane_mask<T>(p.masks[v * W + w]);
+      const LaneMask inside = lane_mask<T>(uint16_t((1u << (left < V::size ? left : V::size)) - 1));
+      const T* grad = static_cast<const T*>(p.grad) + begin * p.grad_row + j;
+      const T* x = static_cast<const T*>(p.x) + begin * p.x_row + j;
+      // The next rows are on their way.
+      if (j % kLine == 0)
+        for (int64_t i = 0; i < rows; ++i) {
+          __builtin_prefetch(grad + (i + rows) * p.grad_row);
+          __builtin_prefetch(x + (i + rows + H - 1) * p.x_row);
+        }
+      for (int64_t i = begin; i < end; ++i, grad += p.grad_row, x += p.x_row) {
+        const V g = load_masked(grad, inside);
+        const auto add = [&](int h) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 3
+          for (int w = 0; w < W; ++w) sum[h][w] = fma(load_masked(x + steps[h * W + w], mask[w]), g, sum[h][w]);
+        };
+        if (i >= inner_begin && i < inner_end) {
+#pragma GCC unroll 3
+          for (int h = 0; h < H; ++h) add(h);
+        } else {
+#pragma GCC unroll 3
+          for (int h = 0; h < H; ++h)
+            if (i >= p.begin[row + h] && i < p.end[row + h]) add(h);
+        }
+      }
+    }
+    for_tile<H, W>([&](int h, int w) TENSOROPS_LAMBDA_INLINE { sums[h * W + w] += sum_lanes(sum[h][w]); });
+  }
+}
+
+template <class T>
+void masked_plane_gradient(const ConvPlaneGradient& p) {
+  const int64_t rows = p.k / kMaskedTaps;
+  int64_t row = 0;
+  for (; row + 3 <= rows; row += 3) masked_taps<T, 3>(p, row);
+  for (; row < rows; ++row) masked_taps<T, 1>(p, row);
+}
+template <class T>
+constexpr auto masked_plane_gradient_of() -> void (*)(const ConvPlaneGradient&) {
+  if constexpr (takes_masks<T>) return masked_plane_gradient<T>;
+  else return nullptr;
+}
+
 // P pixels by N vectors of channels, the last of them `lanes` wide.
 template <class S, class T, int P, int N>
 TENSOROPS_INLINE void channels_tile(const ConvChannels& a, int64_t j, int64_t c, int64_t lanes) {
@@ -607,6 +672,7 @@ const ConvKernels conv_kernels = {
     kPixelChannels,
     {pixels<float>, pixels<double>, nullptr, nullptr},
     {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},
+    {masked_plane_gradient_of<float>(), masked_plane_gradient_of<double>(), nullptr, nullptr},
     FLOATING(channels),
     FLOATING(channels_gradient),
     {border<uint8_t, int32_t>, border<int8_t, int32_t>, border<int16_t, int32_t>, border<int32_t, int32_t>,

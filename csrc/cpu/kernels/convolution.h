@@ -100,6 +100,8 @@ struct ConvPixels {
   int64_t channels = 0;
 };
 
+constexpr int kMaskedTaps = 3;
+
 // The weight gradient of a depthwise convolution: sums[p] += sum over i, j of grad[i, j] * x[i * x_row + steps[p] + j].
 struct ConvPlaneGradient {
   const void* x = nullptr;
@@ -110,6 +112,9 @@ struct ConvPlaneGradient {
   int64_t grad_row = 0;
   int64_t height = 0, width = 0;
   void* sums = nullptr;
+  // For the kernel with masks, of rows of kMaskedTaps: x is the image itself, and what lies beside it is not read.
+  const uint16_t* masks = nullptr;                 // [vector of a row][tap of a row]: the lanes that find the image
+  const int64_t *begin = nullptr, *end = nullptr;  // by row of taps, the rows of the gradient from which it does
 };
 
 // Depthwise with adjacent channels: vectors run along those, and images are read where they lie. For a run of pixels
@@ -159,6 +164,7 @@ struct ConvKernels {
   int pixel_channels;
   void (*pixels[static_cast<int>(Compute::count)])(const ConvPixels&);  // null for integers
   void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
+  void (*masked_plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);  // null where masks are not taken
   // By storage dtype; null for integers.
   void (*channels[static_cast<int>(DType::count)])(const ConvChannels&);
   void (*channels_gradient[static_cast<int>(DType::count)])(const ConvChannelsGradient&);
