@@ -517,7 +517,7 @@ class PlanePass {
         width_(kernels.width),
         taps_(static_cast<int64_t>(pass_.taps.size())),
         k_(pass_.inner * taps_),
-        tap_rows_(pass_.inner == 1 && pass_.outer == 1 && pass_.step_h == 1 ? stacked_rows(pass_.taps) : 0),
+        tap_rows_(pass_.inner == 1 && pass_.outer == 1 ? stacked_rows(pass_.taps) : 0),
         runs_(alike_rows(pass_)),
         element_(static_cast<int64_t>(pass_.result.element_size())),
         source_(static_cast<const char*>(pass_.source.const_data_ptr())),
@@ -534,12 +534,15 @@ class PlanePass {
     const auto compute = static_cast<int>(kernels.compute);
     const bool plain = is_compute_type(kernels.dtype, kernels.compute);
     plane_kernel_ = table.plane[compute], stencil_ = table.stencil[compute];
-    stacked_ = stencil_ != nullptr && (tap_rows_ == 3 || tap_rows_ == 5 || tap_rows_ == 7) && taps_ <= kStencilTaps;
     // Read where it lies: taps beside the image are masked off, those above and below it left out.
     const int masked_vectors = table.masked_vectors[compute];
-    const bool masked = stacked_ ? masked_vectors > 0 : divide_up(pass_.width, kernels.size.vector) <= masked_vectors;
-    in_place_ = masked && plain && pass_.step_w == 1 && pass_.source.stride(3) == 1 &&
-                (pass_.inner == 1 || (runs_.size() == 1 && runs_[0].taps == taps_));
+    const bool readable = masked_vectors > 0 && plain && pass_.source.stride(3) == 1;
+    const bool every_other = pass_.step_h == 2 && pass_.step_w == 2 && tap_rows_ == 3 && readable;
+    stacked_ = stencil_ != nullptr && (tap_rows_ == 3 || tap_rows_ == 5 || tap_rows_ == 7) && taps_ <= kStencilTaps &&
+               (pass_.step_h == 1 || every_other);
+    in_place_ = readable && (stacked_ ? pass_.step_w == 1 || every_other
+                                      : pass_.step_w == 1 && divide_up(pass_.width, kernels.size.vector) <= masked_vectors &&
+                                            (pass_.inner == 1 || (runs_.size() == 1 && runs_[0].taps == taps_)));
     direct_ = pass_.pixel_stride == 1 && plain;
     for (const Tap& tap : pass_.taps) reach_ = std::max(reach_, tap.h + border_.top + 1);
     pack();
@@ -566,7 +569,7 @@ class PlanePass {
                                                           planes_.column(tap.w + border_.left)));
     if (!in_place_) return;
     const int64_t lanes = kernels_.size.vector;
-    for (int64_t j = 0; j < pass_.width; j += lanes)
+    for (int64_t j = 0; j < divide_up(pass_.width, lanes) * lanes * pass_.step_w; j += lanes)
       for (int64_t p = 0; p < k_; ++p)
         masks_.push_back(lanes_inside(j + pass_.taps[p % taps_].w, lanes, pass_.source.size(3)));
   }
@@ -584,6 +587,7 @@ class PlanePass {
       common_.steps = part.steps_.data();
       common_.masks = part.in_place_ ? part.masks_.data() : nullptr;
       common_.masks_vector = common_.weight_row = common_.k = part.k_;
+      common_.step = static_cast<int>(pass.step_w);
       common_.width = pass.width;
       common_.channels = pass.outer;
       common_.out_row = part.direct_ ? pass.row_stride : pass.width;
@@ -608,7 +612,7 @@ class PlanePass {
             part_.source_ + (n * part_.source_image_ + group * pass.inner * part_.source_channel_) * element;
         if (part_.stacked_) {
           p.x = image + first * p.x_row * element;
-          p.x_begin = -(first + pass.taps[0].h);
+          p.x_begin = -(first * pass.step_h + pass.taps[0].h);
           p.x_end = p.x_begin + part_.source_height_;
           part_.stencil_(p);
         } else {
@@ -1127,7 +1131,8 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
   const auto masked_kernel = table.masked_plane_gradient[static_cast<int>(kernels.compute)];
   const int64_t tap_rows = result.size(2), tap_columns = result.size(3);
   // Read where it lies: taps beside the image are masked off, those above and below it left out.
-  const bool in_place = masked_kernel != nullptr && plain && p.stride[1] == 1 && input.stride(3) == 1 && tap_columns == kMaskedTaps;
+  const bool in_place = masked_kernel != nullptr && plain && p.stride[1] <= 2 && tap_columns == kMaskedTaps &&
+                        input.stride(3) == 1 && input.stride(2) > 0;
   const auto kernel = in_place ? masked_kernel : table.plane_gradient[static_cast<int>(kernels.compute)];
   std::vector<int64_t> steps, tap_begin, tap_end;
   for (int64_t h = 0; h < tap_rows; ++h) {
@@ -1139,10 +1144,10 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
     tap_end.push_back(std::clamp<int64_t>(divide_up(input.size(2) - below, p.stride[0]), tap_begin.back(), height));
   }
   std::vector<uint16_t> masks;
-  for (int64_t j = 0; in_place && j < across; j += kernels.size.vector)
+  const int64_t lanes = kernels.size.vector, read = (across - 1) * p.stride[1] + 1;  // columns that a tap reads in a row
+  for (int64_t j = 0; in_place && j < divide_up(across, lanes) * lanes * p.stride[1]; j += lanes)
     for (int64_t w = 0; w < tap_columns; ++w)
-      masks.push_back(lanes_inside(j + w * p.dilation[1] - p.padding[1], std::min<int64_t>(kernels.size.vector, across - j),
-                                   input.size(3)));
+      masks.push_back(lanes_inside(j + w * p.dilation[1] - p.padding[1], std::clamp<int64_t>(read - j, 0, lanes), input.size(3)));
   const char* const image = static_cast<const char*>(input.const_data_ptr());
   const char* const grads = static_cast<const char*>(grad.const_data_ptr());
   const int64_t image_stride = input.stride(0), channel_stride = input.stride(1);
@@ -1158,6 +1163,8 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
     gradient.height = height;
     gradient.width = across;
     gradient.masks = masks.data();
+    gradient.step = static_cast<int>(p.stride[1]);
+    gradient.image_row = in_place ? input.stride(2) : 0;
     gradient.begin = tap_begin.data();
     gradient.end = tap_end.data();
     for (int64_t group = begin; group < end; ++group) {

@@ -87,6 +87,19 @@ def _columns(draw: Draw) -> tuple[tuple, dict[str, Any]]:
     return arguments(draw.normal(2, 4, 9, 40)[:, 1:3, 2:8, 9:29], draw.normal(2, 1, 3, 3), None, padding=1, groups=2)
 
 
+def _columns_stride_2(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """The same where windows move by two."""
+    (image, weight, bias), kwargs = _columns(draw)
+    return (image, weight, bias), kwargs | {"stride": 2}
+
+
+def _one_row(draw: Draw) -> tuple[tuple, dict[str, Any]]:
+    """Depthwise over an image all of whose rows are one in memory."""
+    return arguments(
+        draw.normal(2, 3, 1, 20).expand(2, 3, 7, 20), draw.normal(3, 1, 3, 3), None, padding=1, stride=2, groups=3
+    )
+
+
 CASES: list[Case] = [
     conv("1x1", (2, 5, 6, 7), (4, 5, 1, 1)),
     conv("3x3", (2, 3, 7, 8), (4, 3, 3, 3), padding=1),
@@ -120,6 +133,13 @@ CASES: list[Case] = [
     conv("depthwise-dilated", (1, 2, 9, 20), (2, 1, 3, 3), groups=2, padding=4, dilation=2),
     conv("depthwise-padding-beyond", (1, 2, 3, 4), (2, 1, 3, 3), groups=2, padding=5),
     conv("depthwise-stride-2-1", (1, 2, 11, 18), (2, 1, 3, 3), groups=2, padding=1, stride=(2, 1)),
+    conv("depthwise-stride-1-2", (1, 2, 11, 18), (2, 1, 3, 3), groups=2, padding=1, stride=(1, 2)),
+    conv("depthwise-stride-2-wide", (1, 2, 37, 70), (2, 1, 3, 3), groups=2, padding=1, stride=2, smooth=False),
+    conv(
+        "depthwise-stride-2-dilated", (1, 2, 15, 21), (2, 1, 3, 5), groups=2, padding=(0, 3), dilation=(1, 2), stride=2
+    ),
+    conv("depthwise-stride-3", (1, 2, 16, 40), (2, 1, 3, 5), groups=2, padding=(1, 4), stride=3, smooth=False),
+    conv("depthwise-7x3", (1, 2, 12, 20), (2, 1, 7, 3), groups=2, padding=(3, 1), smooth=False),
     conv("few-channels-padding", (1, 2, 9, 20), (3, 2, 3, 3), padding=(0, 1)),
     # Sums of few terms: panels of channels and rows of pixels with a rest, whole images as one row.
     conv("few-terms", (2, 3, 7, 31), (19, 3, 3, 3), padding=1, smooth=False),
@@ -151,6 +171,8 @@ CASES: list[Case] = [
     conv("channels-last-groups", (2, 6, 6, 7), (4, 3, 3, 3), padding=1, groups=2, stride=2, input_last=True),
     conv("channels-last-depthwise", (2, 18, 6, 7), (18, 1, 3, 3), padding=1, groups=18, input_last=True),
     Case("conv2d", _columns, "columns"),
+    Case("conv2d", _columns_stride_2, "columns-stride-2"),
+    Case("conv2d", _one_row, "one-row"),
     Case("conv2d", _strided, "strided"),
     Case("conv2d", _expanded, "expanded", gradient=False),
     Case("conv2d", _offset, "offset"),

@@ -63,6 +63,45 @@ constexpr bool takes_masks = kVectorBytes >= 32 && is_floating<T>;
 template <class T>
 constexpr int masked_vectors = !takes_masks<T> ? 0 : kVectorBytes == 64 ? 1 << 30 : 2;
 
+// Every other element of two vectors, from number `First` on.
+template <int First, class T>
+TENSOROPS_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // Halves of the registers are taken one by one, then put in order: GCC would take both vectors apart.
+  if constexpr (__is_same(T, float)) {
+    const __m256 halves = _mm256_shuffle_ps((__m256)a.v, (__m256)b.v, First == 0 ? 0x88 : 0xdd);
+    return Vec<T>((typename Native<T>::type)_mm256_permute4x64_epi64((__m256i)halves, 0xd8));
+  }
+  if constexpr (__is_same(T, double)) {
+    const __m256d halves = _mm256_shuffle_pd((__m256d)a.v, (__m256d)b.v, First == 0 ? 0x0 : 0xf);
+    return Vec<T>((typename Native<T>::type)_mm256_permute4x64_epi64((__m256i)halves, 0xd8));
+  }
+#endif
+  typename Native<typename MaskInt<T>::type>::type index;
+  for (int l = 0; l < Vec<T>::size; ++l) index[l] = 2 * l + First;
+  return Vec<T>(__builtin_shuffle(a.v, b.v, index));
+}
+
+// Lines of so many adjacent elements.
+template <int Elements, class T>
+TENSOROPS_INLINE void fetch_lines(const T* p) {
+  for (int64_t line = 0; line < Elements * int64_t(sizeof(T)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + line);
+}
+
+// Where one vector of pixels finds the image at one tap, S columns apart.
+template <class T, int S>
+struct TapLanes {
+  LaneMask mask[S];
+  // `masks`: of the S vectors it lies in, `apart` elements from one to the next.
+  TENSOROPS_INLINE TapLanes(const uint16_t* masks, int64_t apart) {
+    for (int s = 0; s < S; ++s) mask[s] = lane_mask<T>(masks[s * apart]);
+  }
+  TENSOROPS_INLINE Vec<T> load(const T* at) const {
+    if constexpr (S == 1) return load_masked(at, mask[0]);
+    else return every_other<0>(load_masked(at, mask[0]), load_masked(at + Vec<T>::size, mask[1]));
+  }
+};
+
 // O channels by R rows by N vectors.
 template <class T, int O, int R, int N, bool Masked>
 void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
@@ -163,33 +202,39 @@ void plane(const ConvPlane& p) {
   else plane_masked<T, false>(p);
 }
 
-// K rows of taps, R rows by one vector. Bounded: some of the rows of x may lie above or below the image.
-template <class T, int K, int R, bool Masked, bool Bounded>
+// K rows of taps, R rows by one vector, S rows and columns of x apart. Bounded: some of the rows of x may lie above or below the
+// image.
+template <class T, int K, int R, int S, bool Masked, bool Bounded>
 TENSOROPS_INLINE void stencil_sums(const ConvPlane& p, int64_t i, int64_t j, Vec<T> (&sum)[R]) {
   using V = Vec<T>;
-  const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j;
+  const int64_t row = p.x_row / S, columns = p.k / K;
+  const T* const x = static_cast<const T*>(p.x) + i * p.x_row + j * S;
   const T* const weight = static_cast<const T*>(p.weight);
-  const int64_t x_row = p.x_row, columns = p.k / K;
   for (int64_t column = 0; column < columns; ++column) {
     V w[K];
 #pragma GCC unroll 7
     for (int t = 0; t < K; ++t) w[t] = weight[t * columns + column];
-    [[maybe_unused]] const LaneMask mask = lane_mask<T>(Masked ? p.masks[j / V::size * p.masks_vector + column] : 0);
     const T* at = x + p.steps[column];
-#pragma GCC unroll 14
-    for (int h = 0; h < R + K - 1; ++h, at += x_row) {
-      if (Bounded && (i + h < p.x_begin || i + h >= p.x_end)) continue;
-      V value;
-      if constexpr (Masked) value = load_masked(at, mask);
-      else value = in_register(V::load(at));
+    const auto add = [&](auto load) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 17
+      for (int h = 0; h < S * (R - 1) + K; ++h, at += row) {
+        if (Bounded && (S * i + h < p.x_begin || S * i + h >= p.x_end)) continue;
+        const V value = load(at);
 #pragma GCC unroll 7
-      for (int t = 0; t < K; ++t)
-        if (h >= t && h - t < R) sum[h - t] = fma(value, w[t], sum[h - t]);
+        for (int t = 0; t < K; ++t)
+          if (h >= t && (h - t) % S == 0 && (h - t) / S < R) sum[(h - t) / S] = fma(value, w[t], sum[(h - t) / S]);
+      }
+    };
+    if constexpr (Masked) {
+      const TapLanes<T, S> lanes(p.masks + j / V::size * S * p.masks_vector + column, p.masks_vector);
+      add([&](const T* from) TENSOROPS_LAMBDA_INLINE { return lanes.load(from); });
+    } else {
+      add([](const T* from) TENSOROPS_LAMBDA_INLINE { return in_register(V::load(from)); });
     }
   }
 }
 
-template <class T, int K, int R, bool Masked>
+template <class T, int K, int R, int S, bool Masked>
 void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
   using V = Vec<T>;
   V sum[R];
@@ -198,41 +243,42 @@ void stencil_tile(const ConvPlane& p, int64_t i, int64_t j) {
   for (int r = 0; r < R; ++r) sum[r] = first;
   // The rows below, or those of the next plane, are on their way: a copy would read them in the order of memory.
   constexpr int64_t kLine = 64 / sizeof(T);
-  if (Masked && j % kLine == 0) {
-    const T* const below = static_cast<const T*>(p.x) + (i + R + K - 1) * p.x_row + j;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) __builtin_prefetch(below + r * p.x_row);
+  if (Masked && S * j % kLine == 0) {
+    const T* const below = static_cast<const T*>(p.x) + (i + R) * p.x_row + (K - S) * (p.x_row / S) + S * j;
+#pragma GCC unroll 16
+    for (int r = 0; r < S * R; ++r) fetch_lines<S * V::size>(below + r * (p.x_row / S));
   }
-  if (Masked && (i < p.x_begin || i + R + K - 1 > p.x_end)) stencil_sums<T, K, R, Masked, true>(p, i, j, sum);
-  else stencil_sums<T, K, R, Masked, false>(p, i, j, sum);
+  if (Masked && (S * i < p.x_begin || S * (i + R - 1) + K > p.x_end)) stencil_sums<T, K, R, S, Masked, true>(p, i, j, sum);
+  else stencil_sums<T, K, R, S, Masked, false>(p, i, j, sum);
   T* out = static_cast<T*>(p.out) + i * p.out_row + j;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r, out += p.out_row) store_lanes(sum[r], out, p.width - j);
 }
 
-template <class T, int K, bool Masked, int R>
+template <class T, int K, int S, bool Masked, int R>
 TENSOROPS_INLINE void stencil_for_rows(const ConvPlane& p, int64_t i, int64_t j, int64_t rows) {
   if constexpr (R > 1) {
-    if (rows < R) return stencil_for_rows<T, K, Masked, R - 1>(p, i, j, rows);
+    if (rows < R) return stencil_for_rows<T, K, S, Masked, R - 1>(p, i, j, rows);
   }
-  stencil_tile<T, K, R, Masked>(p, i, j);
+  stencil_tile<T, K, R, S, Masked>(p, i, j);
 }
 
-template <class T, int K, bool Masked>
+template <class T, int K, int S, bool Masked>
 void stencil_rows(const ConvPlane& p) {
   constexpr int kTall = 8;
   const int64_t tiles = (p.height + kTall - 1) / kTall;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t i = p.height * t / tiles, rows = p.height * (t + 1) / tiles - i;
-    for (int64_t j = 0; j < p.width; j += Vec<T>::size) stencil_for_rows<T, K, Masked, kTall>(p, i, j, rows);
+    for (int64_t j = 0; j < p.width; j += Vec<T>::size) stencil_for_rows<T, K, S, Masked, kTall>(p, i, j, rows);
   }
 }
 
 template <class T, bool Masked>
 void stencil_masked(const ConvPlane& p) {
-  if (p.tap_rows == 3) stencil_rows<T, 3, Masked>(p);
-  else if (p.tap_rows == 5) stencil_rows<T, 5, Masked>(p);
-  else stencil_rows<T, 7, Masked>(p);
+  if (Masked && p.step == 2) stencil_rows<T, 3, Masked ? 2 : 1, Masked>(p);
+  else if (p.tap_rows == 3) stencil_rows<T, 3, 1, Masked>(p);
+  else if (p.tap_rows == 5) stencil_rows<T, 5, 1, Masked>(p);
+  else stencil_rows<T, 7, 1, Masked>(p);
 }
 
 template <class T>
@@ -350,8 +396,9 @@ void plane_gradient(const ConvPlaneGradient& p) {
   for (; tap < p.k; ++tap) plane_taps<T, 1>(p, tap);
 }
 
-// H rows of taps at once, over a few rows of the gradient: masks are made once for each of their vectors.
-template <class T, int H>
+// H rows of taps at once, over a few rows of the gradient, whose pixels find the image S columns apart: masks are made once for
+// each vector of these rows.
+template <class T, int H, int S>
 void masked_taps(const ConvPlaneGradient& p, int64_t row) {
   using V = Vec<T>;
   constexpr int W = kMaskedTaps;
@@ -359,6 +406,7 @@ void masked_taps(const ConvPlaneGradient& p, int64_t row) {
   const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kChain ? kChain / across : 1;
   T* const sums = static_cast<T*>(p.sums) + row * W;
   const int64_t* const steps = p.steps + row * W;
+  const int64_t image_step = p.x_row / p.image_row;
   int64_t inner_begin = 0, inner_end = p.height;
   for (int h = 0; h < H; ++h) {
     if (p.begin[row + h] > inner_begin) inner_begin = p.begin[row + h];
@@ -370,23 +418,22 @@ void masked_taps(const ConvPlaneGradient& p, int64_t row) {
     for_tile<H, W>([&](int h, int w) TENSOROPS_LAMBDA_INLINE { sum[h][w] = V(T(0)); });
     for (int64_t v = 0; v < across; ++v) {
       const int64_t j = v * V::size, left = p.width - j;
-      LaneMask mask[W];
-#pragma GCC unroll 3
-      for (int w = 0; w < W; ++w) mask[w] = lane_mask<T>(p.masks[v * W + w]);
+      const uint16_t* const masks = p.masks + v * S * W;
+      const TapLanes<T, S> lanes[W] = {{masks, W}, {masks + 1, W}, {masks + 2, W}};
       const LaneMask inside = lane_mask<T>(uint16_t((1u << (left < V::size ? left : V::size)) - 1));
       const T* grad = static_cast<const T*>(p.grad) + begin * p.grad_row + j;
-      const T* x = static_cast<const T*>(p.x) + begin * p.x_row + j;
+      const T* x = static_cast<const T*>(p.x) + begin * p.x_row + j * S;
       // The next rows are on their way.
       if (j % kLine == 0)
-        for (int64_t i = 0; i < rows; ++i) {
-          __builtin_prefetch(grad + (i + rows) * p.grad_row);
-          __builtin_prefetch(x + (i + rows + H - 1) * p.x_row);
-        }
+        for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(grad + (i + rows) * p.grad_row);
+      if (S * j % kLine == 0)
+        for (int64_t r = 0; r < rows * image_step; ++r)
+          fetch_lines<S * V::size>(x + rows * p.x_row + (r + H - image_step) * p.image_row);
       for (int64_t i = begin; i < end; ++i, grad += p.grad_row, x += p.x_row) {
         const V g = load_masked(grad, inside);
         const auto add = [&](int h) TENSOROPS_LAMBDA_INLINE {
 #pragma GCC unroll 3
-          for (int w = 0; w < W; ++w) sum[h][w] = fma(load_masked(x + steps[h * W + w], mask[w]), g, sum[h][w]);
+          for (int w = 0; w < W; ++w) sum[h][w] = fma(lanes[w].load(x + steps[h * W + w]), g, sum[h][w]);
         };
         if (i >= inner_begin && i < inner_end) {
 #pragma GCC unroll 3
@@ -406,8 +453,8 @@ template <class T>
 void masked_plane_gradient(const ConvPlaneGradient& p) {
   const int64_t rows = p.k / kMaskedTaps;
   int64_t row = 0;
-  for (; row + 3 <= rows; row += 3) masked_taps<T, 3>(p, row);
-  for (; row < rows; ++row) masked_taps<T, 1>(p, row);
+  for (; row + 3 <= rows; row += 3) p.step == 1 ? masked_taps<T, 3, 1>(p, row) : masked_taps<T, 3, 2>(p, row);
+  for (; row < rows; ++row) p.step == 1 ? masked_taps<T, 1, 1>(p, row) : masked_taps<T, 1, 2>(p, row);
 }
 template <class T>
 constexpr auto masked_plane_gradient_of() -> void (*)(const ConvPlaneGradient&) {
@@ -595,14 +642,11 @@ void split(const void* row, int64_t n, int64_t left, int64_t step, void* to, int
   // Where the first of every step-th element goes: the part, and how many zeros come before it.
   int64_t part = left % step, zeros = left / step, i = 0;
   if (step == 2) {
-    using Index = typename Native<typename MaskInt<T>::type>::type;
-    Index even, odd;
-    for (int l = 0; l < V::size; ++l) even[l] = 2 * l, odd[l] = 2 * l + 1;
     T *const to_even = out + part * phase + zeros, *const to_odd = out + (1 - part) * phase + zeros + part;
     for (; i + 2 * V::size <= n; i += 2 * V::size) {
       const V a = V::load(from + i), b = V::load(from + i + V::size);
-      V(__builtin_shuffle(a.v, b.v, even)).store(to_even + i / 2);
-      V(__builtin_shuffle(a.v, b.v, odd)).store(to_odd + i / 2);
+      every_other<0>(a, b).store(to_even + i / 2);
+      every_other<1>(a, b).store(to_odd + i / 2);
     }
   }
   const int64_t done = i / step;

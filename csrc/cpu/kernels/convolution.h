@@ -59,8 +59,11 @@ struct ConvPlane {
   const void* x = nullptr;  // this and the rest of the compute type
   int64_t x_row = 0;
   const int64_t* steps = nullptr;
-  const uint16_t* masks = nullptr;  // null, or masks[v * masks_vector + p]: the lanes of a row's vector v that find the image
-  int64_t masks_vector = 0;         // at tap p; the others are zeros
+  // Null, or masks[v * masks_vector + p]: the lanes of vector v of what a row of pixels reads, `step` columns apart, that find
+  // the image at tap p; the others are zeros.
+  const uint16_t* masks = nullptr;
+  int64_t masks_vector = 0;
+  int step = 1;  // or 2, of rows as well: for the stencil kernel with masks and 3 rows of taps
   const void* weight = nullptr;
   int64_t weight_row = 0;
   int64_t k = 0;
@@ -113,7 +116,9 @@ struct ConvPlaneGradient {
   int64_t height = 0, width = 0;
   void* sums = nullptr;
   // For the kernel with masks, of rows of kMaskedTaps: x is the image itself, and what lies beside it is not read.
-  const uint16_t* masks = nullptr;                 // [vector of a row][tap of a row]: the lanes that find the image
+  const uint16_t* masks = nullptr;                 // [vector of what a row reads][tap of a row]: the lanes that find the image
+  int step = 1;                                    // columns from one pixel to the next: 1 or 2
+  int64_t image_row = 0;                           // x_row is a multiple of it
   const int64_t *begin = nullptr, *end = nullptr;  // by row of taps, the rows of the gradient from which it does
 };
 
