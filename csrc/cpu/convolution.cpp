@@ -956,14 +956,13 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
       const int64_t columns = panels.columns_of(panel);
       pack_weights(pass, kernels, layout, group, first, columns, panels.width_of(panel), 0, pass.inner, channels_inside,
                    packed.data() + group * group_bytes + first * k * width);
-      char* bias = bias_at(group) + first * width;
+      if (!pass.bias.defined()) continue;
+      const auto element = static_cast<int64_t>(pass.bias.element_size());
+      char* const bias = bias_at(group) + first * width;
       std::memset(bias, 0, panels.width_of(panel) * width);
-      if (pass.bias.defined()) {
-        const auto element = static_cast<int64_t>(pass.bias.element_size());
-        kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) +
-                         (group * pass.outer + first) * pass.bias.stride(0) * element,
-                     pass.bias.stride(0) * element, bias, columns);
-      }
+      kernels.load(static_cast<const char*>(pass.bias.const_data_ptr()) +
+                       (group * pass.outer + first) * pass.bias.stride(0) * element,
+                   pass.bias.stride(0) * element, bias, columns);
     }
   });
 
@@ -1007,7 +1006,7 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
         tile.b = packed.data() + group * group_bytes + column * k * width;
         tile.b_column = k;
         tile.columns = together == 1 ? panels.columns_of(first) : pass.outer;
-        tile.init = bias_at(group) + column * width;
+        tile.init = pass.bias.defined() ? bias_at(group) + column * width : nullptr;
         tile.out = out + ((from + n) * out_image + (group * pass.outer + column) * out_channel) * element;
         tile.out_type = kernels.dtype;
         tile.out_column = out_channel;
