@@ -106,6 +106,15 @@ struct DataPass {
   int64_t row_stride, pixel_stride, offset;
 };
 
+// Rows and columns of zeros around an image.
+struct Border {
+  int64_t top = 0, left = 0, bottom = 0, right = 0;
+  bool any() const { return top > 0 || left > 0 || bottom > 0 || right > 0; }
+};
+Border border_of(const DataPass& pass);
+// With its taps in the order in which they read the image; the input gradient's come from behind.
+DataPass sorted(DataPass pass);
+
 // Channels [channel, channel + channels) of the weights of one group and panel, as k rows of the panel's width. k runs over
 // (channel, tap), or over (tap, channel) where the image's channels are adjacent.
 void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& layout, int64_t group, int64_t first,
@@ -116,6 +125,25 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& la
 constexpr int64_t kWeightRows = 64;
 void store_weight_rows(const char* from, int64_t row, int64_t outer, int64_t columns, int64_t first, int64_t count,
                        const Kernels& kernels, char* turned, const Tensor& result);
+
+constexpr int64_t kWeightSums = 16 << 20;  // bytes of partial weight gradients
+
+// Passes with few output channels per group would leave most lanes of a tile empty; their vectors run along the pixels
+// of a row instead. Those that write the phases of one result are run together.
+inline bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * channels <= kernels.size.vector; }
+void run_planes(const std::vector<DataPass>& passes, const Kernels& kernels);
+// So do those of few terms to a sum, of many channels.
+bool few_terms(const DataPass& pass, const Kernels& kernels);
+void run_pixels(const DataPass& pass, const Kernels& kernels);
+// Of one channel in and one out.
+void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
+                           const Border& border, const Kernels& kernels);
+
+// Depthwise with adjacent channels, of image and result or its gradient.
+bool by_channels(const Tensor& a, const Tensor& b, int64_t inner, int64_t outer, const Kernels& kernels);
+void run_channels(const DataPass& pass, const Kernels& kernels);
+void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
+                              const Kernels& kernels);
 
 // Winograd's way, for what it is open to and faster at. False, and nothing is done or what was done is not valid, where it is
 // not, or where the result is not finite: an infinite pixel spoils its whole tile. The direct way is right for all.
