@@ -26,9 +26,8 @@ def draw(document: report.Document, prefix: Path) -> list[Path]:
     rows = [row for row in document["rows"] if row["threads"] == threads]
     about = document["machine"]
     where = about["device"] if about["device"] != "cpu" else f"{about['cpu']} ({about['cpu_capability']})"
-    title = (
-        f"{where}, {threads} thread{'s' if threads > 1 else ''}, torch {about['torch']}, commit {about['commit'][:12]}"
-    )
+    plural = "s" if threads > 1 else ""
+    title = f"{where}, {threads} thread{plural}, torch {about['torch']}, commit {report.measured_commit(about)}"
     figures = {
         "ratios": ratios(rows, document["against"], document["ours"]),
         "roofline": roofline(rows, document["limits"][str(threads)]),

@@ -43,6 +43,12 @@ def machine(device: torch.device) -> dict[str, object]:
     }
 
 
+def measured_commit(about: dict[str, str], quote: str = "") -> str:
+    """Twelve digits of the commit, and whether the tree that was built had changes on top of it."""
+    commit, _, changed = about["commit"].partition("-")
+    return f"{quote}{commit[:12]}{quote}{' with changes' if changed else ''}"
+
+
 def read(path: Path) -> Document:
     """A stored run; ValueError says what is wrong with the file."""
     try:
@@ -241,7 +247,7 @@ def markdown(document: Document, stem: str) -> str:
 
     text = [
         f"{where} ({about['cpu_capability']}), {threads} threads: {limits(document['limits'][str(threads)])}; "
-        f"torch {about['torch']}, commit `{about['commit'][:12]}`. "
+        f"torch {about['torch']}, commit {measured_commit(about, quote='`')}. "
         "Ratios are theirs over ours: above 1 we are faster, and a number in **bold** is a loss by more than the spread. "
         "A family's is the geometric mean of its rows.",
         "",

@@ -94,6 +94,12 @@ def test_markdown_shows_headline_rows_and_families(stored):
     assert "benchmarks/results/run-ratios.png" in text
 
 
+def test_the_commit_is_marked_when_the_tree_had_changes():
+    assert report.measured_commit({"commit": "0123456789abcdef"}, quote="`") == "`0123456789ab`"
+    assert report.measured_commit({"commit": "0123456789abcdef-dirty"}) == "0123456789ab with changes"
+    assert report.measured_commit({"commit": "unknown"}) == "unknown"
+
+
 def test_the_usual_place_of_a_run_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "LATEST", tmp_path / "results" / "latest.json")
     assert command.parse([]).json.parent.is_dir()

@@ -85,7 +85,8 @@ TENSOROPS_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
 // Lines of so many adjacent elements.
 template <int Elements, class T>
 TENSOROPS_INLINE void fetch_lines(const T* p) {
-  for (int64_t line = 0; line < Elements * int64_t(sizeof(T)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + line);
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < Elements; i += kLine) __builtin_prefetch(p + i);
 }
 
 // Where one vector of pixels finds the image at one tap, S columns apart.

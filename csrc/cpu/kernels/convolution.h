@@ -52,7 +52,7 @@ struct ConvTileSize {
 
 // Few output channels (depthwise above all): vectors run along pixels instead. A rectangle of a few output channels:
 //
-//   out[c, i, j] = bias[c] + sum over p of weight[c * weight_row + p] * x[i * x_row + steps[p] + j]
+//   out[c, i, j] = bias[c] + sum over p of weight[c * weight_row + p] * x[i * x_row + steps[p] + j * step]
 //
 // x may be read up to one vector past the last column; but with masks, it is read where these have ones alone.
 struct ConvPlane {
@@ -72,7 +72,7 @@ struct ConvPlane {
   int64_t out_channel = 0, out_row = 0;
   int64_t channels = 0;
   int64_t height = 0, width = 0;
-  // For the stencil kernel: taps in rows x_row apart, and the rows of x, as the first tap finds them, that are image;
+  // For the stencil kernel: taps in rows x_row / step apart, and the rows of x, as the first tap finds them, that are image;
   // looked at where there are masks.
   int tap_rows = 0;
   int64_t x_begin = 0, x_end = 0;
@@ -105,7 +105,8 @@ struct ConvPixels {
 
 constexpr int kMaskedTaps = 3;
 
-// The weight gradient of a depthwise convolution: sums[p] += sum over i, j of grad[i, j] * x[i * x_row + steps[p] + j].
+// The weight gradient of a depthwise convolution: sums[p] += sum over i, j of
+// grad[i, j] * x[i * x_row + steps[p] + j * step].
 struct ConvPlaneGradient {
   const void* x = nullptr;
   int64_t x_row = 0;

@@ -10,8 +10,8 @@ namespace tensorops::cpu {
 enum class Softmax : int { softmax, log_softmax, softmax_backward, log_softmax_backward, count_ };
 
 // n elements of one line. Forward: y from x. Backward: y from the incoming gradient x and the forward's result r.
-// y may be x. `terms` holds n elements of the compute type, for softmax. With `streams` y begins at a whole cache line, and whole vectors are
-// written past the caches.
+// y may be x. `terms` holds n elements of the compute type, for softmax. With `streams` y begins at a whole cache line, and
+// whole vectors are written past the caches.
 using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n, void* terms, bool streams);
 // `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles. With
 // `streams` every row of y begins so.
