@@ -13,7 +13,6 @@ namespace tensorops::cpu::conv {
 namespace {
 
 constexpr int64_t kRowsTogether = 8;  // rows of pixels whose sums are kept apart from the total
-constexpr int64_t kFar = 16 << 20;    // bytes read and written that a core's share of the last cache does not hold
 
 // The taps that reach inside an image from a run of pixels of one row, and where they read: f(first pixel, pixels,
 // taps).

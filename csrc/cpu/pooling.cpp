@@ -1,4 +1,4 @@
-// Pooling on the CPU: walks the outputs run by run (see kernels/pooling.h) and threads over rows of them, or over planes.
+// Pooling on the CPU: walks runs or planes (see kernels/pooling.h) and threads over rows of them, or over planes.
 // Every output is computed from the inputs under its window alone; on the way back an element's windows are added in their
 // order, by one thread. So no result depends on how the work is shared out.
 #include "ops/pooling.h"
@@ -68,33 +68,22 @@ PoolPosition position_kind(const Tensor& position) {
   return position.scalar_type() == c10::kByte ? PoolPosition::u8 : PoolPosition::i32;
 }
 
-// The rows under the current windows, each staged when it is first needed; rows `slots` apart share a place.
-template <class Stage>
-class RowRing {
+// Places for the staged rows of a task: of `needed` neighbouring ones, as a window reaches over, out of `height`. A row has
+// `elements` of `size` bytes, and `kinds` times so many.
+class Staged {
  public:
-  // `needed` rows at most are under the windows at a time, of `height` in an image.
-  RowRing(int64_t height, int64_t needed, int64_t row_bytes, Stage stage)
-      : stage_(std::move(stage)),
-        height_(height),
-        row_bytes_(ceil_div(row_bytes, 64) * 64),
-        held_(std::bit_ceil(static_cast<uint64_t>(std::min(height, needed))), -1),
-        data_(static_cast<int64_t>(held_.size()) * row_bytes_) {}
-
-  const char* row(int64_t image, int64_t y) {
-    const int64_t key = image * height_ + y, slot = y & (static_cast<int64_t>(held_.size()) - 1);
-    char* data = data_.data() + slot * row_bytes_;
-    if (held_[slot] != key) {
-      stage_(image, y, data);
-      held_[slot] = key;
-    }
-    return data;
+  Staged(int64_t height, int64_t needed, int64_t elements, int64_t size, int64_t kinds)
+      : held_(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(1, std::min(height, needed)))), -1),
+        pitch_(elements),
+        rows_(static_cast<int64_t>(held_.size()) * kinds * pitch_ * size) {}
+  PoolStaged rows(int64_t begin, int64_t end) {
+    return {begin, end, static_cast<int64_t>(held_.size()), pitch_, held_.data(), rows_.data()};
   }
 
  private:
-  Stage stage_;
-  int64_t height_, row_bytes_;
-  std::vector<int64_t> held_;  // a power of two of them
-  Scratch data_;
+  std::vector<int64_t> held_;
+  int64_t pitch_;
+  Scratch rows_;
 };
 
 // The taps of one run.
@@ -140,62 +129,78 @@ void for_inside(const PoolAxis& axis, int64_t o, int64_t size, F f) {
 // For each input element the windows that see it, in ascending order, and at which of their positions.
 class Windows {
  public:
-  struct Sight {
-    int64_t window, position;
-  };
   Windows(const PoolAxis& axis, int64_t in, int64_t out) : begin_(in + 1) {
     for (int64_t i = 0; i < in; ++i) {
       for (int64_t k = axis.kernel - 1; k >= 0; --k) {
         const int64_t from = i + axis.padding - k * axis.dilation;
         if (from >= 0 && from % axis.stride == 0 && from / axis.stride < out) sights_.push_back({from / axis.stride, k});
       }
-      begin_[i + 1] = sights_.size();
+      begin_[i + 1] = static_cast<int64_t>(sights_.size());
     }
   }
-  c10::ArrayRef<Sight> of(int64_t i) const { return {sights_.data() + begin_[i], begin_[i + 1] - begin_[i]}; }
+  c10::ArrayRef<PoolSight> of(int64_t i) const {
+    return {sights_.data() + begin_[i], static_cast<size_t>(begin_[i + 1] - begin_[i])};
+  }
+  const int64_t* begin() const { return begin_.data(); }
+  const PoolSight* sights() const { return sights_.data(); }
 
  private:
-  std::vector<Sight> sights_;
-  std::vector<size_t> begin_;
+  std::vector<PoolSight> sights_;
+  std::vector<int64_t> begin_;
 };
 
-// Contiguous memory, forwards: a run is a row of outputs, and its taps lie in staged rows of the input.
-// `prepare(run, i, oh, ow)` sets what Run has beyond PoolRun, for the run that begins at (oh, ow) and is the i-th.
-template <class Run, class Kernel, class Prepare>
-void forward_rows(const Tensor& input, const Tensor& output, const PoolWindow& window, bool lowest, Kernel kernel,
-                  const Prepare& prepare) {
-  const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
-  const auto stage = TENSOROPS_KERNELS(pooling_kernels).stage[static_cast<int>(dtype_of(input.scalar_type()))];
-  const int64_t size = input.element_size(), staged_size = compute_size(input.scalar_type());
-  const int64_t phases = std::min(window.w.stride, window.w.span());
-  const int64_t columns = out.width + (window.w.span() - 1) / window.w.stride, pitch = columns + kPoolSlack;
-  c10::SmallVector<int64_t, 8> column(window.w.kernel);  // where in a staged row a window column's tap begins
-  for (int64_t kw = 0; kw < window.w.kernel; ++kw) {
-    const int64_t x = kw * window.w.dilation;
-    column[kw] = (x % window.w.stride * pitch + x / window.w.stride) * staged_size;
-  }
-  parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
-    RowRing ring(in.height, window.h.span(), phases * pitch * staged_size, [&](int64_t image, int64_t y, char* staged) {
-      const int64_t at = in.row(image, y);
-      stage({bytes(input) + at * size, in.width, in.elements() - at, window.w.padding, window.w.stride, phases, columns,
-             pitch, lowest, staged});
-    });
-    Taps taps(window);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / out.height, oh = i % out.height;
-      taps.clear();
-      for_inside(window.h, oh, in.height, [&](int64_t kh, int64_t y) {
-        const char* row = ring.row(image, y);
-        for (int64_t kw = 0; kw < window.w.kernel; ++kw) taps.add(row + column[kw], kh * window.w.kernel + kw);
-      });
-      Run run{};
-      taps.set(run);
-      run.out = mutable_bytes(output) + i * out.width * size;
-      run.n = out.width;
-      run.room = (end - i) * out.width;
-      prepare(run, i, oh, 0);
-      kernel(run);
+// The positions [first, end) of each window of an axis that are inside the input.
+struct Insides {
+  c10::SmallVector<int32_t, 64> first, end;
+
+  Insides(const PoolAxis& axis, int64_t in_size, int64_t out_size) : first(out_size + kPoolSlack), end(out_size + kPoolSlack) {
+    for (int64_t o = 0; o < out_size; ++o) {
+      const int64_t skipped = axis.first_inside(o), begin = axis.origin(o) + skipped * axis.dilation;
+      const int64_t fitting = begin < in_size ? (in_size - begin - 1) / axis.dilation + 1 : 0;
+      first[o] = static_cast<int32_t>(skipped);
+      end[o] = static_cast<int32_t>(std::min(axis.kernel, skipped + fitting));
     }
+  }
+};
+
+// Contiguous memory, forwards. `divisors` and `divisor_start` are those of averages, `position` is undefined for them, and may be.
+template <class Kernel>
+void forward_planes(const Tensor& input, const Tensor& output, const Tensor& position, const PoolWindow& window,
+                    const void* divisors, const int64_t* divisor_start, Kernel kernel) {
+  const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
+  const Insides rows(window.h, in.height, out.height), columns(window.w, in.width, out.width);
+  PoolPlanes p{};
+  p.in = bytes(input);
+  p.elements = in.elements();
+  p.height = in.height;
+  p.width = in.width;
+  p.out_height = out.height;
+  p.out_width = out.width;
+  p.top = window.h.origin(0);
+  p.left = window.w.origin(0);
+  p.row_step = window.h.stride;
+  p.column_step = window.w.stride;
+  p.row_dilation = window.h.dilation;
+  p.column_dilation = window.w.dilation;
+  p.columns = window.w.kernel;
+  p.first_row = rows.first.data();
+  p.end_row = rows.end.data();
+  p.first_column = columns.first.data();
+  p.end_column = columns.end.data();
+  const auto whole = [&](int64_t ow) { return columns.first[ow] == 0 && columns.end[ow] == window.w.kernel; };
+  while (p.whole_begin < out.width && !whole(p.whole_begin)) ++p.whole_begin;
+  p.whole_end = p.whole_begin;
+  while (p.whole_end < out.width && whole(p.whole_end)) ++p.whole_end;
+  p.divisors = divisors;
+  p.divisor_start = divisor_start;
+  p.out = mutable_bytes(output);
+  p.position = position.defined() ? mutable_bytes(position) : nullptr;
+  const int64_t kinds = position.defined() ? 2 : 1;
+  parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
+    Staged staged(in.height, window.h.span(), out.width + kPoolSlack, compute_size(input.scalar_type()), kinds);
+    PoolPlanes task = p;
+    task.staged = staged.rows(begin, end);
+    kernel(task);
   });
 }
 
@@ -224,6 +229,7 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
       ++segments.back().count;
     else segments.push_back(s);
   }
+  const bool far = (in.elements() + out.elements()) * size >= kFar;
   parallel(out.images * out.height, out.width * out.channels * window.positions(), [&](int64_t begin, int64_t end) {
     Taps taps(window);
     for (int64_t row = begin; row < end; ++row) {
@@ -238,9 +244,14 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
         Run run{};
         taps.set(run);
         run.out = mutable_bytes(output) + (row * out.width + s.begin) * out.channels * size;
-        run.n = run.room = run.out_step = out.channels;
+        run.n = run.out_step = out.channels;
         run.rows = s.count;
         run.tap_step = window.w.stride * in.channels;
+        if (far && 2 * s.count > out.width) {  // the rows that the windows below look at first
+          const int64_t below = std::min(in.height, window.h.origin(oh) + window.h.span());
+          run.ahead = bytes(input) + in.row(image, below) * size;
+          run.ahead_step = ceil_div(window.h.stride * in.width * in.channels * size, s.count * kCacheLine) * kCacheLine;
+        }
         prepare(run, row * out.width + s.begin, oh, s.begin);
         kernel(run);
       }
@@ -281,78 +292,34 @@ void forward_tiles(const Tensor& input, const Tensor& output, const Tensor& posi
 }
 
 constexpr int64_t kNarrow = 3;         // outputs of a row up to which each is computed by itself
-constexpr int64_t kSlidesPerWindow = 4;  // outputs inside a row that make up for one by itself
 constexpr int64_t kChannelBlock = 64;  // channels of a pixel that are scattered together
 
-// Whether the windows of a contiguous plane slide over its rows: they move by 1 or 2, and few of them reach over an edge.
-bool slides(const PoolWindow& window, int64_t in_width, int64_t out_width) {
-  int64_t inside = 0;
-  for (int64_t ow = 0; ow < out_width; ++ow)
-    inside += window.w.origin(ow) >= 0 && window.w.origin(ow) + window.w.span() <= in_width;
-  return window.w.stride <= 2 && kSlidesPerWindow * (out_width - inside) <= inside;
-}
-
-// Contiguous memory, without staging: the outputs of a row whose windows lie inside it by `slide`, unless that is null, the others
-// one at a time by `kernel`. `prepare(run, i, oh, ow)` is called for a run that begins at (oh, ow), with the i-th output.
-template <class Kernel, class Slide, class Prepare>
-void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel, Slide slide,
-                     const Prepare& prepare) {
+// Contiguous memory, each output by itself. `prepare(run, i, oh, ow)` is called for the i-th output, at (oh, ow).
+template <class Kernel, class Prepare>
+void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel, const Prepare& prepare) {
   const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
   const int64_t size = input.element_size();
   const char* from = bytes(input);
   char* to = mutable_bytes(output);
-  struct Inside {
-    int64_t position, element, count;  // the first inside the input, and how many there are
-  };
-  const auto insides = [](const PoolAxis& axis, int64_t in_size, int64_t count) {
-    c10::SmallVector<Inside, 8> result(count);
-    for (int64_t o = 0; o < count; ++o) {
-      const int64_t first = axis.first_inside(o), begin = axis.origin(o) + first * axis.dilation;
-      const int64_t fitting = begin < in_size ? (in_size - begin - 1) / axis.dilation + 1 : 0;
-      result[o] = {first, begin, std::min(fitting, axis.kernel - first)};
-    }
-    return result;
-  };
-  const auto rows_of = insides(window.h, in.height, out.height), columns_of = insides(window.w, in.width, out.width);
-  int64_t left = 0, right = 0;  // the outputs that slide
-  if (slide != nullptr) {
-    while (left < out.width && columns_of[left].count < window.w.kernel) ++left;
-    right = left;
-    while (right < out.width && columns_of[right].count == window.w.kernel) ++right;
-  }
+  const Insides rows(window.h, in.height, out.height), columns(window.w, in.width, out.width);
   parallel(out.images * out.height, out.width * window.positions(), [&](int64_t begin, int64_t end) {
     // Planes of one window are alike.
     const int64_t together = out.area() == 1 ? end - begin : 1;
     for (int64_t row = begin; row < end; row += together) {
       const int64_t image = row / out.height, oh = row % out.height;
-      const auto& [kh, y, rows] = rows_of[oh];
-      const auto describe = [&](PoolWindowRun& run, int64_t ow) {
-        const auto& [kw, x, columns] = columns_of[ow];
-        run.first = from + (in.row(image, y) + x) * size;
-        run.rows = rows;
-        run.columns = columns;
+      const int64_t kh = rows.first[oh];
+      const int64_t y = window.h.origin(oh) + kh * window.h.dilation;
+      for (int64_t ow = 0; ow < out.width; ++ow) {
+        const int64_t kw = columns.first[ow];
+        PoolWindowRun run{};
+        run.first = from + (in.row(image, y) + window.w.origin(ow) + kw * window.w.dilation) * size;
+        run.rows = std::max<int64_t>(0, rows.end[oh] - kh);
+        run.columns = std::max<int64_t>(0, columns.end[ow] - kw);
         run.row_stride = in.width * window.h.dilation;
         run.column_stride = window.w.dilation;
         run.first_id = static_cast<int32_t>(kh * window.w.kernel + kw);
         run.id_pitch = static_cast<int32_t>(window.w.kernel);
         run.out = to + (row * out.width + ow) * size;
-      };
-      int64_t slid = left;
-      if (left < right && rows > 0) {
-        PoolSlideRun run{};
-        describe(run, left);
-        run.step = window.w.stride;
-        run.n = right - left;
-        run.readable = in.elements() - in.row(image, y) - columns_of[left].element;
-        run.room = (end - row) * out.width - left;
-        prepare(run, row * out.width + left, oh, left);
-        slid += slide(run);
-      }
-      for (int64_t ow = 0; ow < out.width; ++ow) {
-        if (ow == left) ow = slid;
-        if (ow == out.width) break;
-        PoolWindowRun run{};
-        describe(run, ow);
         run.outputs = together;
         run.apart = in.area();
         prepare(run, row * out.width + ow, oh, ow);
@@ -418,23 +385,17 @@ void backward_tiles(const Tensor& grad, const Tensor& position, const Tensor& re
   });
 }
 
-// Contiguous memory, backwards: a row of the input gathers from the windows that see it; averages first add up what the rows of
-// windows hold, then what their columns add. `position` is undefined for averages, and divisors(oh) null for maxima.
-template <class C, class Kernel, class Divisors>
-void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window, Kernel kernel,
-                   const Divisors& divisors) {
+// Contiguous memory, backwards: a row of the input gathers from the windows that see it. Averages have divisors, maxima `position`.
+template <class Kernel>
+void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& result, const PoolWindow& window,
+                   const void* divisors, const int64_t* divisor_start, Kernel kernel) {
   const Planes out(grad, c10::MemoryFormat::Contiguous), in(result, c10::MemoryFormat::Contiguous);
-  const auto stage = TENSOROPS_KERNELS(pooling_kernels).stage[static_cast<int>(dtype_of(grad.scalar_type()))];
-  const bool averages = !position.defined();
-  const int64_t size = grad.element_size(), position_size = averages ? 0 : position.element_size();
-  const char *from = bytes(grad), *positions = averages ? nullptr : bytes(position);
-  char* to = mutable_bytes(result);
   // By phase of a column modulo stride, the windows that see it, in ascending order.
   const PoolAxis& axis = window.w;
-  c10::SmallVector<int64_t, 16> first_tap, offset;
+  c10::SmallVector<int64_t, 16> taps_begin, offset;
   c10::SmallVector<int32_t, 16> column;
   for (int64_t phase = 0; phase < axis.stride; ++phase) {
-    first_tap.push_back(static_cast<int64_t>(offset.size()));
+    taps_begin.push_back(static_cast<int64_t>(offset.size()));
     for (int64_t k = axis.kernel - 1; k >= 0; --k) {
       const int64_t from = phase + axis.padding - k * axis.dilation;
       if (from % axis.stride != 0) continue;
@@ -442,47 +403,40 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
       column.push_back(static_cast<int32_t>(k));
     }
   }
-  first_tap.push_back(static_cast<int64_t>(offset.size()));
+  taps_begin.push_back(static_cast<int64_t>(offset.size()));
   const auto [least, most] = std::minmax_element(offset.begin(), offset.end());
-  const int64_t margin = offset.empty() ? 0 : std::max<int64_t>(0, -*least);
   const int64_t last = (offset.empty() ? 0 : *most) + ceil_div(in.width, axis.stride) - 1;
-  const int64_t columns = margin + std::max(last + 1, out.width), pitch = columns + kPoolTogether * kPoolSlack;
   const Windows rows(window.h, in.height, out.height);
+  PoolGather g{};
+  g.gradient = bytes(grad);
+  g.position = position.defined() ? bytes(position) : nullptr;
+  g.elements = out.elements();
+  g.height = in.height;
+  g.width = in.width;
+  g.out_height = out.height;
+  g.out_width = out.width;
+  g.columns = axis.kernel;
+  g.sights_begin = rows.begin();
+  g.sights = rows.sights();
+  g.taps_begin = taps_begin.data();
+  g.offset = offset.data();
+  g.column = column.data();
+  g.step = axis.stride;
+  g.margin = offset.empty() ? 0 : std::max<int64_t>(0, -*least);
+  g.divisors = divisors;
+  g.divisor_start = divisor_start;
+  g.out = mutable_bytes(result);
+  const int64_t pitch = g.margin + std::max(last + 1, out.width) + kPoolTogether * kPoolSlack;
+  const int64_t size = compute_size(grad.scalar_type());
+  const int64_t slots = (window.h.span() - 1) / window.h.stride + 2;  // of the windows that see one row, and one more
   const int64_t cost = in.width * (ceil_div(window.h.kernel, window.h.stride) + ceil_div(window.w.kernel, window.w.stride));
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
-    const int64_t slots = std::min(out.height, (window.h.span() - 1) / window.h.stride + 1);
-    const int64_t staged_bytes = averages ? 0 : pitch * (sizeof(C) + position_size);
-    RowRing ring(out.height, slots, staged_bytes, [&](int64_t image, int64_t oh, char* staged) {
-      const int64_t at = out.row(image, oh);
-      stage({from + at * size, out.width, out.elements() - at, margin, 1, 1, columns, pitch, /*lowest=*/false, staged});
-      std::memcpy(staged + pitch * sizeof(C) + margin * position_size, positions + at * position_size, out.width * position_size);
-    });
-    const Scratch summed(averages ? pitch * sizeof(C) : 0);
-    if (averages) std::memset(summed.data(), 0, pitch * sizeof(C));
-    c10::SmallVector<const void*, 8> gradient_rows(window.h.kernel, nullptr), position_rows = gradient_rows,
-                                     divisor_rows = gradient_rows;
-    c10::SmallVector<int32_t, 8> ids(window.h.kernel, 0);
-    PoolGather run{gradient_rows.data(), position_rows.data(), divisor_rows.data(), ids.data(), 0, first_tap.data(), offset.data(),
-                   column.data(), out.width, axis.stride, in.width, 0, reinterpret_cast<C*>(summed.data()) + margin, nullptr};
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / in.height, y = i % in.height;
-      run.rows = 0;
-      run.room = (end - i) * in.width;
-      run.out = to + i * in.width * size;
-      for (const auto [oh, kh] : rows.of(y)) {
-        if (averages) {
-          gradient_rows[run.rows] = from + out.row(image, oh) * size;
-          divisor_rows[run.rows] = divisors(oh);
-        } else {
-          const char* row = ring.row(image, oh);
-          gradient_rows[run.rows] = row + margin * sizeof(C);
-          position_rows[run.rows] = row + pitch * sizeof(C) + margin * position_size;
-          ids[run.rows] = static_cast<int32_t>(kh * axis.kernel);
-        }
-        ++run.rows;
-      }
-      kernel(run);
-    }
+    Staged staged(out.height, slots, pitch, size, position.defined() ? 2 : 1);
+    const Scratch summed(position.defined() ? 0 : pitch * size);
+    PoolGather task = g;
+    task.staged = staged.rows(begin, end);
+    task.summed = summed.data();
+    kernel(task);
   });
 }
 
@@ -527,7 +481,7 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
         Run run{};
         taps.set(run);
         run.out = mutable_bytes(result) + (row * in.width + s.begin) * in.channels * size;
-        run.n = run.room = run.tap_step = in.channels;
+        run.n = run.tap_step = in.channels;
         run.rows = s.count;
         run.out_step = window.w.stride * in.channels;
         kernel(run);
@@ -541,44 +495,26 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
 // The maximum, and its position where `position` is defined. A window may lie in the padding altogether.
 void max_pool2d_into(const Tensor& input, const PoolWindow& window, const Tensor& output, const Tensor& position) {
   const auto kind = !position.defined() ? PoolPosition::none : position_kind(position);
-  const bool direct = pool_format(input) == c10::MemoryFormat::ChannelsLast;
-  const auto kernel = kernel_for(
-      "max_pool2d",
-      TENSOROPS_KERNELS(pooling_kernels)
-          .max[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)][static_cast<int>(kind)],
-      input.scalar_type());
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const auto pick = [&](const auto& table) { return kernel_for("max_pool2d", table[static_cast<int>(kind)], input.scalar_type()); };
   const int64_t position_size = position.defined() ? position.element_size() : 0;
   char* positions = position.defined() ? mutable_bytes(position) : nullptr;
-  if (!direct && tiles_plane(window, input, output)) {
-    const auto& table = TENSOROPS_KERNELS(pooling_kernels).max_tiles[static_cast<int>(kind)];
-    return forward_tiles(input, output, position, window, 1, kernel_for("max_pool2d", table, input.scalar_type()));
+  if (pool_format(input) == c10::MemoryFormat::ChannelsLast) {
+    const int64_t channels = input.size(1);
+    forward_pixels<MaxPoolRun>(input, output, window, pick(kernels.max), [](int64_t, int64_t) { return true; },
+                               [&](MaxPoolRun& run, int64_t i, int64_t oh, int64_t ow) {
+                                 run.first = static_cast<int32_t>(window.h.first_inside(oh) * window.w.kernel +
+                                                                  window.w.first_inside(ow));
+                                 run.position = positions + i * channels * position_size;
+                               });
+  } else if (tiles_plane(window, input, output)) {
+    forward_tiles(input, output, position, window, 1, pick(kernels.max_tiles));
+  } else if (output.size(-1) <= kNarrow) {
+    forward_windows(input, output, window, pick(kernels.max_window),
+                    [&](PoolWindowRun& run, int64_t i, int64_t, int64_t) { run.position = positions + i * position_size; });
+  } else {
+    forward_planes(input, output, position, window, nullptr, nullptr, pick(kernels.max_planes));
   }
-  const bool narrow = output.size(-1) <= kNarrow;
-  if (!direct && (narrow || slides(window, input.size(-1), output.size(-1)))) {
-    const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
-    const auto one = kernel_for("max_pool2d", kernels.max_window[static_cast<int>(kind)], input.scalar_type());
-    const auto slide = kernel_for("max_pool2d", kernels.max_slide[static_cast<int>(kind)], input.scalar_type());
-    return forward_windows(input, output, window, one, narrow ? nullptr : slide,
-                           [&](PoolWindowRun& run, int64_t i, int64_t, int64_t) {
-                             run.position = positions + i * position_size;
-                           });
-  }
-  // The first position inside the image by window row's first, then by column.
-  const int64_t out_width = output.size(-1), pitch = out_width + kPoolSlack;
-  c10::SmallVector<int32_t, 64> first((window.h.first_inside(0) + 1) * pitch);
-  for (size_t i = 0; i < first.size(); ++i) {
-    const int64_t kh = i / pitch, ow = std::min<int64_t>(i % pitch, out_width - 1);
-    first[i] = static_cast<int32_t>(kh * window.w.kernel + window.w.first_inside(ow));
-  }
-  const int64_t run_length = direct ? input.size(1) : out_width;
-  const auto prepare = [&](MaxPoolRun& run, int64_t i, int64_t oh, int64_t ow) {
-    run.first = first.data() + window.h.first_inside(oh) * pitch + ow;
-    run.shared_first = direct;
-    run.position = positions + i * run_length * position_size;
-  };
-  const auto alike = [](int64_t, int64_t) { return true; };
-  if (direct) forward_pixels<MaxPoolRun>(input, output, window, kernel, alike, prepare);
-  else forward_rows<MaxPoolRun>(input, output, window, /*lowest=*/true, kernel, prepare);
 }
 
 Tensor pooled(const char* op, const Tensor& input, const PoolWindow& window, bool ceil_mode) {
@@ -664,9 +600,7 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
   }
   if (!last && count <= kPoolGathered) {
     const auto kernel = kernel_for("max_pool2d_backward", kernels.gather[kind], grad.scalar_type());
-    by_compute_type(grad.scalar_type(), [&]<class C>(C) {
-      backward_rows<C>(grad, position, result, window, kernel, [](int64_t) { return nullptr; });
-    });
+    backward_rows(grad, position, result, window, nullptr, nullptr, kernel);
     return result;
   }
   const auto& table = apart ? kernels.max_scatter_apart : kernels.max_scatter;
@@ -869,41 +803,33 @@ void avg_pool2d_into(const Tensor& input_, const PoolWindow& window, bool count_
                      std::optional<int64_t> divisor_override, const Tensor& output) {
   const auto format = pool_format(input_);
   const Tensor input = input_.contiguous(format);
-  const bool direct = format == c10::MemoryFormat::ChannelsLast;
-  const auto kernel = kernel_for(
-      "avg_pool2d", TENSOROPS_KERNELS(pooling_kernels).mean[static_cast<int>(direct ? PoolTaps::direct : PoolTaps::staged)],
-      input.scalar_type());
-  if (!direct && tiles_plane(window, input, output)) {
-    const auto& table = TENSOROPS_KERNELS(pooling_kernels).mean_tiles;
+  const bool last = format == c10::MemoryFormat::ChannelsLast;
+  const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
+  const auto pick = [&](const auto& table) { return kernel_for("avg_pool2d", table, input.scalar_type()); };
+  if (!last && tiles_plane(window, input, output)) {
     const auto divisor = static_cast<double>(divisor_override.value_or(window.positions()));
-    return forward_tiles(input, output, {}, window, divisor, kernel_for("avg_pool2d", table, input.scalar_type()));
+    return forward_tiles(input, output, {}, window, divisor, pick(kernels.mean_tiles));
   }
   const Divisors divisors(window, input.size(-2), input.size(-1), output.size(-2), output.size(-1), count_include_pad,
                           divisor_override);
   by_compute_type(input.scalar_type(), [&]<class T>(T) {
     const auto [values, start] = divisors.table<T>([](int64_t divisor) { return static_cast<T>(divisor); });
-    const auto prepare = [&](auto& run, int64_t, int64_t oh, int64_t ow) {
-      run.divisor = values.data() + start[oh] + ow;
-      if constexpr (requires { run.shared_divisor; }) {
-        run.shared_divisor = direct;
-      } else if constexpr (!requires { run.step; }) {
+    if (last) {
+      forward_pixels<MeanPoolRun>(
+          input, output, window, pick(kernels.mean),
+          [&](int64_t a, int64_t b) { return divisors.of_column(a) == divisors.of_column(b); },
+          [&](MeanPoolRun& run, int64_t, int64_t oh, int64_t ow) { run.divisor = values.data() + start[oh] + ow; });
+    } else if (output.size(-1) <= kNarrow) {
+      forward_windows(input, output, window, pick(kernels.mean_window), [&](PoolWindowRun& run, int64_t, int64_t oh, int64_t ow) {
+        run.divisor = values.data() + start[oh] + ow;
         if (run.columns == run.row_stride) {  // whole rows, one behind the other
           run.columns *= run.rows;
           run.rows = 1;
         }
-      }
-    };
-    const bool narrow = output.size(-1) <= kNarrow;
-    if (!direct && (narrow || slides(window, input.size(-1), output.size(-1)))) {
-      const auto& kernels = TENSOROPS_KERNELS(pooling_kernels);
-      const auto one = kernel_for("avg_pool2d", kernels.mean_window, input.scalar_type());
-      const auto slide = kernel_for("avg_pool2d", kernels.mean_slide, input.scalar_type());
-      forward_windows(input, output, window, one, narrow ? nullptr : slide, prepare);
-    } else if (direct) {
-      const auto alike = [&](int64_t a, int64_t b) { return divisors.of_column(a) == divisors.of_column(b); };
-      forward_pixels<MeanPoolRun>(input, output, window, kernel, alike, prepare);
+      });
+    } else {
+      forward_planes(input, output, {}, window, values.data(), start.data(), pick(kernels.mean_planes));
     }
-    else forward_rows<MeanPoolRun>(input, output, window, /*lowest=*/false, kernel, prepare);
   });
 }
 
@@ -972,7 +898,7 @@ Tensor avg_pool2d_backward(const Tensor& grad_, c10::SymIntArrayRef input_size, 
       return;
     }
     const auto gather = kernel_for("avg_pool2d_backward", kernels.gather[static_cast<int>(PoolPosition::none)], grad.scalar_type());
-    backward_rows<T>(grad, {}, result, window, gather, [&](int64_t oh) { return values.data() + start[oh]; });
+    backward_rows(grad, {}, result, window, values.data(), start.data(), gather);
   });
   return result;
 }

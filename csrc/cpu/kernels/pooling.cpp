@@ -66,10 +66,10 @@ TENSOROPS_INLINE void store_positions(Vec<L> x, Position* p) {
   store_vector(x, p);
 }
 
-// Vectors of a run: where the first one's outputs are in their row, in the taps and in the results; the u-th follows it.
+// Vectors of a run: where the first one's outputs are in the taps and in the results; the u-th follows it.
 template <class C>
 struct Whole {
-  int64_t column, in_taps, in_results;
+  int64_t in_taps, in_results;
 
   template <class S>
   TENSOROPS_INLINE Vec<C> tap(const void* p, int u) const {
@@ -78,10 +78,6 @@ struct Whole {
   template <class Position>
   TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p, int u) const {
     return load_positions<Lane<C>>(static_cast<const Position*>(p) + in_taps + u * Vec<C>::size);
-  }
-  TENSOROPS_INLINE Vec<C> divisor(const C* p, int u) const { return load_vector<C>(p + column + u * Vec<C>::size); }
-  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p, int u) const {
-    return load_vector<Lane<C>>(p + column + u * Vec<C>::size);
   }
   template <class S>
   TENSOROPS_INLINE void store(Vec<C> x, void* p, int u) const {
@@ -103,8 +99,6 @@ struct Part {
   TENSOROPS_INLINE Vec<Lane<C>> tap_position(const void* p, int) const {
     return load_lanes<Lane<C>>(static_cast<const Position*>(p) + in_taps, n);
   }
-  TENSOROPS_INLINE Vec<C> divisor(const C* p, int) const { return load_lanes<C>(p, n); }
-  TENSOROPS_INLINE Vec<Lane<C>> first(const int32_t* p, int) const { return load_lanes<Lane<C>>(p, n); }
   template <class S>
   TENSOROPS_INLINE void store(Vec<C> x, void* p, int) const { store_lanes(x, static_cast<S*>(p) + in_results, n); }
   template <class Position>
@@ -113,54 +107,79 @@ struct Part {
   }
 };
 
-// Calls f<N>(vectors) for N vectors at a time that cover a run: what is read of a tap serves all of them. A row's last one may
-// run over the end where there is room, or step back over outputs that are done; only a row shorter than a vector is loaded
-// and stored by parts.
+// Calls f<N>(vectors) for N vectors at a time that cover a run: what is read of a tap serves all of them. A row's last one steps
+// back over outputs that are done; only a row shorter than a vector is loaded and stored by parts.
 template <class C, class F>
 TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
   constexpr int64_t size = Vec<C>::size;
   for (int64_t row = 0; row < run.rows; ++row) {
     const int64_t in_taps = row * run.tap_step, in_results = row * run.out_step;
+    if (run.ahead != nullptr)
+      for (int64_t at = 0; at < run.ahead_step; at += 64) __builtin_prefetch(run.ahead + row * run.ahead_step + at, 0, 2);
     int64_t i = 0;
-    for (; i + 4 * size <= run.n; i += 4 * size) f.template operator()<4>(Whole<C>{i, in_taps + i, in_results + i});
-    for (; i + size <= run.n; i += size) f.template operator()<1>(Whole<C>{i, in_taps + i, in_results + i});
+    for (; i + 4 * size <= run.n; i += 4 * size) f.template operator()<4>(Whole<C>{in_taps + i, in_results + i});
+    for (; i + size <= run.n; i += size) f.template operator()<1>(Whole<C>{in_taps + i, in_results + i});
     if (i == run.n) continue;
-    if (run.n < size && i + size > run.room) {
-      f.template operator()<1>(Part<C>{run.n, in_taps, in_results});
-      continue;
-    }
-    if (i + size > run.room) i = run.n - size;
-    f.template operator()<1>(Whole<C>{i, in_taps + i, in_results + i});
+    if (run.n < size) f.template operator()<1>(Part<C>{run.n, in_taps, in_results});
+    else f.template operator()<1>(Whole<C>{in_taps + run.n - size, in_results + run.n - size});
   }
 }
 
 struct NoPosition {};
 
-template <class In, class Out, class C, class Position>
-void max_run(const MaxPoolRun& run) {
-  constexpr bool places = !__is_same(Position, NoPosition);
+// The maximum of what was taken, and its position if that is asked for.
+template <class C, class Position>
+struct Largest {
+  static constexpr bool places = !__is_same(Position, NoPosition);
   using L = Vec<Lane<C>>;
-  for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
-    Vec<C> best[N];
-    L position[N];
-    for (int u = 0; u < N; ++u) {
-      best[u] = lowest<Out, C>();
-      if constexpr (places) position[u] = run.shared_first ? L(Lane<C>(*run.first)) : at.first(run.first, u);
+  Vec<C> value;
+  L place;
+
+  TENSOROPS_INLINE void take(Vec<C> x, L id) {
+    if constexpr (places) {
+      const Mask<C> better = (x > value) | (x != x);
+      value = select(better, x, value);
+      place = select_lane<C>(better, id, place);
+    } else {
+      value = maximum(value, x);
     }
+  }
+  static TENSOROPS_INLINE void take(C& value, Lane<C>& place, C x, Lane<C> id) {
+    const bool better = x > value || x != x;
+    value = better ? x : value;
+    place = better ? id : place;
+  }
+};
+template <class C>
+struct Sum {
+  static constexpr bool places = false;
+  using L = Vec<Lane<C>>;
+  Vec<C> value;
+  L place;
+
+  TENSOROPS_INLINE void take(Vec<C> x, L) { value = value + x; }
+  static TENSOROPS_INLINE void take(C& value, Lane<C>&, C x, Lane<C>) {
+    if constexpr (is_floating<C>) value += x;
+    else value = C(uint64_t(value) + uint64_t(x));
+  }
+};
+
+template <class S, class C, class Position>
+void max_run(const MaxPoolRun& run) {
+  using Best = Largest<C, Position>;
+  using L = typename Best::L;
+  for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
+    Best best[N];
+    for (auto& b : best) b = {lowest<S, C>(), L(Lane<C>(run.first))};
     for (int64_t t = 0; t < run.count; ++t) {
       const void* const tap = run.taps[t];
       const L id(Lane<C>(run.ids[t]));
 #pragma GCC unroll 4
-      for (int u = 0; u < N; ++u) {
-        const Vec<C> x = at.template tap<In>(tap, u);
-        const Mask<C> better = (x > best[u]) | (x != x);
-        best[u] = select(better, x, best[u]);
-        if constexpr (places) position[u] = select_lane<C>(better, id, position[u]);
-      }
+      for (int u = 0; u < N; ++u) best[u].take(at.template tap<S>(tap, u), id);
     }
     for (int u = 0; u < N; ++u) {
-      at.template store<Out>(best[u], run.out, u);
-      if constexpr (places) at.template store_position<Position>(position[u], run.position, u);
+      at.template store<S>(best[u].value, run.out, u);
+      if constexpr (Best::places) at.template store_position<Position>(best[u].place, run.position, u);
     }
   });
 }
@@ -172,21 +191,18 @@ TENSOROPS_INLINE Vec<C> divided(Vec<C> sum, Vec<C> by) {
   else return map_lanes(sum, by, [](C a, C b) { return b == 0 ? C(0) : b == -1 ? C(0 - uint64_t(a)) : C(a / b); });
 }
 
-template <class In, class Out, class C>
+template <class S, class C>
 void mean_run(const MeanPoolRun& run) {
-  const auto* divisor = static_cast<const C*>(run.divisor);
+  const Vec<C> divisor(*static_cast<const C*>(run.divisor));
   for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
     Vec<C> sum[N];
     for (auto& x : sum) x = C(0);
     for (int64_t t = 0; t < run.count; ++t) {
       const void* const tap = run.taps[t];
 #pragma GCC unroll 4
-      for (int u = 0; u < N; ++u) sum[u] = sum[u] + at.template tap<In>(tap, u);
+      for (int u = 0; u < N; ++u) sum[u] = sum[u] + at.template tap<S>(tap, u);
     }
-    for (int u = 0; u < N; ++u) {
-      const Vec<C> by = run.shared_divisor ? Vec<C>(*divisor) : at.divisor(divisor, u);
-      at.template store<Out>(divided(sum[u], by), run.out, u);
-    }
+    for (int u = 0; u < N; ++u) at.template store<S>(divided(sum[u], divisor), run.out, u);
   });
 }
 
@@ -311,88 +327,216 @@ TENSOROPS_INLINE Vec<C> interleaved(Vec<C> a, Vec<C> b, int half) {
   return Vec<C>(__builtin_shuffle(a.v, b.v, from));
 }
 
-// Calls start(), take(vector, position) for what the positions of windows show to a vector of outputs, and finish(to) with where
-// these are in the results; returns how many outputs are done. `Columns` of a window, neighbours, or 0: any. With a step of 2 the
-// lanes are in the order of alternate_unordered.
-template <class S, class C, int Step, int Columns, class Start, class Take, class Finish>
-TENSOROPS_INLINE int64_t slide(const PoolSlideRun& run, Start start, Take take, Finish finish) {
+// Elements 0, 2, ... and 1, 3, ... of twice a vector's, in an order that `ordered` undoes.
+template <class C, class S>
+TENSOROPS_INLINE void load_alternate(const S* p, Vec<C>* even, Vec<C>* odd) {
+  if constexpr (__is_same(S, BFloat16)) {
+    load_pair(p, even, odd);
+  } else {
+    const Vec<C> a = load_vector<C>(p), b = load_vector<C>(p + Vec<C>::size);
+    *even = alternate_unordered(a, b, 0);
+    *odd = alternate_unordered(a, b, 1);
+  }
+}
+template <class S, class V>
+TENSOROPS_INLINE V ordered(V x) {
+  if constexpr (__is_same(S, BFloat16)) return x;
+  else return in_order(x);
+}
+
+// Staged rows, with positions or without.
+template <class C, bool places>
+struct Rows {
+  const PoolStaged& s;
+
+  TENSOROPS_INLINE C* values(int64_t y) const {
+    return static_cast<C*>(s.rows) + (y & (s.slots - 1)) * (places ? 2 : 1) * s.pitch;
+  }
+  TENSOROPS_INLINE Lane<C>* places_of(C* values) const { return reinterpret_cast<Lane<C>*>(values + s.pitch); }
+  // stage(values) fills the row's place where another one is in it.
+  template <class Stage>
+  TENSOROPS_INLINE void need(int64_t plane, int64_t y, int64_t height, Stage stage) const {
+    int64_t& held = s.held[y & (s.slots - 1)];
+    if (held == plane * height + y) return;
+    stage(values(y));
+    held = plane * height + y;
+  }
+};
+
+// What window columns hold in the row from element `at` of the input on, a vector of outputs at a time where all it reads is there;
+// Step elements lie from window to window, 0: any number. `Columns` of a window, neighbours, or 0: any.
+template <class S, class C, class Reduce, int Step, int Columns>
+TENSOROPS_INLINE void stage_columns(const PoolPlanes& p, int64_t at, C none, C* values, Lane<C>* places) {
+  using L = typename Reduce::L;
   constexpr int64_t size = Vec<C>::size;
-  const int64_t columns = Columns > 0 ? Columns : run.columns, apart = Columns > 0 ? 1 : run.column_stride;
-  const int64_t reach = (run.rows - 1) * run.row_stride + (columns - 1) * apart + Step * size;
-  const int64_t whole = min((run.readable - reach) >> (Step - 1), run.room - size);
-  const auto vector = [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
-    const S* x = static_cast<const S*>(run.first) + Step * j;
-    start();
-    for (int64_t r = 0; r < run.rows; ++r, x += run.row_stride) {
-      const int64_t id = run.first_id + r * run.id_pitch;
-      int64_t c = 0;
-      if constexpr (Step == 2) {
-        if (apart == 1)
+  const int64_t columns = Columns > 0 ? Columns : p.columns, apart = Columns > 0 ? 1 : p.column_dilation;
+  const S* const windows = static_cast<const S*>(p.in) + at + p.left;
+  const int64_t reach = (columns - 1) * apart + Step * size;  // of what a vector reads
+  // Calls take(vector, column) for all columns; in_place: with the lanes in their order.
+  const auto for_columns = [&](int64_t j, bool in_place, auto take) TENSOROPS_LAMBDA_INLINE {
+    const S* const x = windows + Step * j;
+    int64_t c = 0;
+    if constexpr (Step == 2) {
+      Vec<C> even, odd;
+      const auto put = [&](Vec<C> v, int64_t c) TENSOROPS_LAMBDA_INLINE { take(in_place ? ordered<S>(v) : v, c); };
+      if (apart == 1)
 #pragma GCC unroll 4
-          for (; c + 1 < columns; c += 2) {
-            const Vec<C> a = load_vector<C>(x + c), b = load_vector<C>(x + c + size);
-            take(alternate_unordered(a, b, 0), id + c);
-            take(alternate_unordered(a, b, 1), id + c + 1);
-          }
+        for (; c + 1 < columns; c += 2) {
+          load_alternate(x + c, &even, &odd);
+          put(even, c);
+          put(odd, c + 1);
+        }
 #pragma GCC unroll 4
-        for (; c < columns; ++c)
-          take(alternate_unordered(load_vector<C>(x + c * apart), load_vector<C>(x + c * apart + size), 0), id + c);
-      } else {
-#pragma GCC unroll 4
-        for (; c < columns; ++c) take(load_vector<C>(x + c * apart), id + c);
+      for (; c < columns; ++c) {
+        load_alternate(x + c * apart, &even, &odd);
+        put(even, c);
       }
+    } else {
+#pragma GCC unroll 4
+      for (; c < columns; ++c) take(load_vector<C>(x + c * apart), c);
     }
-    finish(j);
   };
+  const auto edge = [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
+    const int64_t begin = at + p.left + Step * j;
+    if (Step == 0 || begin < 0 || begin + reach > p.elements) {
+      for (int64_t ow = j; ow < min(j + size, p.out_width); ++ow) {
+        const int64_t first = p.first_column[ow], end = p.end_column[ow];
+        const S* x = windows + ow * p.column_step;
+        C value = none;
+        auto place = static_cast<Lane<C>>(first);
+        for (int64_t c = first; c < end; ++c)
+          Reduce::take(value, place, load_as<C>(x[c * p.column_dilation]), static_cast<Lane<C>>(c));
+        values[ow] = value;
+        if constexpr (Reduce::places) places[ow] = place;
+      }
+      return;
+    }
+    const L first = load_vector<Lane<C>>(p.first_column + j), end = load_vector<Lane<C>>(p.end_column + j);
+    Reduce r{Vec<C>(none), first};
+    for_columns(j, true, [&](Vec<C> x, int64_t c) TENSOROPS_LAMBDA_INLINE {
+      const L id(static_cast<Lane<C>>(c));
+      r.take(select(Mask<C>{(end > id).bits & ~(first > id).bits}, x, Vec<C>(none)), id);
+    });
+    r.value.store(values + j);
+    if constexpr (Reduce::places) r.place.store(places + j);
+  };
+  // Whole windows, and all there to be read.
+  const int64_t begin = (p.whole_begin + size - 1) / size * size;
+  int64_t end = p.whole_end == p.out_width ? p.out_width : p.whole_end - size + 1;
+  if constexpr (Step > 0) end = min(end, ((p.elements - at - p.left - reach) >> (Step - 1)) + 1);
   int64_t j = 0;
-  for (; j < run.n && j <= whole; j += size) vector(j);
-  // The last vector may run over the end where there is room, or step back over outputs that are done.
-  if (j < run.n && run.n >= size && run.n - size <= whole) vector(run.n - size), j = run.n;
-  return min(j, run.n);
+  for (; j < begin && j < p.out_width; j += size) edge(j);
+  if constexpr (Step > 0)
+    for (; j < end; j += size) {
+      Reduce r;
+      for_columns(j, false, [&](Vec<C> x, int64_t c) TENSOROPS_LAMBDA_INLINE {
+        if (c == 0) r = {x, L(Lane<C>(0))};
+        else r.take(x, L(Lane<C>(c)));
+      });
+      if constexpr (Step == 2) r = {ordered<S>(r.value), ordered<S>(r.place)};
+      r.value.store(values + j);
+      if constexpr (Reduce::places) r.place.store(places + j);
+    }
+  for (; j < p.out_width; j += size) edge(j);
 }
 // The usual window of three columns by itself.
-template <class S, class C, class F>
-TENSOROPS_INLINE int64_t for_slides(const PoolSlideRun& run, F f) {
-  if constexpr (is_floating<C>) {
-    if (run.columns == 3 && run.column_stride == 1)
-      return run.step == 2 ? f.template operator()<2, 3>() : f.template operator()<1, 3>();
+template <class S, class C, class Reduce>
+TENSOROPS_INLINE void stage_columns(const PoolPlanes& p, int64_t at, C none, C* values, Lane<C>* places) {
+  const bool usual = is_floating<C> && p.columns == 3 && p.column_dilation == 1;
+  switch (p.column_step) {
+    case 1: return usual ? stage_columns<S, C, Reduce, 1, is_floating<C> ? 3 : 0>(p, at, none, values, places)
+                         : stage_columns<S, C, Reduce, 1, 0>(p, at, none, values, places);
+    case 2: return usual ? stage_columns<S, C, Reduce, 2, is_floating<C> ? 3 : 0>(p, at, none, values, places)
+                         : stage_columns<S, C, Reduce, 2, 0>(p, at, none, values, places);
+    default: return stage_columns<S, C, Reduce, 0, 0>(p, at, none, values, places);
   }
-  return run.step == 2 ? f.template operator()<2, 0>() : f.template operator()<1, 0>();
+}
+
+// finish(value, oh, ow) is what an output of S is made from.
+template <class S, class C, class Reduce, class Position, class Finish>
+TENSOROPS_INLINE void pool_planes(const PoolPlanes& task, C none, Finish finish) {
+  const PoolPlanes p = task;  // which no store changes
+  using L = typename Reduce::L;
+  constexpr int64_t size = Vec<C>::size;
+  const PoolStaged& s = p.staged;
+  const Rows<C, Reduce::places> rows{s};
+  int64_t plane = s.begin / p.out_height, oh = s.begin % p.out_height;
+  for (int64_t row = s.begin; row < s.end; ++row) {
+    const int64_t first = p.first_row[oh], end = p.end_row[oh];
+    const int64_t top = p.top + oh * p.row_step;
+    for (int64_t r = first; r < end; ++r) {
+      const int64_t y = top + r * p.row_dilation;
+      rows.need(plane, y, p.height, [&](C* values) TENSOROPS_LAMBDA_INLINE {
+        stage_columns<S, C, Reduce>(p, (plane * p.height + y) * p.width, none, values, rows.places_of(values));
+      });
+    }
+    const int64_t room = (s.end - row) * p.out_width;  // the results of later rows may be written over
+    S* const out = static_cast<S*>(p.out) + row * p.out_width;
+    const auto vectors = [&]<int N>(int64_t j) TENSOROPS_LAMBDA_INLINE {
+      Reduce best[N];
+      const auto take = [&](int64_t r, bool begins) TENSOROPS_LAMBDA_INLINE {
+        C* const values = rows.values(top + r * p.row_dilation);
+        [[maybe_unused]] const L id(static_cast<Lane<C>>(r * p.columns));
+#pragma GCC unroll 4
+        for (int u = 0; u < N; ++u) {
+          const Vec<C> value = Vec<C>::load(values + j + u * size);
+          L place;
+          if constexpr (Reduce::places) place = L::load(rows.places_of(values) + j + u * size) + id;
+          if (begins) best[u] = {value, place};
+          else best[u].take(value, place);
+        }
+      };
+      take(first, true);
+#pragma GCC unroll 1
+      for (int64_t r = first + 1; r < end; ++r) take(r, false);
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) {
+        const int64_t at = j + u * size;
+        const Vec<C> result = finish(best[u].value, oh, at);
+        if (at + size <= room) store_vector(result, out + at);
+        else store_lanes(result, out + at, p.out_width - at);
+        if constexpr (Reduce::places) {
+          auto* const position = static_cast<Position*>(p.position) + row * p.out_width + at;
+          if (at + size <= room) store_positions(best[u].place, position);
+          else store_lanes(best[u].place, position, p.out_width - at);
+        }
+      }
+    };
+    static_assert(kPoolTogether == 4);
+    if (first >= end) {
+      for (int64_t ow = 0; ow < p.out_width; ++ow) {
+        store_lanes(finish(Vec<C>(none), oh, ow), out + ow, 1);
+        if constexpr (Reduce::places)
+          static_cast<Position*>(p.position)[row * p.out_width + ow] =
+              static_cast<Position>(first * p.columns + p.first_column[ow]);
+      }
+    } else {
+      int64_t j = 0;
+      for (; j + 3 * size < p.out_width; j += 4 * size) vectors.template operator()<4>(j);
+      if (j + size < p.out_width) {
+        vectors.template operator()<2>(j);
+        j += 2 * size;
+      }
+      if (j < p.out_width) vectors.template operator()<1>(j);
+    }
+    if (++oh == p.out_height) {
+      oh = 0;
+      ++plane;
+    }
+  }
 }
 
 template <class S, class C, class Position>
-int64_t max_slide(const PoolSlideRun& run) {
-  constexpr bool places = !__is_same(Position, NoPosition);
-  using L = Vec<Lane<C>>;
-  return for_slides<S, C>(run, [&]<int Step, int Columns>() TENSOROPS_LAMBDA_INLINE {
-    Vec<C> best;
-    L position;
-    return slide<S, C, Step, Columns>(run, [&]() TENSOROPS_LAMBDA_INLINE {
-      best = lowest<S, C>();
-      position = L(Lane<C>(run.first_id));
-    }, [&](Vec<C> x, int64_t id) TENSOROPS_LAMBDA_INLINE {
-      const Mask<C> better = (x > best) | (x != x);
-      best = select(better, x, best);
-      if constexpr (places) position = select_lane<C>(better, L(Lane<C>(id)), position);
-    }, [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
-      store_vector(Step == 2 ? in_order(best) : best, static_cast<S*>(run.out) + j);
-      if constexpr (places) store_positions(Step == 2 ? in_order(position) : position, static_cast<Position*>(run.position) + j);
-    });
+void max_planes(const PoolPlanes& p) {
+  pool_planes<S, C, Largest<C, Position>, Position>(p, lowest<S, C>(), [](Vec<C> x, int64_t, int64_t) TENSOROPS_LAMBDA_INLINE {
+    return x;
   });
 }
 
 template <class S, class C>
-int64_t mean_slide(const PoolSlideRun& run) {
-  const C divisor = *static_cast<const C*>(run.divisor);
-  return for_slides<S, C>(run, [&]<int Step, int Columns>() TENSOROPS_LAMBDA_INLINE {
-    Vec<C> sum;
-    return slide<S, C, Step, Columns>(run, [&]() TENSOROPS_LAMBDA_INLINE {
-      sum = C(0);
-    }, [&](Vec<C> x, int64_t) TENSOROPS_LAMBDA_INLINE {
-      sum = sum + x;
-    }, [&](int64_t j) TENSOROPS_LAMBDA_INLINE {
-      store_vector(divided(Step == 2 ? in_order(sum) : sum, Vec<C>(divisor)), static_cast<S*>(run.out) + j);
-    });
+void mean_planes(const PoolPlanes& p) {
+  pool_planes<S, C, Sum<C>, NoPosition>(p, C(0), [&](Vec<C> x, int64_t oh, int64_t ow) TENSOROPS_LAMBDA_INLINE {
+    return divided(x, Vec<C>::load(static_cast<const C*>(p.divisors) + p.divisor_start[oh] + ow));
   });
 }
 
@@ -540,44 +684,34 @@ TENSOROPS_INLINE void for_tiles(const PoolTiles& t, F f, G rest) {
 
 template <class S, class C, class Position>
 void max_tiles(const PoolTiles& t) {
-  constexpr bool places = !__is_same(Position, NoPosition);
-  constexpr int64_t size = Vec<C>::size;
-  using L = Vec<Lane<C>>;
+  using Best = Largest<C, Position>;
+  using L = typename Best::L;
   const S* in = static_cast<const S*>(t.in);
   S* out = static_cast<S*>(t.out);
   for_tiles<C>(t, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
     const S* x = in + row * t.rows * t.width + 2 * j;
-    Vec<C> best(lowest<S, C>());
-    L position(Lane<C>(0));
-    const auto take = [&](Vec<C> v, int64_t k) TENSOROPS_LAMBDA_INLINE {
-      const Mask<C> better = (v > best) | (v != v);
-      best = select(better, v, best);
-      if constexpr (places) position = select_lane<C>(better, L(Lane<C>(k)), position);
-    };
+    Best best{lowest<S, C>(), L(Lane<C>(0))};
     for (int64_t r = 0; r < t.rows; ++r, x += t.width) {
-      const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
-      take(alternate_unordered(a, b, 0), 2 * r);
-      take(alternate_unordered(a, b, 1), 2 * r + 1);
+      Vec<C> even, odd;
+      load_alternate(x, &even, &odd);
+      best.take(even, L(Lane<C>(2 * r)));
+      best.take(odd, L(Lane<C>(2 * r + 1)));
     }
-    store_vector(in_order(best), out + row * t.out_width + j);
-    if constexpr (places) store_positions(in_order(position), static_cast<Position*>(t.position) + row * t.out_width + j);
+    store_vector(ordered<S>(best.value), out + row * t.out_width + j);
+    if constexpr (Best::places)
+      store_positions(ordered<S>(best.place), static_cast<Position*>(t.position) + row * t.out_width + j);
   }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
     C best = lowest<S, C>();
-    int64_t position = 0;
-    for (int64_t k = 0; k < 2 * t.rows; ++k) {
-      const C v = load_as<C>(in[(row * t.rows + (k >> 1)) * t.width + 2 * j + (k & 1)]);
-      if (!(v > best) && v == v) continue;
-      best = v;
-      position = k;
-    }
+    Lane<C> position = 0;
+    for (int64_t k = 0; k < 2 * t.rows; ++k)
+      Best::take(best, position, load_as<C>(in[(row * t.rows + (k >> 1)) * t.width + 2 * j + (k & 1)]), static_cast<Lane<C>>(k));
     out[row * t.out_width + j] = StoreAs<S, C>::from(best);
-    if constexpr (places) static_cast<Position*>(t.position)[row * t.out_width + j] = static_cast<Position>(position);
+    if constexpr (Best::places) static_cast<Position*>(t.position)[row * t.out_width + j] = static_cast<Position>(position);
   });
 }
 
 template <class S, class C>
 void mean_tiles(const PoolTiles& t) {
-  constexpr int64_t size = Vec<C>::size;
   const S* in = static_cast<const S*>(t.in);
   S* out = static_cast<S*>(t.out);
   const C divisor = C(t.divisor);
@@ -585,17 +719,16 @@ void mean_tiles(const PoolTiles& t) {
     const S* x = in + row * t.rows * t.width + 2 * j;
     Vec<C> sum(C(0));
     for (int64_t r = 0; r < t.rows; ++r, x += t.width) {
-      const Vec<C> a = load_vector<C>(x), b = load_vector<C>(x + size);
-      sum = sum + alternate_unordered(a, b, 0) + alternate_unordered(a, b, 1);
+      Vec<C> even, odd;
+      load_alternate(x, &even, &odd);
+      sum = sum + even + odd;
     }
-    store_vector(divided(in_order(sum), Vec<C>(divisor)), out + row * t.out_width + j);
+    store_vector(divided(ordered<S>(sum), Vec<C>(divisor)), out + row * t.out_width + j);
   }, [&](int64_t row, int64_t j) TENSOROPS_LAMBDA_INLINE {
     C sum = 0;
-    for (int64_t k = 0; k < 2 * t.rows; ++k) {
-      const C v = load_as<C>(in[(row * t.rows + (k >> 1)) * t.width + 2 * j + (k & 1)]);
-      if constexpr (is_floating<C>) sum += v;
-      else sum = C(uint64_t(sum) + uint64_t(v));
-    }
+    Lane<C> unused = 0;
+    for (int64_t k = 0; k < 2 * t.rows; ++k)
+      Sum<C>::take(sum, unused, load_as<C>(in[(row * t.rows + (k >> 1)) * t.width + 2 * j + (k & 1)]), 0);
     if constexpr (is_floating<C>) sum /= divisor;
     else sum = divisor == -1 ? C(0 - uint64_t(sum)) : C(sum / divisor);
     out[row * t.out_width + j] = StoreAs<S, C>::from(sum);
@@ -657,109 +790,196 @@ void tiles_backward(const PoolTilesBackward& t) {
   for (int64_t i = 0; i < t.elements - t.out_height * rows * width; ++i) out[i] = StoreAs<S, C>::from(C(0));
 }
 
-template <class S, class C, class Position>
-void gather(const PoolGather& g) {
+// Elements of a row of the gradient from x on, step to the next of a phase: N vectors of each of the phases. They may run over the
+// end of the row where there is room: what they leave there is written over.
+template <class S, class C, int N, class AddUp>
+TENSOROPS_INLINE void put_phases(S* out, int64_t x, int64_t step, int64_t width, int64_t room, AddUp add_up) {
   constexpr int64_t size = Vec<C>::size;
-  constexpr bool averages = __is_same(Position, NoPosition);
-  S* out = static_cast<S*>(g.out);
-  C* summed = static_cast<C*>(g.summed);
-  if constexpr (averages) {
-    for (int64_t i = 0; i < g.windows; i += size) {
-      Vec<C> sum(C(0));
-      for (int64_t r = 0; r < g.rows; ++r)
-        sum = sum + load_lanes<C>(static_cast<const S*>(g.gradients[r]) + i, g.windows - i) /
-                        Vec<C>::load(static_cast<const C*>(g.divisors[r]) + i);
-      sum.store(summed + i);
+  Vec<C> first[N], second[N];
+  if (x + step * N * size <= room && step <= 2) {
+    add_up(0, first);
+    if (step == 1) {
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u) store_vector(first[u], out + x + u * size);
+      return;
     }
+    add_up(1, second);
+#pragma GCC unroll 4
+    for (int u = 0; u < N; ++u) {
+      store_vector(interleaved(first[u], second[u], 0), out + x + 2 * u * size);
+      store_vector(interleaved(first[u], second[u], 1), out + x + (2 * u + 1) * size);
+    }
+    return;
   }
-  // N vectors of a phase, from element step * q + phase on.
-  const auto add_up = [&]<int N>(int64_t phase, int64_t q, Vec<C> (&sum)[N]) TENSOROPS_LAMBDA_INLINE {
-    for (auto& x : sum) x = C(0);
-    const auto taps = [&](auto add) TENSOROPS_LAMBDA_INLINE {
-#pragma GCC unroll 1
-      for (int64_t t = g.begin[phase]; t < g.begin[phase + 1]; ++t) add(q + g.offset[t], g.column[t]);
-    };
-    if constexpr (averages) {
-      taps([&](int64_t at, int32_t) TENSOROPS_LAMBDA_INLINE {
-#pragma GCC unroll 4
-        for (int u = 0; u < N; ++u) sum[u] = sum[u] + Vec<C>::load(summed + at + u * size);
-      });
-      return;
-    }
-#pragma GCC unroll 1
-    for (int64_t r = 0; r < g.rows; ++r)
-      taps([&](int64_t at, int32_t column) TENSOROPS_LAMBDA_INLINE {
-        const C* gradient = static_cast<const C*>(g.gradients[r]) + at;
-        const auto* position = static_cast<const Position*>(g.positions[r]) + at;
-        const Vec<Lane<C>> id(static_cast<Lane<C>>(g.ids[r] + column));
-#pragma GCC unroll 4
-        for (int u = 0; u < N; ++u) {
-          if constexpr (!averages) {
-            const Mask<C> mine{(load_positions<Lane<C>>(position + u * size) == id).bits};
-            sum[u] = sum[u] + select(mine, Vec<C>::load(gradient + u * size), Vec<C>(C(0)));
-          }
-        }
-      });
-  };
-  // The elements from x on; vectors may run over the end of the row where there is room: what they leave there is written over.
-  const auto some = [&]<int N>(int64_t x) TENSOROPS_LAMBDA_INLINE {
+  S lanes[N * size];
+  for (int64_t phase = 0; phase < step; ++phase) {
+    add_up(phase, first);
+    for (int u = 0; u < N; ++u) store_vector(first[u], lanes + u * size);
+    for (int64_t i = 0, at = x + phase; i < N * size && at < width; ++i, at += step) out[at] = lanes[i];
+  }
+}
+
+// A row of the gradient of rows of windows of which one is seen by `sights` or, for averages, of their sum.
+template <class C, class Position>
+struct GatherRow {
+  const PoolGather& g;
+  Rows<C, !__is_same(Position, NoPosition)> rows;
+  const PoolSight *sights, *sights_end;
+  const C* sum;
+};
+
+template <class S, class C, class Position>
+TENSOROPS_INLINE void gather_row(const GatherRow<C, Position>& row, S* out, int64_t room) {
+  constexpr int64_t size = Vec<C>::size;
+  const PoolGather& g = row.g;
+  const auto vectors = [&]<int N>(int64_t x) TENSOROPS_LAMBDA_INLINE {
     const int64_t q = g.step == 1 ? x : g.step == 2 ? x >> 1 : x / g.step;
-    Vec<C> first[N], second[N];
-    S lanes[N * size];
-    if (x + g.step * N * size <= g.room && g.step <= 2) {
-      add_up.template operator()<N>(0, q, first);
-      if (g.step == 1) {
+    put_phases<S, C, N>(out, x, g.step, g.width, room, [&](int64_t phase, Vec<C> (&sum)[N]) TENSOROPS_LAMBDA_INLINE {
+      for (auto& v : sum) v = C(0);
+      const auto taps = [&](auto add) TENSOROPS_LAMBDA_INLINE {
+#pragma GCC unroll 1
+        for (int64_t t = g.taps_begin[phase]; t < g.taps_begin[phase + 1]; ++t) add(q + g.offset[t], g.column[t]);
+      };
+      if constexpr (__is_same(Position, NoPosition)) {
+        taps([&](int64_t at, int32_t) TENSOROPS_LAMBDA_INLINE {
 #pragma GCC unroll 4
-        for (int u = 0; u < N; ++u) store_vector(first[u], out + x + u * size);
-        return;
-      }
-      add_up.template operator()<N>(1, q, second);
+          for (int u = 0; u < N; ++u) sum[u] = sum[u] + Vec<C>::load(row.sum + at + u * size);
+        });
+      } else {
+#pragma GCC unroll 1
+        for (const PoolSight* sight = row.sights; sight < row.sights_end; ++sight)
+          taps([&](int64_t at, int32_t column) TENSOROPS_LAMBDA_INLINE {
+            C* const values = row.rows.values(sight->window);
+            const C* gradient = values + g.margin + at;
+            const Lane<C>* place = row.rows.places_of(values) + g.margin + at;
+            const Vec<Lane<C>> id(static_cast<Lane<C>>(sight->position * g.columns + column));
 #pragma GCC unroll 4
-      for (int u = 0; u < N; ++u) {
-        store_vector(interleaved(first[u], second[u], 0), out + x + 2 * u * size);
-        store_vector(interleaved(first[u], second[u], 1), out + x + (2 * u + 1) * size);
+            for (int u = 0; u < N; ++u) {
+              const Mask<C> mine{(Vec<Lane<C>>::load(place + u * size) == id).bits};
+              sum[u] = sum[u] + select(mine, Vec<C>::load(gradient + u * size), Vec<C>(C(0)));
+            }
+          });
       }
-      return;
-    }
-    for (int64_t phase = 0; phase < g.step; ++phase) {
-      add_up.template operator()<N>(phase, q, first);
-      for (int u = 0; u < N; ++u) store_vector(first[u], lanes + u * size);
-      for (int64_t i = 0, at = x + phase; i < N * size && at < g.width; ++i, at += g.step) out[at] = lanes[i];
-    }
+    });
   };
   static_assert(kPoolTogether == 4);
   const int64_t vector = g.step * size;
   int64_t x = 0;
-  for (; x + 2 * vector < g.width; x += 4 * vector) some.template operator()<4>(x);
-  for (; x < g.width; x += vector) some.template operator()<1>(x);
+  for (; x + 2 * vector < g.width; x += 4 * vector) vectors.template operator()<4>(x);
+  for (; x < g.width; x += vector) vectors.template operator()<1>(x);
 }
 
-// A division of what is not below zero by the strides that there are as a rule is a shift.
-TENSOROPS_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-  return a <= 0 ? 0 : b == 1 ? a : b == 2 ? (a + 1) >> 1 : (a + b - 1) / b;
-}
-
-template <class S, class C>
-void stage(const PoolStage& s) {
+// The same for so many sights, and A taps of the first phase and B of the second, if there is one: all that stays along the row
+// stays in registers.
+template <class S, class C, class Position, int Sights, int A, int B>
+TENSOROPS_INLINE void gather_row(const GatherRow<C, Position>& row, S* out, int64_t room) {
+  constexpr int step = B > 0 ? 2 : 1, taps = A + B;
   constexpr int64_t size = Vec<C>::size;
-  const S* row = static_cast<const S*>(s.row);
-  const C fill = s.lowest ? lowest<S, C>() : C(0);
-  for (int64_t r = 0; r < s.phases; ++r) {
-    C* staged = static_cast<C*>(s.staged) + r * s.pitch;
-    const int64_t begin = min(s.columns, ceil_div(s.padding - r, s.stride));
-    const int64_t end = min(s.columns, ceil_div(s.width + s.padding - r, s.stride));
-    const S* from = row + r - s.padding;  // column j is from[j * stride]
-    const int64_t readable = s.readable - r + s.padding;
-    int64_t j = begin;
-    if (s.stride == 1) {
-      for (; j < end && j + size <= readable; j += size) load_vector<C>(from + j).store(staged + j);
-    } else if (s.stride == 2) {
-      for (; j < end && 2 * (j + size) <= readable; j += size)
-        in_order(alternate_unordered(load_vector<C>(from + 2 * j), load_vector<C>(from + 2 * j + size), 0)).store(staged + j);
+  constexpr bool averages = __is_same(Position, NoPosition);
+  const PoolGather& g = row.g;
+  const C* gradient[Sights][taps];
+  const Lane<C>* place[Sights][taps];
+  Vec<Lane<C>> id[Sights][taps];
+#pragma GCC unroll 4
+  for (int s = 0; s < Sights; ++s)
+#pragma GCC unroll 4
+    for (int t = 0; t < taps; ++t) {
+      if constexpr (averages) {
+        gradient[s][t] = row.sum + g.offset[t];
+      } else {
+        C* const values = row.rows.values(row.sights[s].window);
+        gradient[s][t] = values + g.margin + g.offset[t];
+        place[s][t] = row.rows.places_of(values) + g.margin + g.offset[t];
+        id[s][t] = Vec<Lane<C>>(static_cast<Lane<C>>(row.sights[s].position * g.columns + g.column[t]));
+      }
     }
-    for (; j < end; ++j) staged[j] = load_as<C>(from[j * s.stride]);
-    for (j = 0; j < begin; ++j) staged[j] = fill;
-    for (j = end; j < s.columns; ++j) staged[j] = fill;
+  for (int64_t x = 0; x < g.width; x += step * size) {
+    const int64_t q = x / step;
+    const auto of_taps = [&]<int Begin, int End>() TENSOROPS_LAMBDA_INLINE {
+      Vec<C> sum(C(0));
+#pragma GCC unroll 4
+      for (int s = 0; s < Sights; ++s)
+#pragma GCC unroll 4
+        for (int t = Begin; t < End; ++t) {
+          Vec<C> x = Vec<C>::load(gradient[s][t] + q);
+          if constexpr (!averages) x = select(Mask<C>{(Vec<Lane<C>>::load(place[s][t] + q) == id[s][t]).bits}, x, Vec<C>(C(0)));
+          sum = sum + x;
+        }
+      return sum;
+    };
+    put_phases<S, C, 1>(out, x, step, g.width, room, [&](int64_t phase, Vec<C> (&sum)[1]) TENSOROPS_LAMBDA_INLINE {
+      sum[0] = phase == 0 ? of_taps.template operator()<0, A>() : of_taps.template operator()<A, taps>();
+    });
+  }
+}
+
+template <class S, class C, class Position>
+void gather(const PoolGather& task) {
+  constexpr int64_t size = Vec<C>::size;
+  constexpr bool averages = __is_same(Position, NoPosition);
+  const PoolGather g = task;  // which no store changes
+  const PoolStaged& s = g.staged;
+  const Rows<C, !averages> rows{s};
+  fill_zeros(static_cast<C*>(s.rows), s.slots * (averages ? 1 : 2) * s.pitch);
+  if constexpr (averages) fill_zeros(static_cast<C*>(g.summed), s.pitch);
+  // Windows of three columns.
+  const bool usual = g.step <= 2 && g.taps_begin[g.step] == 3 && (g.step == 1 || g.taps_begin[1] % 3 != 0);
+  int64_t plane = s.begin / g.height, y = s.begin % g.height;
+  for (int64_t row = s.begin; row < s.end; ++row) {
+    // A row's windows are staged while the one above is made: vectors that lie across what was just stored would wait for it.
+    const bool begins = row == s.begin || y == 0;
+    const PoolSight* const last = g.sights + g.sights_begin[min(y + 2, g.height)];
+    for (const PoolSight* sight = g.sights + g.sights_begin[begins ? y : min(y + 1, g.height)]; sight < last; ++sight) {
+      const int64_t oh = sight->window, at = (plane * g.out_height + oh) * g.out_width;
+      rows.need(plane, oh, g.out_height, [&](C* values) TENSOROPS_LAMBDA_INLINE {
+        const S* gradient = static_cast<const S*>(g.gradient) + at;
+        [[maybe_unused]] Lane<C>* const places = rows.places_of(values);
+        for (int64_t i = 0; i < g.out_width; i += size) {
+          const Vec<C> x = load_lanes<C>(gradient + i, g.out_width - i);  // behind the row there are zeros
+          if constexpr (averages) {
+            (x / Vec<C>::load(static_cast<const C*>(g.divisors) + g.divisor_start[oh] + i)).store(values + g.margin + i);
+          } else {
+            x.store(values + g.margin + i);
+            const Position* position = static_cast<const Position*>(g.position) + at + i;
+            const bool whole = at + i + size <= g.elements;
+            (whole ? load_positions<Lane<C>>(position) : load_lanes<Lane<C>>(position, g.out_width - i))
+                .store(places + g.margin + i);
+          }
+        }
+      });
+    }
+    const PoolSight *const sights = g.sights + g.sights_begin[y], *const sights_end = g.sights + g.sights_begin[y + 1];
+    GatherRow<C, Position> task{g, rows, sights, sights_end, nullptr};
+    if constexpr (averages) {
+      if (sights_end - sights == 1) {
+        task.sum = rows.values(sights->window) + g.margin;
+      } else {
+        C* const summed = static_cast<C*>(g.summed) + g.margin;
+        for (int64_t i = 0; i < g.out_width; i += size) {
+          Vec<C> sum(C(0));
+          for (const PoolSight* sight = sights; sight < sights_end; ++sight)
+            sum = sum + Vec<C>::load(rows.values(sight->window) + g.margin + i);
+          sum.store(summed + i);
+        }
+        task.sum = summed;
+      }
+    }
+    S* const out = static_cast<S*>(g.out) + row * g.width;
+    const int64_t room = (s.end - row) * g.width;
+    const int64_t count = averages ? 1 : sights_end - sights;
+    const auto of = [&]<int Sights>() TENSOROPS_LAMBDA_INLINE {
+      if (g.step == 1) gather_row<S, C, Position, Sights, 3, 0>(task, out, room);
+      else if (g.taps_begin[1] == 1) gather_row<S, C, Position, Sights, 1, 2>(task, out, room);
+      else gather_row<S, C, Position, Sights, 2, 1>(task, out, room);
+    };
+    if (usual && count == 1) of.template operator()<1>();
+    else if (usual && !averages && count == 2) of.template operator()<averages ? 1 : 2>();
+    else if (usual && !averages && count == 3 && g.step == 1) gather_row<S, C, Position, averages ? 1 : 3, 3, 0>(task, out, room);
+    else gather_row<S, C, Position>(task, out, room);
+    if (++y == g.height) {
+      y = 0;
+      ++plane;
+    }
   }
 }
 
@@ -791,14 +1011,14 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
   {nullptr, nullptr, nullptr, nullptr, K(int64_t, int64_t), K(Half, float), K(float, float), K(double, double), \
    nullptr, K(BFloat16, float)}
 #define NONE(S, C) nullptr
-#define MAX_STAGED(S, C) max_run<C, S, C, NoPosition>
-#define MAX_STAGED_U8(S, C) max_run<C, S, C, uint8_t>
-#define MAX_STAGED_I32(S, C) max_run<C, S, C, int32_t>
-#define MAX_DIRECT(S, C) max_run<S, S, C, NoPosition>
-#define MAX_DIRECT_U8(S, C) max_run<S, S, C, uint8_t>
-#define MAX_DIRECT_I32(S, C) max_run<S, S, C, int32_t>
-#define MEAN_STAGED(S, C) mean_run<C, S, C>
-#define MEAN_DIRECT(S, C) mean_run<S, S, C>
+#define MAX(S, C) max_run<S, C, NoPosition>
+#define MAX_U8(S, C) max_run<S, C, uint8_t>
+#define MAX_I32(S, C) max_run<S, C, int32_t>
+#define MEAN(S, C) mean_run<S, C>
+#define MAX_PLANES(S, C) max_planes<S, C, NoPosition>
+#define MAX_PLANES_U8(S, C) max_planes<S, C, uint8_t>
+#define MAX_PLANES_I32(S, C) max_planes<S, C, int32_t>
+#define MEAN_PLANES(S, C) mean_planes<S, C>
 #define MAX_TILES(S, C) max_tiles<S, C, NoPosition>
 #define MAX_TILES_U8(S, C) max_tiles<S, C, uint8_t>
 #define MAX_TILES_I32(S, C) max_tiles<S, C, int32_t>
@@ -807,10 +1027,6 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define MAX_WINDOW_U8(S, C) max_window<S, C, uint8_t>
 #define MAX_WINDOW_I32(S, C) max_window<S, C, int32_t>
 #define MEAN_WINDOW(S, C) mean_window<S, C>
-#define MAX_SLIDE(S, C) max_slide<S, C, NoPosition>
-#define MAX_SLIDE_U8(S, C) max_slide<S, C, uint8_t>
-#define MAX_SLIDE_I32(S, C) max_slide<S, C, int32_t>
-#define MEAN_SLIDE(S, C) mean_slide<S, C>
 #define MAX_BACKWARD_U8(S, C) max_backward_run<S, C, uint8_t>
 #define MAX_BACKWARD_I32(S, C) max_backward_run<S, C, int32_t>
 #define MAX_SCATTER_U8(S, C) max_scatter<S, C, C, uint8_t>
@@ -825,7 +1041,6 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 #define GATHER_U8(S, C) gather<S, C, uint8_t>
 #define GATHER_I32(S, C) gather<S, C, int32_t>
 #define MEAN_BACKWARD(S, C) mean_backward_run<S, C>
-#define STAGE(S, C) stage<S, C>
 #define UNSTAGE(S, C) unstage<S, C>
 #define SCATTER_ADD(S, C) scatter_add<S, C>
 
@@ -833,15 +1048,14 @@ void scatter_add(const void* grad, const int64_t* index, int64_t n, int64_t chan
 
 extern const PoolingKernels pooling_kernels;
 const PoolingKernels pooling_kernels = {
-    {{NUMBERS(MAX_STAGED), NUMBERS(MAX_STAGED_U8), NUMBERS(MAX_STAGED_I32)},
-     {NUMBERS(MAX_DIRECT), NUMBERS(MAX_DIRECT_U8), NUMBERS(MAX_DIRECT_I32)}},
-    {FLOATS_AND_INT64(MEAN_STAGED), FLOATS_AND_INT64(MEAN_DIRECT)},
+    {NUMBERS(MAX), NUMBERS(MAX_U8), NUMBERS(MAX_I32)},
+    FLOATS_AND_INT64(MEAN),
+    {NUMBERS(MAX_PLANES), NUMBERS(MAX_PLANES_U8), NUMBERS(MAX_PLANES_I32)},
+    FLOATS_AND_INT64(MEAN_PLANES),
     {NUMBERS(MAX_TILES), NUMBERS(MAX_TILES_U8), NUMBERS(MAX_TILES_I32)},
     FLOATS_AND_INT64(MEAN_TILES),
     {NUMBERS(MAX_WINDOW), NUMBERS(MAX_WINDOW_U8), NUMBERS(MAX_WINDOW_I32)},
     FLOATS_AND_INT64(MEAN_WINDOW),
-    {NUMBERS(MAX_SLIDE), NUMBERS(MAX_SLIDE_U8), NUMBERS(MAX_SLIDE_I32)},
-    FLOATS_AND_INT64(MEAN_SLIDE),
     {FLOATS(NONE), FLOATS(MAX_BACKWARD_U8), FLOATS(MAX_BACKWARD_I32)},
     {FLOATS(NONE), FLOATS(MAX_SCATTER_U8), FLOATS(MAX_SCATTER_I32)},
     {FLOATS(NONE), FLOATS(MAX_SCATTER_APART_U8), FLOATS(MAX_SCATTER_APART_I32)},
@@ -849,7 +1063,6 @@ const PoolingKernels pooling_kernels = {
     {FLOATS(TILES_BACKWARD), FLOATS(TILES_BACKWARD_U8), FLOATS(TILES_BACKWARD_I32)},
     {FLOATS(GATHER), FLOATS(GATHER_U8), FLOATS(GATHER_I32)},
     FLOATS(MEAN_BACKWARD),
-    NUMBERS(STAGE),
     FLOATS(UNSTAGE),
     FLOATS(SCATTER_ADD),
 };

@@ -1,10 +1,9 @@
-// Inner pooling kernels. As a rule they work on runs: n outputs side by side, each seen through the same taps, where
-// taps[t][i] is what tap t of the window shows to output i. In channels_last memory a run is the channels of one pixel
-// and the taps point into the tensor. In contiguous memory a run is a row of outputs and the taps point into staged
-// rows: padded, converted to the compute type, and split by column modulo stride, so that taps are contiguous there too.
-// Windows that move by 1 or 2 and lie inside slide over the rows themselves; backwards, a row of the input gathers.
-// Beside runs there are whole planes: tiles, windows that lie side by side without gaps, and scatters, by which windows
-// give their gradients to the elements under them.
+// Inner pooling kernels. In channels_last memory they work on runs: the channels of a pixel side by side, each seen through the
+// same taps, where taps[t][i] is what tap t of the window shows to output i. In contiguous memory they work on planes, whose
+// windows share what the columns of windows hold in a row: forwards a row is looked at once, by columns, and an output then by
+// rows; backwards a row of the input gathers from the rows of windows that see it. Tiles, windows that lie side by side without
+// gaps, share nothing and need no staging. Scatters, by which windows give their gradients to the elements under them, and windows
+// by themselves are for planes whose rows have few windows, or windows of many positions.
 #pragma once
 
 #include <cstdint>
@@ -16,36 +15,32 @@ namespace tensorops::cpu {
 
 // Elements that a kernel may touch behind the end of a staged row: a vector of the smallest compute type.
 constexpr int64_t kPoolSlack = 16;
+// Vectors of a staged row that a kernel works on together.
+constexpr int64_t kPoolTogether = 4;
 
 // Positions of a window up to which an element gathers its maxima's gradients from the windows that see it: beyond, it is less to
 // scatter them.
 constexpr int64_t kPoolGathered = 16;
-// Vectors that a gather works on together; so many may it read behind the end of a staged row, beside what its taps name.
-constexpr int64_t kPoolTogether = 4;
 
-// What all runs have: `rows` of n outputs, tap_step elements apart in the taps and out_step in the results. What else
-// belongs to an output of a row (its first position, its divisor) is the same in all rows. Elements [0, room) of a row's
-// results may be overwritten, n <= room: what lies behind n is written later. Staged taps may be read up to kPoolSlack
-// beyond n, the others up to n.
+// What all runs have: `rows` of n outputs, tap_step elements apart in the taps and out_step in the results.
 struct PoolRun {
   const void* const* taps;
   int64_t count;
   void* out;
-  int64_t n, room;
-  int64_t rows = 1, tap_step = 0, out_step = 0;
+  int64_t n, rows, tap_step, out_step;
+  const char* ahead = nullptr;  // with each row so many bytes more of what later runs read are fetched from there
+  int64_t ahead_step = 0;
 };
 
 // The maximum and its position in the window; the first of equals, and the last NaN, as in torch.
 struct MaxPoolRun : PoolRun {
-  const int32_t* ids;    // tap t's position in the window
-  const int32_t* first;  // where each output starts to look: its window's first position inside the image,
-  bool shared_first;     // the same for the whole run if this is set
+  const int32_t* ids;  // tap t's position in the window
+  int32_t first;       // where outputs start to look: their windows' first position inside the image
   void* position;
 };
-// The sum over the taps divided by `divisor`, which is of the compute type: one per output, or one for the run.
+// The sum over the taps divided by `divisor`, of the compute type.
 struct MeanPoolRun : PoolRun {
   const void* divisor;
-  bool shared_divisor;
 };
 // The sum of those taps whose position is theirs: the gradient of the maximum, seen from an input element.
 struct MaxPoolBackwardRun : PoolRun {
@@ -96,19 +91,55 @@ struct MeanPoolBackwardRun : PoolRun {
   const double* scales;
 };
 
-// The way back into contiguous memory, for a row of `width` elements: element step * q + p of phase p adds up what window columns
-// q + offset[t] hold, for its taps t in [begin[p], begin[p + 1]), in `rows` rows of windows. That is what has position
-// ids[r] + column[t] in staged rows, with zeros around; or, for averages, all in rows of the tensor, divided by those of divisors,
-// of the compute type and kPoolSlack longer.
+// Rows [begin, end) of something in contiguous planes, counted over all planes, are made from staged rows: `pitch` values of the
+// compute type and, with maxima, as many positions in integers as wide. Row y of a plane is staged in slot y modulo `slots`, a
+// power of two, when it is first needed. held says which row, counted over all planes, a slot has; it begins with -1.
+struct PoolStaged {
+  int64_t begin, end;
+  int64_t slots, pitch;
+  int64_t* held;
+  void* rows;
+};
+
+// Rows of outputs. What the columns of windows hold in a row of the input is staged: a maximum and the column it is in, or a sum.
+struct PoolPlanes {
+  const void* in;
+  int64_t elements;  // of the input
+  int64_t height, width, out_height, out_width;
+  int64_t top, left, row_step, column_step, row_dilation, column_dilation;  // from where the first window begins
+  int64_t columns;                        // of a window
+  // By row and by column of outputs, kPoolSlack more of these: the positions of a window from first on, before end, are inside.
+  const int32_t *first_row, *end_row, *first_column, *end_column;
+  int64_t whole_begin, whole_end;         // columns of outputs whose windows have all columns inside
+  const void* divisors;                   // of averages, of the compute type: those of row oh from element divisor_start[oh] on,
+  const int64_t* divisor_start;           // and kPoolSlack more
+  void *out, *position;
+  PoolStaged staged;
+};
+
+// A row of windows that sees a row of the input, and at which of its positions.
+struct PoolSight {
+  int64_t window, position;
+};
+// Rows of the input's gradient, the way back. Rows of windows are staged: the gradients, divided where they are averages', with
+// `margin` zeros before and some behind them, and the positions. Row y of a plane is seen by sights [sights_begin[y],
+// sights_begin[y + 1]); element step * q + p of a row, which is of phase p, by window columns q + offset[t] at their columns
+// column[t], for its taps t in [taps_begin[p], taps_begin[p + 1]).
 struct PoolGather {
-  const void *const *gradients, *const *positions, *const *divisors;
-  const int32_t* ids;
-  int64_t rows;
-  const int64_t *begin, *offset;
+  const void *gradient, *position;
+  int64_t elements;  // of the gradient
+  int64_t height, width, out_height, out_width;
+  int64_t columns;  // of a window
+  const int64_t* sights_begin;
+  const PoolSight* sights;
+  const int64_t *taps_begin, *offset;
   const int32_t* column;
-  int64_t windows, step, width, room;  // windows of a row
-  void* summed;  // where averages add up rows: a staged row of zeros
+  int64_t step, margin;
+  const void* divisors;  // as above
+  const int64_t* divisor_start;
+  void* summed;  // for averages, which add up rows first: as a staged row
   void* out;
+  PoolStaged staged;
 };
 
 // One output by itself, or some alike: its window's part inside the input. For rows of so few outputs that vectors along them are
@@ -122,37 +153,20 @@ struct PoolWindowRun {
   int64_t outputs = 1, apart = 0;  // as many, whose windows are so many elements apart
 };
 
-// A row of n outputs, one step of 1 or 2 elements after the other, whose windows lie inside the input but for rows of them that all
-// miss. What is described is the first; `readable` elements from its first on can be read without a fault, and elements [0, room)
-// of the results be overwritten, n <= room.
-struct PoolSlideRun : PoolWindowRun {
-  int64_t step, n, readable, room;
-};
-
-// A row of `width` elements, `readable` of them without a fault, into `phases` rows of `columns` elements, `pitch` apart:
-// staged[r * pitch + j] = row[j * stride + r - padding], and outside the row zero or the dtype's lowest value.
-struct PoolStage {
-  const void* row;
-  int64_t width, readable, padding, stride, phases, columns, pitch;
-  bool lowest;
-  void* staged;
-};
 enum class PoolPosition : int { none, u8, i32, count };
-enum class PoolTaps : int { staged, direct, count };
 
 struct PoolingKernels {
-  static constexpr int kTaps = static_cast<int>(PoolTaps::count), kDTypes = static_cast<int>(DType::count);
+  static constexpr int kDTypes = static_cast<int>(DType::count);
   // Null where torch has no such pooling for the dtype.
-  void (*max[kTaps][static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolRun&);
-  void (*mean[kTaps][kDTypes])(const MeanPoolRun&);
+  void (*max[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolRun&);
+  void (*mean[kDTypes])(const MeanPoolRun&);
+  void (*max_planes[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolPlanes&);
+  void (*mean_planes[kDTypes])(const PoolPlanes&);
   void (*max_tiles[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolTiles&);
   void (*mean_tiles[kDTypes])(const PoolTiles&);
   void (*max_window[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolWindowRun&);
   void (*mean_window[kDTypes])(const PoolWindowRun&);
-  // Return how many outputs, from the first on, are done: those that are not would need elements that cannot be read.
-  int64_t (*max_slide[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolSlideRun&);
-  int64_t (*mean_slide[kDTypes])(const PoolSlideRun&);
-  void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);  // direct taps
+  void (*max_backward[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolBackwardRun&);
   void (*max_scatter[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
   // Of windows that do not overlap: the sums, of one gradient each, are of the result's own dtype.
   void (*max_scatter_apart[static_cast<int>(PoolPosition::count)][kDTypes])(const MaxPoolScatter&);
@@ -162,7 +176,6 @@ struct PoolingKernels {
   // With no position, averages.
   void (*gather[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolGather&);
   void (*mean_backward[kDTypes])(const MeanPoolBackwardRun&);
-  void (*stage[kDTypes])(const PoolStage&);
   // n elements of the compute type as the dtype.
   void (*unstage[kDTypes])(const void* staged, int64_t n, void* out);
   // Adds grad[p][c] to sums[index[p][c]][c], for rows of `channels`; an index outside [0, size) is padding.
