@@ -20,6 +20,8 @@ constexpr int64_t kShortLine = 64;    // shorter lines are computed many side by
 constexpr int64_t kLongLine = 65536;  // elements of a line beyond the second cache
 constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kKeptBytes = 4 << 20;   // terms of lines side by side that a core's share of the last cache holds
+constexpr int64_t kFetchedBytes = 64 << 10;  // of a line that is fetched while the one before is in the second cache
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
 constexpr int64_t kPieces = 8;        // for several threads
 // As in elementwise.cpp: a call that moves so many bytes leaves nothing of its results in the caches.
@@ -101,7 +103,9 @@ class Lineup {
             in[k] = buffers[k].data();
           }
           void* out = staged[2] ? buffers[0].data() : at[2];
-          run_(in[0], in[1], out, n, terms_in_result ? out : terms.data(), streams);
+          const bool fetches = i + 1 < count && !staged[0] && n * element_size(lines_.operands[0].dtype) <= kFetchedBytes;
+          const char* const next = fetches ? at[0] + inner_stride(lines_.axes, 0) : nullptr;
+          run_(in[0], in[1], out, n, terms_in_result ? out : terms.data(), streams, next);
           if (staged[2]) store_(out, at[2], lines_.operands[2].step, n);
         }
       });
@@ -120,7 +124,8 @@ class Lineup {
     const bool streams = direct && past_caches() && lines_.operands[2].step % kStreamed == 0 && starts_lines(width * size);
     parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
       const int64_t sums = 3 * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
-      const Scratch memory(sums + 2 * tile);
+      const int64_t kept = keeps_terms_ && direct && n * width * width_ <= kKeptBytes ? n * width * width_ : 0;
+      const Scratch memory(sums + 2 * tile + kept);
       double* const scratch = memory.data<double>();
       char* const tiles[2] = {memory.data() + sums, memory.data() + sums + tile};
       for (int64_t panel = begin; panel < end; ++panel) {
@@ -130,7 +135,7 @@ class Lineup {
           for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t) {
             const auto& [x, r, y] = lines_.operands;
             columns_as_stored_(x.data + offset[0], x.step / size, r.data + offset[1], r.step / size, y.data + offset[2],
-                               y.step / size, n, m, scratch, streams);
+                               y.step / size, n, m, scratch, kept > 0 ? memory.data() + sums : nullptr, streams);
           });
           continue;
         }
@@ -145,7 +150,7 @@ class Lineup {
         };
         for (int k = 0; k < (backward_ ? 2 : 1); ++k)
           each(k, tiles[k], [&](const char* from, int64_t stride, char* to, int64_t count) { load_[k](from, stride, to, count); });
-        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, false);
+        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, nullptr, false);
         each(2, tiles[0], [&](char* to, int64_t stride, char* from, int64_t count) { store_(from, to, stride, count); });
       }
       if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();

@@ -101,8 +101,12 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
     });
     const C maximum = maximum_lanes(top);
     Sum<C> terms;
-    for_vectors<C>(run.classes, [&](int64_t c, int64_t n)
-                                    TENSOROPS_LAMBDA_INLINE { terms.add(exp_term(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n); });
+    // Exponentials leave the memory idle: the next row is fetched meanwhile.
+    const S* const next = i + 1 < run.n ? x + run.stride : x;
+    for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      __builtin_prefetch(next + c, 0, 2);
+      terms.add(exp_term(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n);
+    });
     const C sum = sum_of_exps(terms.value(), maximum), log_sum = log_of(sum);
 
     C loss = 0;

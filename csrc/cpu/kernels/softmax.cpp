@@ -11,7 +11,7 @@ namespace {
 constexpr int kGroup = 8;
 constexpr int64_t kWritten = 16384;  // elements of a line that stay in the second cache
 
-// `term` is what is summed, given x, r and the line's maximum m; kStores: of one line it is kept.
+// `term` is what is summed, given x, r and the line's maximum m; kStores: it is kept.
 // `result` gives y from the term kept or x, r, and the finished line values (m, s). m - m makes a line NaN that has
 // NaN, +inf or nothing but -inf, as inf - inf is NaN.
 struct Forward {
@@ -83,7 +83,7 @@ TENSOROPS_INLINE void add_wide(Vec<double>* acc, Vec<T> x) {
 
 // S is the dtype in memory.
 template <class R, class T, class S = T>
-void run(const void* from, const void* results, void* to, int64_t n, void* scratch, bool streams) {
+void run(const void* from, const void* results, void* to, int64_t n, void* scratch, bool streams, const void* next) {
   using V = Vec<T>;
   constexpr int L = V::size, parts = L / Vec<double>::size;
   const S* x = static_cast<const S*>(from);
@@ -123,6 +123,10 @@ void run(const void* from, const void* results, void* to, int64_t n, void* scrat
     if (!streams && i < kWritten)
       for (int64_t line = 0; line < kGroup * L * int64_t(sizeof(S)); line += 64)
         __builtin_prefetch(reinterpret_cast<char*>(y + i) + line, 1);
+    // Exponentials leave the memory idle.
+    if (R::has_maximum && next != nullptr)
+      for (int64_t line = 0; line < kGroup * L * int64_t(sizeof(S)); line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(static_cast<const S*>(next) + i) + line, 0, 2);
     V t[kGroup / 2];
     for (int k = 0; k < kGroup / 2; ++k) t[k] = term(i + 2 * k * L, L) + term(i + (2 * k + 1) * L, L);
     add_wide(acc, (t[0] + t[1]) + (t[2] + t[3]));
@@ -147,7 +151,7 @@ void run(const void* from, const void* results, void* to, int64_t n, void* scrat
 // what the first brings to the last-level cache the others find there. S is the dtype in memory.
 template <class R, class T, class S = T>
 void columns(const void* from, int64_t x_stride, const void* results, int64_t r_stride, void* to, int64_t y_stride,
-             int64_t rows, int64_t width, double* scratch, bool streams) {
+             int64_t rows, int64_t width, double* scratch, void* terms_, bool streams) {
   using V = Vec<T>;
   constexpr int L = V::size, parts = L / Vec<double>::size;
   constexpr int64_t kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(S)) / 64;
@@ -157,23 +161,31 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
   double* sums = scratch;
   T* maxima = reinterpret_cast<T*>(scratch + width);
   T* finished = reinterpret_cast<T*>(scratch + 2 * width);
+  [[maybe_unused]] T* const terms = static_cast<T*>(terms_);
   const int64_t row_bytes = width * int64_t(sizeof(S));
   const bool fetches = rows * row_bytes >= kFetched;
+  // f(column, lanes) for vectors of columns: all lanes of them, but perhaps the last.
+  const auto across = [&](auto f) TENSOROPS_LAMBDA_INLINE {
+    int64_t c = 0;
+    for (; c + L <= width; c += L) f(c, L);
+    if (c < width) f(c, width - c);
+  };
   // work(first row, end row, column, lanes) for each group of rows and vector of columns.
   const auto sweep = [&](bool reads_results, auto work) TENSOROPS_LAMBDA_INLINE {
     for (int64_t row = 0; row < rows; row += kGroup) {
-      const int64_t last = row + kGroup < rows ? row + kGroup : rows;
-      if (fetches && last < rows) {
-        Ahead next_x(x + last * x_stride, x_stride * int64_t(sizeof(S)), row_bytes);
-        [[maybe_unused]] Ahead next_r(r + last * r_stride, r_stride * int64_t(sizeof(S)), row_bytes);
-        for (int64_t c = 0; c < width; c += L) {
-          next_x.step(kLines);
-          if (reads_results) next_r.step(kLines);
-          work(row, last, c, width - c);
-        }
-      } else {
-        for (int64_t c = 0; c < width; c += L) work(row, last, c, width - c);
+      const int64_t next = row + kGroup;
+      if (next > rows) {
+        across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { work(row, rows, c, n); });
+        return;
       }
+      const bool ahead = fetches && next < rows;
+      Ahead next_x(x + next * x_stride, x_stride * int64_t(sizeof(S)), row_bytes);
+      [[maybe_unused]] Ahead next_r(r + next * r_stride, r_stride * int64_t(sizeof(S)), row_bytes);
+      across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        if (ahead) next_x.step(kLines);
+        if (ahead && reads_results) next_r.step(kLines);
+        work(row, next, c, n);
+      });
     }
   };
   if constexpr (R::has_maximum) {
@@ -196,7 +208,11 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
   sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
     const V m = maximum_of(c, n);
     V sum(0);
-    for (int64_t i = row; i < last; ++i) sum = sum + R::term(load_lanes<T>(x + i * x_stride + c, n), read(i, c, n), m);
+    for (int64_t i = row; i < last; ++i) {
+      const V term = R::term(load_lanes<T>(x + i * x_stride + c, n), read(i, c, n), m);
+      if (R::kStores && terms != nullptr) store_lanes(term, terms + i * width + c, n);
+      sum = sum + term;
+    }
     Vec<double> acc[parts];
     for (int k = 0; k < parts; ++k) {
       const int64_t left = n - k * Vec<double>::size;
@@ -209,26 +225,24 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
     }
   });
   for (int64_t c = 0; c < width; ++c) finished[c] = static_cast<T>(sums[c]);
-  for (int64_t c = 0; c < width; c += L) {
-    const int64_t n = width - c;
+  across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
     store_lanes(R::finish_sum(load_lanes<T>(finished + c, n), maximum_of(c, n)), finished + c, n);
-  }
+  });
   // Row by row, so that streamed lines are written whole.
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t c = 0; c < width; c += L) {
-      const int64_t n = width - c;
-      if (fetches && row + kGroup < rows) {
+    across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      const bool kept = R::kStores && terms != nullptr;
+      if (fetches && !kept && row + kGroup < rows) {
         __builtin_prefetch(x + (row + kGroup) * x_stride + c, 0, 2);
         if constexpr (kReadsResult<R>) __builtin_prefetch(r + (row + kGroup) * r_stride + c, 0, 2);
       }
-      const V value = load_lanes<T>(x + row * x_stride + c, n), other = read(row, c, n);
-      const V m = maximum_of(c, n), s = load_lanes<T>(finished + c, n);
-      V result;
-      if constexpr (R::kStores) result = R::result(R::term(value, other, m), other, m, s);
-      else result = R::result(value, other, m, s);
-      if (streams && n >= L) stream_vector(result, y + row * y_stride + c);
+      const V m = maximum_of(c, n), s = load_lanes<T>(finished + c, n), other = read(row, c, n);
+      V value = kept ? load_lanes<T>(terms + row * width + c, n) : load_lanes<T>(x + row * x_stride + c, n);
+      if (R::kStores && !kept) value = R::term(value, other, m);
+      const V result = R::result(value, other, m, s);
+      if (streams && n == L) stream_vector(result, y + row * y_stride + c);
       else store_lanes(result, y + row * y_stride + c, n);
-    }
+    });
 }
 
 }  // namespace

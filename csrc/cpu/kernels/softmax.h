@@ -11,12 +11,12 @@ enum class Softmax : int { softmax, log_softmax, softmax_backward, log_softmax_b
 
 // n elements of one line. Forward: y from x. Backward: y from the incoming gradient x and the forward's result r.
 // y may be x. `terms` holds n elements of the compute type, for softmax. With `streams` y begins at a whole cache line, and
-// whole vectors are written past the caches.
-using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n, void* terms, bool streams);
-// `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles. With
-// `streams` every row of y begins so.
-using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const void* r, int64_t r_stride, void* y,
-                                      int64_t y_stride, int64_t rows, int64_t columns, double* scratch, bool streams);
+// whole vectors are written past the caches. `next`, or null: the x of the line that follows, which is fetched.
+using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n, void* terms, bool streams, const void* next);
+// `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles; `terms`,
+// for softmax, rows * columns elements of the compute type, or it is null. With `streams` every row of y begins so.
+using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const void* r, int64_t r_stride, void* y, int64_t y_stride,
+                                      int64_t rows, int64_t columns, double* scratch, void* terms, bool streams);
 
 struct SoftmaxKernels {
   SoftmaxRunKernel run[static_cast<int>(Softmax::count_)][2];  // f32, f64
