@@ -344,6 +344,17 @@ TENSOROPS_INLINE V ordered(V x) {
   else return in_order(x);
 }
 
+// The way back: element 2 i is even's i-th, element 2 i + 1 odd's.
+template <class S, class C>
+TENSOROPS_INLINE void store_alternate(Vec<C> even, Vec<C> odd, S* p) {
+  if constexpr (__is_same(S, BFloat16)) {
+    store_pair(even, odd, p, false);
+  } else {
+    store_vector(interleaved(even, odd, 0), p);
+    store_vector(interleaved(even, odd, 1), p + Vec<C>::size);
+  }
+}
+
 // Staged rows, with positions or without.
 template <class C, bool places>
 struct Rows {
@@ -755,18 +766,14 @@ void tiles_backward(const PoolTilesBackward& t) {
     for (int64_t j = 0, last = max(windows - size, 0); whole; j = min(j + size, last)) {
       const Vec<C> x = load_vector<C>(g + j);
       if constexpr (averages) {
-        const Vec<C> share = x / by, low = interleaved(share, share, 0), high = interleaved(share, share, 1);
-        for (int64_t r = 0; r < rows; ++r) {
-          store_vector(low, out + r * width + 2 * j);
-          store_vector(high, out + r * width + 2 * j + size);
-        }
+        const Vec<C> share = x / by;
+        for (int64_t r = 0; r < rows; ++r) store_alternate(share, share, out + r * width + 2 * j);
       } else {
         const auto at = load_positions<Lane<C>>(position + j);
         for (int64_t r = 0; r < rows; ++r) {
           const Vec<C> a = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(2 * r))).bits}, x, Vec<C>(C(0)));
           const Vec<C> b = select(Mask<C>{(at == Vec<Lane<C>>(Lane<C>(2 * r + 1))).bits}, x, Vec<C>(C(0)));
-          store_vector(interleaved(a, b, 0), out + r * width + 2 * j);
-          store_vector(interleaved(a, b, 1), out + r * width + 2 * j + size);
+          store_alternate(a, b, out + r * width + 2 * j);
         }
       }
       if (j == last) break;
@@ -805,10 +812,7 @@ TENSOROPS_INLINE void put_phases(S* out, int64_t x, int64_t step, int64_t width,
     }
     add_up(1, second);
 #pragma GCC unroll 4
-    for (int u = 0; u < N; ++u) {
-      store_vector(interleaved(first[u], second[u], 0), out + x + 2 * u * size);
-      store_vector(interleaved(first[u], second[u], 1), out + x + (2 * u + 1) * size);
-    }
+    for (int u = 0; u < N; ++u) store_alternate(first[u], second[u], out + x + 2 * u * size);
     return;
   }
   S lanes[N * size];
