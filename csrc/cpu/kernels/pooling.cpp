@@ -374,8 +374,8 @@ struct Rows {
   }
 };
 
-// What window columns hold in the row from element `at` of the input on, a vector of outputs at a time where all it reads is there;
-// Step elements lie from window to window, 0: any number. `Columns` of a window, neighbours, or 0: any.
+// What window columns hold in the row from element `at` of the input on. Step elements lie from window to window: a vector of
+// outputs at a time, where all that it reads is there; 0: any number, one at a time. `Columns` of a window, neighbours, or 0: any.
 template <class S, class C, class Reduce, int Step, int Columns>
 TENSOROPS_INLINE void stage_columns(const PoolPlanes& p, int64_t at, C none, C* values, Lane<C>* places) {
   using L = typename Reduce::L;
@@ -513,7 +513,6 @@ TENSOROPS_INLINE void pool_planes(const PoolPlanes& task, C none, Finish finish)
         }
       }
     };
-    static_assert(kPoolTogether == 4);
     if (first >= end) {
       for (int64_t ow = 0; ow < p.out_width; ++ow) {
         store_lanes(finish(Vec<C>(none), oh, ow), out + ow, 1);

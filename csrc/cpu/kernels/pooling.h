@@ -15,7 +15,7 @@ namespace tensorops::cpu {
 
 // Elements that a kernel may touch behind the end of a staged row: a vector of the smallest compute type.
 constexpr int64_t kPoolSlack = 16;
-// Vectors of a staged row that a kernel works on together.
+// Vectors that a gather works on together; so many may it read behind the end of a staged row, beside what its taps name.
 constexpr int64_t kPoolTogether = 4;
 
 // Positions of a window up to which an element gathers its maxima's gradients from the windows that see it: beyond, it is less to
