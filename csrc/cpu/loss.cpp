@@ -122,12 +122,14 @@ double total_weight(const Tensor& labels, int64_t classes, int64_t ignored, cons
   const int64_t* label = labels.const_data_ptr<int64_t>();
   return sum_of_blocks(labels.numel(), 1, [&](int64_t begin, int64_t end) {
     double sum = 0;
+    int64_t kept = 0;
     for (int64_t i = begin; i < end; ++i) {
       if (label[i] == ignored) continue;
       TORCH_CHECK_INDEX(label[i] >= 0 && label[i] < classes, "Target ", label[i], " is out of bounds.");
-      sum += weight.empty() ? 1.0 : static_cast<double>(weight[label[i]]);
+      if (weight.empty()) ++kept;
+      else sum += static_cast<double>(weight[label[i]]);
     }
-    return sum;
+    return sum + static_cast<double>(kept);
   });
 }
 
@@ -140,9 +142,13 @@ Tensor reduced(const C* losses, int64_t n, double total, int64_t reduction, c10:
     return loss;
   }
   const double sum = sum_of_blocks(n, 1, [&](int64_t begin, int64_t end) {
-    double partial = 0;
-    for (int64_t i = begin; i < end; ++i) partial += losses[i];
-    return partial;
+    // Sums side by side, for each addition waits for the one before.
+    double partial[4] = {};
+    int64_t i = begin;
+    for (; i + 4 <= end; i += 4)
+      for (int k = 0; k < 4; ++k) partial[k] += losses[i + k];
+    for (; i < end; ++i) partial[0] += losses[i];
+    return (partial[0] + partial[1]) + (partial[2] + partial[3]);
   });
   const C value = static_cast<C>(reduction == at::Reduction::Mean ? sum / total : sum);
   const Tensor loss = scalar(dtype);
