@@ -465,6 +465,11 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
       if (x > phase && follows(x)) ++segments.back().count;
       else segments.push_back({x, 1});
     }
+  // Lines of the result that would not stay in the caches anyway need not be read before they are written, where they are whole.
+  const auto lines = [&](const void* p, int64_t bytes) {
+    return reinterpret_cast<intptr_t>(p) % kCacheLine == 0 && bytes % kCacheLine == 0;
+  };
+  const bool streams = (in.elements() + out.elements()) * size >= kFar && lines(result.const_data_ptr(), in.channels * size);
   const int64_t cost = in.width * in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     Taps taps(window);
@@ -484,9 +489,11 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
         run.n = run.tap_step = in.channels;
         run.rows = s.count;
         run.out_step = window.w.stride * in.channels;
+        run.streams = streams;
         kernel(run);
       }
     }
+    if (streams) TENSOROPS_KERNELS(pooling_kernels).end_stream();
   });
 }
 

@@ -80,8 +80,10 @@ struct Whole {
     return load_positions<Lane<C>>(static_cast<const Position*>(p) + in_taps + u * Vec<C>::size);
   }
   template <class S>
-  TENSOROPS_INLINE void store(Vec<C> x, void* p, int u) const {
-    store_vector(x, static_cast<S*>(p) + in_results + u * Vec<C>::size);
+  TENSOROPS_INLINE void store(Vec<C> x, void* p, int u, bool streams = false) const {
+    S* const to = static_cast<S*>(p) + in_results + u * Vec<C>::size;
+    if (streams) stream_vector(x, to);
+    else store_vector(x, to);
   }
   template <class Position>
   TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p, int u) const {
@@ -100,7 +102,9 @@ struct Part {
     return load_lanes<Lane<C>>(static_cast<const Position*>(p) + in_taps, n);
   }
   template <class S>
-  TENSOROPS_INLINE void store(Vec<C> x, void* p, int) const { store_lanes(x, static_cast<S*>(p) + in_results, n); }
+  TENSOROPS_INLINE void store(Vec<C> x, void* p, int, bool = false) const {
+    store_lanes(x, static_cast<S*>(p) + in_results, n);
+  }
   template <class Position>
   TENSOROPS_INLINE void store_position(Vec<Lane<C>> x, void* p, int) const {
     store_lanes(x, static_cast<Position*>(p) + in_results, n);
@@ -564,7 +568,7 @@ void max_backward_run(const MaxPoolBackwardRun& run) {
         sum[u] = sum[u] + select(mine, at.template tap<S>(tap, u), Vec<C>(C(0)));
       }
     }
-    for (int u = 0; u < N; ++u) at.template store<S>(sum[u], run.out, u);
+    for (int u = 0; u < N; ++u) at.template store<S>(sum[u], run.out, u, run.streams);
   });
 }
 
@@ -579,7 +583,7 @@ void mean_backward_run(const MeanPoolBackwardRun& run) {
 #pragma GCC unroll 4
       for (int u = 0; u < N; ++u) sum[u] = fma(at.template tap<S>(tap, u), scale, sum[u]);
     }
-    for (int u = 0; u < N; ++u) at.template store<S>(sum[u], run.out, u);
+    for (int u = 0; u < N; ++u) at.template store<S>(sum[u], run.out, u, run.streams);
   });
 }
 
@@ -1066,6 +1070,7 @@ const PoolingKernels pooling_kernels = {
     {FLOATS(TILES_BACKWARD), FLOATS(TILES_BACKWARD_U8), FLOATS(TILES_BACKWARD_I32)},
     {FLOATS(GATHER), FLOATS(GATHER_U8), FLOATS(GATHER_I32)},
     FLOATS(MEAN_BACKWARD),
+    end_stream,
     FLOATS(UNSTAGE),
     FLOATS(SCATTER_ADD),
 };

@@ -30,6 +30,7 @@ struct PoolRun {
   int64_t n, rows, tap_step, out_step;
   const char* ahead = nullptr;  // with each row so many bytes more of what later runs read are fetched from there
   int64_t ahead_step = 0;
+  bool streams = false;  // gradients: whole vectors, which are then aligned, are written past the caches, and end_stream is due
 };
 
 // The maximum and its position in the window; the first of equals, and the last NaN, as in torch.
@@ -176,6 +177,7 @@ struct PoolingKernels {
   // With no position, averages.
   void (*gather[static_cast<int>(PoolPosition::count)][kDTypes])(const PoolGather&);
   void (*mean_backward[kDTypes])(const MeanPoolBackwardRun&);
+  void (*end_stream)();
   // n elements of the compute type as the dtype.
   void (*unstage[kDTypes])(const void* staged, int64_t n, void* out);
   // Adds grad[p][c] to sums[index[p][c]][c], for rows of `channels`; an index outside [0, size) is padding.
