@@ -206,7 +206,8 @@ void forward_planes(const Tensor& input, const Tensor& output, const Tensor& pos
 
 // channels_last memory, forwards: a run is the channels of neighbouring output pixels of a row that see their windows
 // through the same positions, and its taps are pixels of the input. `alike(a, b)` says whether neighbouring columns of
-// outputs may share a run beside that; `prepare` is as above.
+// outputs may share a run beside that; `prepare(run, i, oh, ow)` sets what Run has beyond PoolRun, for the run that begins at
+// (oh, ow) with the i-th pixel.
 template <class Run, class Kernel, class Alike, class Prepare>
 void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow& window, Kernel kernel, const Alike& alike,
                     const Prepare& prepare) {

@@ -9,7 +9,8 @@ namespace tensorops::cpu {
 // copied closer before they are gone through side by side.
 constexpr int64_t kCacheWay = 4096;
 constexpr int64_t kCacheLine = 64;  // bytes
-// Bytes read and written that a core's share of the last cache does not hold: what is read next is then fetched ahead.
+// Bytes read and written that a core's share of the last cache does not hold: what is read next may then be fetched ahead, and
+// results written past the caches.
 constexpr int64_t kFar = 16 << 20;
 
 class Scratch {
