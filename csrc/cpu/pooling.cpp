@@ -126,6 +126,10 @@ void for_inside(const PoolAxis& axis, int64_t o, int64_t size, F f) {
     f(k, i);
 }
 
+PoolGeometry geometry_of(const Planes& in, const Planes& out, const PoolWindow& window) {
+  return {in.height, in.width, out.height, out.width, window.h.origin(0), window.w.origin(0), window.h.stride, window.w.stride};
+}
+
 // For each input element the windows that see it, in ascending order, and at which of their positions.
 class Windows {
  public:
@@ -170,16 +174,9 @@ void forward_planes(const Tensor& input, const Tensor& output, const Tensor& pos
   const Planes in(input, c10::MemoryFormat::Contiguous), out(output, c10::MemoryFormat::Contiguous);
   const Insides rows(window.h, in.height, out.height), columns(window.w, in.width, out.width);
   PoolPlanes p{};
+  static_cast<PoolGeometry&>(p) = geometry_of(in, out, window);
   p.in = bytes(input);
   p.elements = in.elements();
-  p.height = in.height;
-  p.width = in.width;
-  p.out_height = out.height;
-  p.out_width = out.width;
-  p.top = window.h.origin(0);
-  p.left = window.w.origin(0);
-  p.row_step = window.h.stride;
-  p.column_step = window.w.stride;
   p.row_dilation = window.h.dilation;
   p.column_dilation = window.w.dilation;
   p.columns = window.w.kernel;
@@ -251,7 +248,7 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
         if (far && 2 * s.count > out.width) {  // the rows that the windows below look at first
           const int64_t below = std::min(in.height, window.h.origin(oh) + window.h.span());
           run.ahead = bytes(input) + in.row(image, below) * size;
-          run.ahead_step = ceil_div(window.h.stride * in.width * in.channels * size, s.count * kCacheLine) * kCacheLine;
+          run.ahead_lines = ceil_div(window.h.stride * in.width * in.channels * size, s.count * kCacheLine);
         }
         prepare(run, row * out.width + s.begin, oh, s.begin);
         kernel(run);
@@ -333,17 +330,10 @@ void forward_windows(const Tensor& input, const Tensor& output, const PoolWindow
 // What scatters need to know of windows of planes.
 PoolScatter scatter_of(const Tensor& grad, const Planes& out, const Planes& in, const PoolWindow& window) {
   PoolScatter s{};
+  static_cast<PoolGeometry&>(s) = geometry_of(in, out, window);
   s.gradient = grad.const_data_ptr();
   s.planes = s.channels = 1;
   s.pitch = in.channels;
-  s.out_height = out.height;
-  s.out_width = out.width;
-  s.height = in.height;
-  s.width = in.width;
-  s.top = window.h.origin(0);
-  s.left = window.w.origin(0);
-  s.row_step = window.h.stride;
-  s.column_step = window.w.stride;
   s.span_height = window.h.span();
   s.span_width = window.w.span();
   return s;
@@ -409,13 +399,10 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
   const int64_t last = (offset.empty() ? 0 : *most) + ceil_div(in.width, axis.stride) - 1;
   const Windows rows(window.h, in.height, out.height);
   PoolGather g{};
+  static_cast<PoolGeometry&>(g) = geometry_of(in, out, window);
   g.gradient = bytes(grad);
   g.position = position.defined() ? bytes(position) : nullptr;
   g.elements = out.elements();
-  g.height = in.height;
-  g.width = in.width;
-  g.out_height = out.height;
-  g.out_width = out.width;
   g.columns = axis.kernel;
   g.sights_begin = rows.begin();
   g.sights = rows.sights();
@@ -467,10 +454,8 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
       else segments.push_back({x, 1});
     }
   // Lines of the result that would not stay in the caches anyway need not be read before they are written, where they are whole.
-  const auto lines = [&](const void* p, int64_t bytes) {
-    return reinterpret_cast<intptr_t>(p) % kCacheLine == 0 && bytes % kCacheLine == 0;
-  };
-  const bool streams = (in.elements() + out.elements()) * size >= kFar && lines(result.const_data_ptr(), in.channels * size);
+  const bool lines = reinterpret_cast<intptr_t>(result.const_data_ptr()) % kCacheLine == 0 && in.channels * size % kCacheLine == 0;
+  const bool streams = lines && (in.elements() + out.elements()) * size >= kFar;
   const int64_t cost = in.width * in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     Taps taps(window);

@@ -116,10 +116,10 @@ struct Part {
 template <class C, class F>
 TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
   constexpr int64_t size = Vec<C>::size;
+  Ahead ahead(run.ahead, run.ahead_lines * 64, run.ahead_lines * 64);
   for (int64_t row = 0; row < run.rows; ++row) {
     const int64_t in_taps = row * run.tap_step, in_results = row * run.out_step;
-    if (run.ahead != nullptr)
-      for (int64_t at = 0; at < run.ahead_step; at += 64) __builtin_prefetch(run.ahead + row * run.ahead_step + at, 0, 2);
+    if (run.ahead != nullptr) ahead.step(run.ahead_lines);
     int64_t i = 0;
     for (; i + 4 * size <= run.n; i += 4 * size) f.template operator()<4>(Whole<C>{in_taps + i, in_results + i});
     for (; i + size <= run.n; i += size) f.template operator()<1>(Whole<C>{in_taps + i, in_results + i});

@@ -28,8 +28,8 @@ struct PoolRun {
   int64_t count;
   void* out;
   int64_t n, rows, tap_step, out_step;
-  const char* ahead = nullptr;  // with each row so many bytes more of what later runs read are fetched from there
-  int64_t ahead_step = 0;
+  const void* ahead = nullptr;  // with each row so many cache lines more of what later runs read are fetched from there
+  int64_t ahead_lines = 0;
   bool streams = false;  // gradients: whole vectors, which are then aligned, are written past the caches, and end_stream is due
 };
 
@@ -48,15 +48,19 @@ struct MaxPoolBackwardRun : PoolRun {
   const void* const* positions;
   const int32_t* ids;
 };
+// Windows over a plane.
+struct PoolGeometry {
+  int64_t height, width, out_height, out_width;
+  int64_t top, left, row_step, column_step;  // where the first window begins, and from window to window
+};
+
 // The way back of windows, each added to a plane: `planes` of them one after another, zeroed first. Of the `pitch` channels
 // that a pixel has, `channels` are looked at; contiguous planes have one.
-struct PoolScatter {
+struct PoolScatter : PoolGeometry {
   const void* gradient;
   void* sums;
   int64_t planes, channels, pitch;
-  int64_t out_height, out_width, height, width;
-  int64_t top, left, row_step, column_step;  // where the first window begins, and from window to window
-  int64_t span_height, span_width;           // of a window
+  int64_t span_height, span_width;  // of a window
 };
 // Gradient i is added to what its position names. Positions that no window has, or that lie outside the plane, name nothing.
 struct MaxPoolScatter : PoolScatter {
@@ -103,11 +107,10 @@ struct PoolStaged {
 };
 
 // Rows of outputs. What the columns of windows hold in a row of the input is staged: a maximum and the column it is in, or a sum.
-struct PoolPlanes {
+struct PoolPlanes : PoolGeometry {
   const void* in;
   int64_t elements;  // of the input
-  int64_t height, width, out_height, out_width;
-  int64_t top, left, row_step, column_step, row_dilation, column_dilation;  // from where the first window begins
+  int64_t row_dilation, column_dilation;
   int64_t columns;                        // of a window
   // By row and by column of outputs, kPoolSlack more of these: the positions of a window from first on, before end, are inside.
   const int32_t *first_row, *end_row, *first_column, *end_column;
@@ -126,10 +129,9 @@ struct PoolSight {
 // `margin` zeros before and some behind them, and the positions. Row y of a plane is seen by sights [sights_begin[y],
 // sights_begin[y + 1]); element step * q + p of a row, which is of phase p, by window columns q + offset[t] at their columns
 // column[t], for its taps t in [taps_begin[p], taps_begin[p + 1]).
-struct PoolGather {
+struct PoolGather : PoolGeometry {
   const void *gradient, *position;
   int64_t elements;  // of the gradient
-  int64_t height, width, out_height, out_width;
   int64_t columns;  // of a window
   const int64_t* sights_begin;
   const PoolSight* sights;
