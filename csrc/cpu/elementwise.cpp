@@ -23,9 +23,6 @@ namespace tensorops::cpu {
 namespace {
 
 constexpr int64_t kBlockBytes = 4096;  // staged at a time; four buffers fill half of a 32 KB L1
-// A call that moves so many bytes leaves nothing of its results in a last-level cache of 32 MB, common for one core complex,
-// for whoever reads them from the start: they are written past the caches.
-constexpr int64_t kPastCaches = int64_t(64) << 20;
 
 bool divides_integers(Elementwise op, Compute compute) {
   if (compute != Compute::i32 && compute != Compute::i64) return false;

@@ -12,6 +12,7 @@
 #include "cpu/lines.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -20,8 +21,6 @@ constexpr int64_t kStage = 1024;    // elements staged at a time, along a line o
 constexpr int64_t kBlock = 65536;   // a longer line is cut into blocks of this size, for threads
 constexpr int64_t kShortLine = 32;  // shorter lines are scanned many side by side
 constexpr int64_t kRowsAhead = 4;   // elements of lines side by side are fetched so long before their turn
-// As in elementwise.cpp: a call that moves so many bytes leaves nothing of its results in the caches.
-constexpr int64_t kPastCaches = int64_t(64) << 20;
 
 class Scanner {
  public:

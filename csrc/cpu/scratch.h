@@ -12,6 +12,9 @@ constexpr int64_t kCacheLine = 64;  // bytes
 // Bytes read and written that a core's share of the last cache does not hold: what is read next may then be fetched ahead, and
 // results written past the caches.
 constexpr int64_t kFar = 16 << 20;
+// A call that moves so many bytes leaves nothing of its results in a last-level cache of 32 MB, common for one core complex,
+// for whoever reads them from the start: they are written past the caches.
+constexpr int64_t kPastCaches = int64_t(64) << 20;
 
 class Scratch {
  public:

@@ -24,8 +24,6 @@ constexpr int64_t kKeptBytes = 4 << 20;   // terms of lines side by side that a 
 constexpr int64_t kFetchedBytes = 64 << 10;  // of a line that is fetched while the one before is in the second cache
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
 constexpr int64_t kPieces = 8;        // for several threads
-// As in elementwise.cpp: a call that moves so many bytes leaves nothing of its results in the caches.
-constexpr int64_t kPastCaches = int64_t(64) << 20;
 constexpr int64_t kCost = 8;          // of an element, next to an addition
 
 class Lineup {
