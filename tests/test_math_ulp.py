@@ -1,4 +1,4 @@
-"""Our own polynomials, of csrc/cpu/kernels/vec_math_f32.h, vec_math_f64.h and csrc/ops/elementwise_formulas.h: the errors
+"""Our own polynomials, of csrc/cpu/kernels/vec_math_*.h and csrc/ops/elementwise_formulas.h: the errors
 stated there, against float64 over a sweep of all floats of each dtype that they are computed for, or against 80 bits."""
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ MAX_ULP = {
     "erf": (2.1, 2.4),
 }
 MAX_ULP_IN_F64 = {"exp": 1.1, "tanh": 1.4, "erf": 2.0}
+# With FMA, without; log2 and log10 without it are libm's.
+MAX_ULP_OF_LOGARITHMS_IN_F64 = {"log": (0.95, 1.2), "log2": (1.7, 1.0), "log10": (1.4, 1.6), "log1p": (0.95, 1.3)}
+MAX_ULP_OF_SIGMOID = 2.8
 MAX_ULP_OF_POW = 0.55
 # Of positive numbers; of negative ones, where gelu is close to zero, the absolute error: torch's is 1.0e-6.
 MAX_ULP_OF_GELU = 1.6
@@ -91,6 +94,90 @@ def test_ulp_in_float64(name: str) -> None:
     error = np.abs(getattr(tensorops, name)(x).numpy().astype(np.longdouble) - exact).astype(np.float64)
     unit = ulp(torch.from_numpy(exact.astype(np.float64)), torch.float64).numpy()
     assert (error / unit).max() <= MAX_ULP_IN_F64[name] + (name == "erf")
+
+
+@pytest.mark.parametrize("name", MAX_ULP_OF_LOGARITHMS_IN_F64)
+def test_ulp_of_logarithms_in_float64(name: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    near, far = (torch.rand(200_000, generator=generator, dtype=torch.float64) for _ in range(2))
+    tiny = torch.exp2(-1074 * torch.rand(near.shape, generator=generator, dtype=torch.float64))
+    x = torch.cat([near, 1 + near, 1 - near * 1e-3, torch.exp2(1023.9 * far), tiny])
+    if name == "log1p":
+        x = torch.cat([x, -near, -tiny[tiny < 1]])
+    exact = getattr(np, name)(x.numpy().astype(np.longdouble))
+    error = np.abs(getattr(tensorops, name)(x).numpy().astype(np.longdouble) - exact).astype(np.float64)
+    unit = ulp(torch.from_numpy(exact.astype(np.float64)), torch.float64).numpy()
+    bounds = MAX_ULP_OF_LOGARITHMS_IN_F64[name]
+    assert (error / unit).max() <= bounds[tensorops._C.cpu_capability() == "baseline"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", MAX_ULP_OF_LOGARITHMS_IN_F64)
+def test_special_values_of_logarithms(name: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, -1.0, -1.5, -2.0, 1.0], dtype=dtype)
+    ours, theirs = getattr(tensorops, name)(x), getattr(torch, name)(x)
+    assert torch.equal(ours.nan_to_num(7.0, 8.0, 9.0), theirs.nan_to_num(7.0, 8.0, 9.0))
+    known = ~theirs.isnan()
+    assert torch.equal(ours.signbit()[known], theirs.signbit()[known])
+
+
+def test_sigmoid() -> None:
+    """Into the subnormal numbers; NaN whatever bits it has."""
+    x = torch.cat(
+        [sweep(torch.float32), torch.tensor([0x7F800001, 0x7FC00123, -1], dtype=torch.int32).view(torch.float32)]
+    )
+    exact = torch.sigmoid(x.double())
+    assert ulp_error(tensorops.sigmoid(x), exact).max().item() <= MAX_ULP_OF_SIGMOID
+    assert torch.equal(tensorops.sigmoid(x).isnan(), x.isnan())
+
+
+def test_sigmoid_in_float64() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.cat(
+        [torch.randn(200_000, generator=generator, dtype=torch.float64) * scale for scale in (1e-3, 3.0, 150.0)]
+    )
+    exact = 1 / (1 + np.exp(-x.numpy().astype(np.longdouble)))
+    error = np.abs(tensorops.sigmoid(x).numpy().astype(np.longdouble) - exact).astype(np.float64)
+    unit = ulp(torch.from_numpy(exact.astype(np.float64)), torch.float64).numpy()
+    assert (error / unit).max() <= MAX_ULP_OF_SIGMOID
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_exp_of_nan(dtype: torch.dtype) -> None:
+    bits = {torch.float32: [0x7F800001, 0x7FC00123, -1], torch.float64: [0x7FF0000000000001, 0x7FF8000000000123, -1]}
+    x = torch.tensor(bits[dtype], dtype={torch.float32: torch.int32, torch.float64: torch.int64}[dtype]).view(dtype)
+    for name in ("exp", "tanh", "sigmoid", "log", "log1p"):
+        assert getattr(tensorops, name)(x.repeat(16)).isnan().all(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_fmod(dtype: torch.dtype) -> None:
+    """Exact, as C's is: of quotients near whole numbers or with more digits than the dtype, of subnormal numbers."""
+    generator = torch.Generator().manual_seed(1)
+    finfo = torch.finfo(dtype)
+    low, high = math.log2(finfo.smallest_normal * finfo.eps), math.log2(finfo.max)
+
+    def draw(narrow: float) -> Tensor:
+        exponent = torch.rand(20_000, generator=generator, dtype=torch.float64) * (high - low) * narrow
+        sign = torch.randint(0, 2, (20_000,), generator=generator) * 2 - 1
+        return (sign * torch.exp2(exponent + low * narrow)).to(dtype)
+
+    y = torch.cat([draw(1.0), draw(0.1), draw(0.02)])
+    x = torch.cat([draw(1.0), draw(0.1), draw(0.02)])
+    whole = (y * torch.randint(1, 1 << 22, y.shape, generator=generator)).to(dtype)
+    x = torch.cat([x, whole, torch.nextafter(whole, torch.zeros_like(whole)), torch.nextafter(whole, 2 * whole)])
+    y = y.repeat(4)
+    x = torch.where(x.isfinite(), x, 1.0)
+    y = torch.where(y == 0, 1.0, y)
+    exact = torch.tensor([math.fmod(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)], dtype=dtype)
+    ours = tensorops.fmod(x, y)
+    assert torch.equal(ours, exact)
+    assert torch.equal(ours.signbit(), exact.signbit())
+    special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1.5, -1.5], dtype=dtype)
+    a, b = special.repeat(7), special.repeat_interleave(7)
+    pairs = zip(a.tolist(), b.tolist(), strict=True)
+    rest = [math.nan if math.isinf(i) or j == 0 else math.fmod(i, j) for i, j in pairs]
+    assert torch.equal(tensorops.fmod(a, b).nan_to_num(7), torch.tensor(rest, dtype=dtype).nan_to_num(7))
 
 
 @pytest.mark.parametrize("name", MAX_ULP_IN_F64)

@@ -1,4 +1,4 @@
-"""Fits the polynomials of csrc/cpu/kernels/vec_math_f32.h and vec_math_f64.h, and prints them, highest power first.
+"""Fits the polynomials of csrc/cpu/kernels/vec_math_f32.h, _f64.h and _log.h, and prints them, highest power first.
 
 Each fit minimises the largest weighted error on Chebyshev nodes: least squares in the Chebyshev basis, re-weighted by
 Lawson's algorithm (1961) until the errors level out. Needs numpy and mpmath.
@@ -91,6 +91,7 @@ def main() -> None:
         "kErfcRootF64": fit_f64(
             lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.19, 5.93, 16
         ),
+        "kLogF64": fit_f64(lambda w: (2 * mp.atanh(root(w)) / root(w) - 2) / w, lambda w: w / 2, 1e-9, 0.0401, 6),
         "kCdfF64": fit_f64(lambda s: mp.erf(root(s / 2)) / root(s) / 2, root, 1e-9, 1.71**2, 12),
         "kCdfRootF64": fit_f64(
             lambda t: root(root(root(mp.erfc(t / root(2)) / 2))),

@@ -64,6 +64,13 @@ TENSOROPS_INLINE Vec<T> abs(Vec<T> x) {
     return select(x < 0, -x, x);
   }
 }
+// -|x|
+template <class T>
+TENSOROPS_INLINE Vec<T> minus_abs(Vec<T> x) {
+  using Bits = typename Mask<T>::Bits;
+  constexpr auto sign = typename MaskInt<T>::type(uint64_t(1) << (8 * sizeof(T) - 1));
+  return Vec<T>((typename Native<T>::type)((Bits)x.v | (Bits{} + sign)));
+}
 // |magnitude| with the sign bit of `sign`.
 template <class T>
 TENSOROPS_INLINE Vec<T> copysign(Vec<T> magnitude, Vec<T> sign) {
@@ -108,16 +115,31 @@ TENSOROPS_INLINE Vec<T> maximum(Vec<T> a, N b) { return larger(Vec<T>(b), a); }
 template <class T, class N>
 TENSOROPS_INLINE Vec<T> minimum(Vec<T> a, N b) { return smaller(Vec<T>(b), a); }
 
-TENSOROPS_INLINE bool any(Mask<float> m) {
+template <class T>
+TENSOROPS_INLINE bool all(Mask<T> m) {
 #if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)m.bits) != 0;
+  if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)m.bits) == 0xffff;
+  else return _mm512_movepi64_mask((__m512i)m.bits) == 0xff;
 #elif defined(__AVX2__)
-  return _mm256_movemask_ps((__m256)m.bits) != 0;
+  return _mm256_movemask_epi8((__m256i)m.bits) == -1;
 #else
-  int32_t together = 0;
-  for (int i = 0; i < Vec<float>::size; ++i) together |= m.bits[i];
-  return together != 0;
+  typename MaskInt<T>::type together = -1;
+  for (int i = 0; i < Vec<T>::size; ++i) together &= m.bits[i];
+  return together == -1;
 #endif
+}
+template <class T>
+TENSOROPS_INLINE bool any(Mask<T> m) { return !all(!m); }
+
+// By the sign bit of x. GCC 12 does not see that the blend looks at nothing else.
+template <class T>
+TENSOROPS_INLINE Vec<T> select_by_sign(Vec<T> x, Vec<T> negative, Vec<T> positive) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  using V = typename Native<T>::type;
+  if constexpr (__is_same(T, float)) return Vec<T>((V)_mm256_blendv_ps((__m256)positive.v, (__m256)negative.v, (__m256)x.v));
+  if constexpr (__is_same(T, double)) return Vec<T>((V)_mm256_blendv_pd((__m256d)positive.v, (__m256d)negative.v, (__m256d)x.v));
+#endif
+  return select(Mask<T>{(typename Mask<T>::Bits)x.v < 0}, negative, positive);
 }
 
 // 1 where the mask holds, else 0: how predicates leave a kernel.
@@ -150,6 +172,14 @@ TENSOROPS_INLINE Vec<T> round_to_integer(Vec<T> x) {
 #endif
 }
 
+// 2^n for integral n, where that is a normal number.
+template <class T>
+TENSOROPS_INLINE Vec<T> power_of_two(Vec<T> n) {
+  using Bits = typename Mask<T>::Bits;
+  const Vec<T> biased = n + T(sizeof(T) == 4 ? 0x1.8p23 + 127 : 0x1.8p52 + 1023);  // its lowest bits: AVX2 converts no 64-bit ones
+  return Vec<T>((typename Native<T>::type)((Bits)biased.v << (sizeof(T) == 4 ? 23 : 52)));
+}
+
 // x * 2^n for integral n, |n| <= 200 in f32 and 1500 in f64: in two steps, so that subnormal and overflowing results round
 // once.
 TENSOROPS_INLINE Vec<float> scale_by_power_of_two(Vec<float> x, Vec<float> n) {
@@ -165,13 +195,8 @@ TENSOROPS_INLINE Vec<double> scale_by_power_of_two(Vec<double> x, Vec<double> n)
 #if defined(__AVX512F__)
   return Vec<double>((Native<double>::type)_mm512_scalef_pd((__m512d)x.v, (__m512d)n.v));
 #else
-  // The sum has the biased exponent in its lowest bits: AVX2 converts no 64-bit integers.
-  const auto power = [](Vec<double> exponent) TENSOROPS_LAMBDA_INLINE {
-    const Vec<double> biased = exponent + (0x1.8p52 + 1023);
-    return Vec<double>((Native<double>::type)((DoubleBits)biased.v << 52));
-  };
   const Vec<double> half = round_to_integer(n * 0.5);
-  return x * power(half) * power(n - half);
+  return x * power_of_two(half) * power_of_two(n - half);
 #endif
 }
 

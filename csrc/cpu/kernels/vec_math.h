@@ -103,6 +103,22 @@ TENSOROPS_INLINE Vec<T> pow(Vec<T> x, Vec<T> y) {
 template <class T>
 TENSOROPS_INLINE Vec<T> fmod(Vec<T> x, Vec<T> y) {
   if constexpr (is_floating<T>) {
+#if defined(__FMA__)
+    // The remainder of a rounded quotient has no more digits than T, and a quotient that has no more either is 1 too far from
+    // zero at most: the remainder is then negative. Quotients that have more leave what is 2^23 or 2^52 times as small.
+    constexpr T limit = sizeof(T) == 4 ? 0x1p23 : 0x1p52, infinity = __builtin_inf();
+    const Vec<T> divisor = abs(y);
+    Vec<T> rest = abs(x), quotient = rest / divisor;
+    if (__builtin_expect(all((quotient < infinity) & (divisor < infinity)), 1)) {
+      for (;;) {
+        quotient = trunc(quotient);
+        rest = fma(-quotient, divisor, rest);
+        if (__builtin_expect(all(abs(quotient) < limit), 1)) break;
+        quotient = rest / divisor;
+      }
+      return copysign(select(rest < 0, rest + divisor, rest), x);
+    }
+#endif
     return map_lanes(x, y, [](T a, T b) { return sizeof(T) == 4 ? T(::fmodf(a, b)) : T(::fmod(a, b)); });
   } else {
     return map_lanes(x, y, [](T a, T b) { return b == 0 || b == -1 ? T(0) : T(a % b); });

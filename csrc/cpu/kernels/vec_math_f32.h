@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/kernels/vec_basic.h"
+#include "cpu/kernels/vec_math_log.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
@@ -26,30 +27,65 @@ TENSOROPS_INLINE ReducedByLn2 reduce_by_ln2(Vec<float> x) {
 }
 TENSOROPS_INLINE Vec<float> expm1_of_reduced(Vec<float> r) { return fma(r * r, polynomial(r, kExp), r); }
 
-// exp(x) = 2^n exp(r); 1 ulp.
-TENSOROPS_INLINE Vec<float> exp_from(Vec<float> x, float low) {
-  const auto [r, n] = reduce_by_ln2(clamp(x, low, 89.0f));
-  return scale_by_power_of_two(expm1_of_reduced(r) + 1.0f, n);
-}
-TENSOROPS_INLINE Vec<float> exp(Vec<float> x) { return exp_from(x, -104.0f); }
-
-// exp(x) kTermScale for x <= 0: a term of a sum whose largest is exp(0). The scale keeps from being subnormal what without it
-// is, or is zero; so 2^n is one addition to the bits of the exponent. n is the lowest bits of a float too large for a fraction.
-// Of NaN anything: the sum's owner knows of it from the maximum.
-template <class T>
-constexpr T kTermScale = T(1);
-template <>
-constexpr float kTermScale<float> = 0x1p64f;
-template <class T>
-TENSOROPS_INLINE T unscaled(T sum_of_terms) { return sum_of_terms * (1 / kTermScale<T>); }
-template <class T>
-TENSOROPS_INLINE Vec<T> unscaled(Vec<T> sum_of_terms) { return sum_of_terms * (1 / kTermScale<T>); }
-TENSOROPS_INLINE Vec<float> exp_term(Vec<float> x) {
-  constexpr float kIntegers = 0x1.8p23f + 64;
-  const Vec<float> bounded = maximum(x, -130.0f), t = fma(bounded, Vec<float>(1.44269504f), Vec<float>(kIntegers));
-  const Vec<float> power = expm1_of_reduced(subtract_ln2(bounded, t - kIntegers)) + 1.0f;
+// exp(x) 2^k where that is a normal number, given 1.5 2^23 + k: a sum with it has no fraction, and n + k as its lowest bits,
+// which one shift and one addition bring to the bits of the exponent. Of NaN anything.
+TENSOROPS_INLINE Vec<float> scaled_exp(Vec<float> x, Vec<float> k) {
+  const Vec<float> t = fma(x, Vec<float>(1.44269504f), k), power = expm1_of_reduced(subtract_ln2(x, t - k)) + 1.0f;
   typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
   return Vec<float>((Native<float>::type)((Bits)power.v + ((Bits)t.v << 23)));
+}
+
+// exp(x) Term::scale for x <= 0: a term of a sum whose largest is exp(0). The scale keeps from being subnormal what without it
+// is, or is zero. Of NaN anything: the sum's owner knows of it from the maximum.
+template <class T>
+struct Term;
+template <>
+struct Term<float> {
+  static constexpr float scale = 0x1p64f, integers = 0x1.8p23f, k = 64, lowest = -130;  // lowest: of which x
+};
+template <>
+struct Term<double> {
+  static constexpr double scale = 0x1p128, integers = 0x1.8p52, k = 128, lowest = -780;
+};
+template <class T>
+TENSOROPS_INLINE T unscaled(T sum_of_terms) { return sum_of_terms * (1 / Term<T>::scale); }
+template <class T>
+TENSOROPS_INLINE Vec<T> unscaled(Vec<T> sum_of_terms) { return sum_of_terms * (1 / Term<T>::scale); }
+template <class T>
+TENSOROPS_INLINE Vec<T> exp_term(Vec<T> x) {
+  using E = Term<T>;
+  return scaled_exp(maximum(x, E::lowest), Vec<T>(E::integers + E::k));
+}
+
+// exp(x) of what is clamped to where it is neither zero nor infinite, 1 ulp: scaled so that it is neither subnormal nor too
+// large, down where x is not negative and up where it is; taken back by a multiplication, which rounds once.
+template <class T>
+TENSOROPS_INLINE Vec<T> exp_of_either_sign(Vec<T> x) {
+  using E = Term<T>;
+  using Bits = typename Mask<T>::Bits;
+  const Bits up = (Bits)Vec<T>(E::scale * E::scale).v - (Bits)Vec<T>(T(1)).v, twice = ((Bits)x.v < 0) & up;
+  const Bits power = (Bits)scaled_exp(x, Vec<T>(E::integers - E::k)).v + twice, back = (Bits)Vec<T>(E::scale).v - twice;
+  using V = typename Native<T>::type;
+  return fma(Vec<T>((V)power), Vec<T>((V)back), x - x);  // NaN stays
+}
+TENSOROPS_INLINE Vec<float> exp(Vec<float> x) {
+  const Vec<float> bounded = clamp(x, -104.0f, 89.0f);
+#if defined(__AVX512F__)
+  const auto [r, n] = reduce_by_ln2(bounded);
+  return scale_by_power_of_two(expm1_of_reduced(r) + 1.0f, n);
+#else
+  return exp_of_either_sign(bounded);
+#endif
+}
+
+// 1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x is negative.
+template <class T>
+TENSOROPS_INLINE Vec<T> sigmoid(Vec<T> x) {
+  using E = Term<T>;
+  const Vec<T> bounded = maximum(minus_abs(x), E::lowest), e = scaled_exp(bounded, Vec<T>(E::integers + E::k));
+  const Vec<T> one = bounded - bounded + T(1);  // NaN stays
+  const Vec<T> inverse = one / fma(e, Vec<T>(1 / Term<T>::scale), Vec<T>(T(1)));
+  return select_by_sign(x, unscaled(e * inverse), inverse);
 }
 
 // 2^n 2^r with |r| <= 1/2; 1 ulp.
@@ -85,68 +121,11 @@ TENSOROPS_INLINE Vec<float> cosh(Vec<float> x) {
 constexpr float kTanh[] = {-5.905860569e-03f, 2.080537751e-02f, -5.378668010e-02f, 1.333195865e-01f, -3.333329856e-01f};
 TENSOROPS_INLINE Vec<float> tanh(Vec<float> x) {
   const Vec<float> magnitude = abs(x), s = x * x, small = fma(x * s, polynomial(s, kTanh), x);
-  const Vec<float> large = 1.0f - 2.0f / (exp_from(magnitude + magnitude, 0.0f) + 1.0f);
-  return copysign(select(magnitude < 0.6f, small, large), x);
-}
-
-// x = m 2^e with m in [3/4, 3/2). Zero and infinity: m = 1 and e = -inf, inf. Negative: m is NaN.
-struct MantissaAndExponent {
-  Vec<float> m, e;
-};
-TENSOROPS_INLINE MantissaAndExponent split(Vec<float> x) {
-#if defined(__AVX512F__)
-  const __m512 m = _mm512_getmant_ps((__m512)x.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan);
-  const __m512 e = _mm512_getexp_ps((__m512)x.v);
-  const __m512 one = _mm512_set1_ps(1), next = _mm512_mask_add_ps(e, _mm512_cmp_ps_mask(m, one, _CMP_LT_OQ), e, one);
-  return {Vec<float>((Native<float>::type)m), Vec<float>((Native<float>::type)next)};
-#else
-  const float infinity = __builtin_inff();
-  const Mask<float> subnormal = x < 0x1p-126f, extreme = (x == 0.0f) | (x == infinity);
-  // Unsigned, for what has no logarithm may wrap around.
-  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
-  const Bits bits = (Bits)select(subnormal, x * 0x1p24f, x).v;
-  const FloatBits whole = (FloatBits)(bits - 0x3f400000) >> 23;  // the bits of 3/4
-  const Vec<float> m((Native<float>::type)(bits - (Bits)(whole << 23))), e(__builtin_convertvector(whole, Native<float>::type));
-  const Vec<float> finite = select(subnormal, e - 24.0f, e);
-  return {select(x >= 0.0f, select(extreme, Vec<float>(1.0f), m), Vec<float>(__builtin_nanf(""))),
-          select(x == 0.0f, Vec<float>(-infinity), select(x == infinity, Vec<float>(infinity), finite))};
-#endif
-}
-
-// log(1 + z) = z + z^2 p(z) for z in [-1/4, 1/2].
-constexpr float kLog[] = {-4.491528124e-02f, 1.044967324e-01f, -1.316308975e-01f, 1.448215097e-01f, -1.664769799e-01f,
-                          1.999059319e-01f, -2.500005662e-01f, 3.333345354e-01f, -5.000000000e-01f};
-// log(1 + z) + e ln(2), the latter in two parts whose first is exact times e.
-TENSOROPS_INLINE Vec<float> log_of_parts(Vec<float> z, Vec<float> e) {
-  const Vec<float> low = fma(z * z, polynomial(z, kLog), e * 0x1.7f7d1cp-20f);
-  return fma(e, Vec<float>(0x1.62e4p-1f), low + z);
-}
-// 0.8, 0.9, 0.9 and, below, 1.6 ulp; half an ulp more where there is no FMA.
-TENSOROPS_INLINE Vec<float> log(Vec<float> x) {
-  const auto [m, e] = split(x);
-  return log_of_parts(m - 1.0f, e);
-}
-TENSOROPS_INLINE Vec<float> log10(Vec<float> x) {
-  const auto [m, e] = split(x);
-  const Vec<float> z = m - 1.0f, tail = z * z * polynomial(z, kLog);
-  const Vec<float> low = fma(tail, Vec<float>(0x1.bcb7b2p-2f), fma(z, Vec<float>(-0x1.5b235ep-27f), e * 0x1.3509f8p-18f));
-  return fma(e, Vec<float>(0x1.344p-2f), fma(z, Vec<float>(0x1.bcb7b2p-2f), low));
-}
-// z = (1 + x) 2^-e - 1 from x itself: where e = 0 that is x, with no digit lost to the sum.
-TENSOROPS_INLINE Vec<float> log1p(Vec<float> x) {
-  const auto [m, e] = split(x + 1.0f);
-  const Vec<float> power = scale_by_power_of_two(Vec<float>(1.0f), clamp(-e, -128.0f, 25.0f));
-  const Vec<float> result = log_of_parts(select(m == m, fma(x, power, power - 1.0f), m), e);
-  return select((x == 0.0f) | (x == __builtin_inff()), x, select(x == -1.0f, Vec<float>(-__builtin_inff()), result));
+  const Vec<float> e = scaled_exp(minimum(magnitude + magnitude, 20.0f), Vec<float>(0x1.8p23f)), large = 1.0f - 2.0f / (e + 1.0f);
+  return copysign(select(magnitude >= 0.6f, large, small), x);  // NaN is small
 }
 
 #if defined(__FMA__)  // without it what these round away is too much: libm's stand there
-TENSOROPS_INLINE Vec<float> log2(Vec<float> x) {
-  const auto [m, e] = split(x);
-  const Vec<float> z = m - 1.0f, tail = z * z * polynomial(z, kLog);
-  return fma(z, Vec<float>(0x1.715476p0f), fma(tail, Vec<float>(0x1.715476p0f), z * 0x1.4ae0cp-26f)) + e;
-}
-
 // x = n pi/2 + r with pi/2 in three parts: n times the first two cancels x without loss where r is small. Then
 // sin(r) = r + r^3 p(r^2), cos(r) = 1 - r^2/2 + r^4 p(r^2) for |r| <= pi/4; 1.6 ulp.
 constexpr float kSin[] = {-1.950694132e-04f, 8.332099766e-03f, -1.666665375e-01f};
@@ -250,19 +229,7 @@ constexpr double kExp2Wide[] = {1.53458071180982583e-04, 1.33999311783484978e-03
                                 1.00000000055418758e+00};
 // 2^(y log2(x)) of positive, finite x.
 TENSOROPS_INLINE Vec<double> power_of_positive(Vec<double> x, Vec<double> y) {
-  using V = Native<double>::type;
-#if defined(__AVX512F__)
-  const __m512d mantissa = _mm512_getmant_pd((__m512d)x.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_zero);
-  const __m512d one = _mm512_set1_pd(1), exponent = _mm512_getexp_pd((__m512d)x.v);
-  const __mmask8 halved = _mm512_cmp_pd_mask(mantissa, one, _CMP_LT_OQ);
-  const Vec<double> m((V)mantissa), e((V)_mm512_mask_add_pd(exponent, halved, exponent, one));
-#else
-  // The exponent by logical shifts alone: there is no arithmetic one of 64 bits, and no conversion.
-  typedef uint64_t Bits __attribute__((vector_size(kVectorBytes)));
-  const Bits bits = (Bits)x.v, biased = (bits + 0x0008000000000000) >> 52;
-  const Vec<double> m((V)(bits - (biased << 52) + 0x3ff0000000000000));
-  const Vec<double> e = Vec<double>((V)(biased | 0x4330000000000000)) - (0x1p52 + 1023);
-#endif
+  const auto [m, e] = split_normal(x);
   const Vec<double> s = (m - 1.0) / (m + 1.0);
   const Vec<double> t = clamp(y * fma(s, polynomial(s * s, kLog2Wide), e), -200.0, 200.0), n = round_to_integer(t);
   return scale_by_power_of_two(polynomial(t - n, kExp2Wide), n);
@@ -274,7 +241,7 @@ TENSOROPS_INLINE Vec<float> pow(Vec<float> x, Vec<float> y) {
   const Halves wide_base = widen(base), wide_y = widen(y);
   const Vec<float> power =
       narrow({power_of_positive(wide_base.low, wide_y.low), power_of_positive(wide_base.high, wide_y.high)});
-  if (__builtin_expect(!any(!((x > 0.0f) & (x < infinity) & (abs(y) < infinity))), 1)) return power;
+  if (__builtin_expect(all((x > 0.0f) & (x < infinity) & (abs(y) < infinity)), 1)) return power;
   const Vec<float> half = y * 0.5f;
   const Mask<float> whole = round(y) == y, odd = whole & (round(half) != half);
   const Mask<float> extreme = (base == 0.0f) | (base == infinity) | (abs(y) == infinity), grows = (base > 1.0f) ^ (y < 0.0f);

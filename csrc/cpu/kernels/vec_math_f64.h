@@ -18,20 +18,21 @@ TENSOROPS_INLINE Vec<double> exp_of_reduced(Vec<double> x, Vec<double> n) {
   r = fma(n, Vec<double>(-0x1.ef35793c7673p-45), r);
   return fma(r * r, polynomial(r, kExpF64), r) + 1.0;
 }
-TENSOROPS_INLINE Vec<double> exp_from(Vec<double> x, double low) {
-  const Vec<double> bounded = clamp(x, low, 710.0), n = round_to_integer(bounded * 0x1.71547652b82fep0);
-  return scale_by_power_of_two(exp_of_reduced(bounded, n), n);
-}
-TENSOROPS_INLINE Vec<double> exp(Vec<double> x) { return exp_from(x, -746.0); }
 
 // As in f32.
-template <>
-constexpr double kTermScale<double> = 0x1p128;
-TENSOROPS_INLINE Vec<double> exp_term(Vec<double> x) {
-  constexpr double kIntegers = 0x1.8p52 + 128;
-  const Vec<double> bounded = maximum(x, -780.0), t = fma(bounded, Vec<double>(0x1.71547652b82fep0), Vec<double>(kIntegers));
+TENSOROPS_INLINE Vec<double> scaled_exp(Vec<double> x, Vec<double> k) {
+  const Vec<double> t = fma(x, Vec<double>(0x1.71547652b82fep0), k);
   typedef uint64_t Bits __attribute__((vector_size(kVectorBytes)));
-  return Vec<double>((Native<double>::type)((Bits)exp_of_reduced(bounded, t - kIntegers).v + ((Bits)t.v << 52)));
+  return Vec<double>((Native<double>::type)((Bits)exp_of_reduced(x, t - k).v + ((Bits)t.v << 52)));
+}
+TENSOROPS_INLINE Vec<double> exp(Vec<double> x) {
+  const Vec<double> bounded = clamp(x, -746.0, 710.0);
+#if defined(__AVX512F__)
+  const Vec<double> n = round_to_integer(bounded * 0x1.71547652b82fep0);
+  return scale_by_power_of_two(exp_of_reduced(bounded, n), n);
+#else
+  return exp_of_either_sign(bounded);
+#endif
 }
 
 // Odd polynomial near zero, 1 - 2 / (exp(2|x|) + 1) beyond; 1.4 ulp.
@@ -41,8 +42,8 @@ constexpr double kTanhF64[] = {-1.72107571307820568e-05, 7.93770842997017364e-05
                                1.33333333333008980e-01, -3.33333333333331316e-01};
 TENSOROPS_INLINE Vec<double> tanh(Vec<double> x) {
   const Vec<double> magnitude = abs(x), s = x * x, small = fma(x * s, polynomial(s, kTanhF64), x);
-  const Vec<double> large = 1.0 - 2.0 / (exp_from(magnitude + magnitude, 0.0) + 1.0);
-  return copysign(select(magnitude < 0.6, small, large), x);
+  const Vec<double> e = scaled_exp(minimum(magnitude + magnitude, 50.0), Vec<double>(0x1.8p52)), large = 1.0 - 2.0 / (e + 1.0);
+  return copysign(select(magnitude >= 0.6, large, small), x);  // NaN is small
 }
 
 // x + x p(x^2) up to 1.2, 1 - g(|x|)^8 beyond, as in f32; 1.8 ulp, without FMA 2.
