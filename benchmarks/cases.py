@@ -99,7 +99,10 @@ def elementwise(everything: bool) -> list[Op]:
             **dict.fromkeys(("mul", "div", "lt", "where", "pow"), F32),
             **dict.fromkeys(("relu", "exp", gelu, "add"), ALL),
         },
-        CACHED: {**dict.fromkeys(("abs", "exp", "sigmoid", "add", "fmod", "erfc"), F32), **dict.fromkeys((gelu, "log"), ALL)},
+        CACHED: {
+            **dict.fromkeys(("abs", "exp", "sigmoid", "add", "fmod", "erfc"), F32),
+            **dict.fromkeys((gelu, "log"), ALL),
+        },
         TINY: dict.fromkeys(("relu", "exp", gelu, "add", "lt", "where"), F32),
     }
     if everything:

@@ -172,10 +172,18 @@ TENSOROPS_INLINE Vec<T> round_to_integer(Vec<T> x) {
 #endif
 }
 
+// The bits of floating numbers, to calculate with: unsigned, as what NaN comes to wraps around.
+template <class T>
+struct Pattern;
+template <>
+struct Pattern<float> { typedef uint32_t type __attribute__((vector_size(kVectorBytes))); };
+template <>
+struct Pattern<double> { typedef uint64_t type __attribute__((vector_size(kVectorBytes))); };
+
 // 2^n for integral n, where that is a normal number.
 template <class T>
 TENSOROPS_INLINE Vec<T> power_of_two(Vec<T> n) {
-  using Bits = typename Mask<T>::Bits;
+  using Bits = typename Pattern<T>::type;
   const Vec<T> biased = n + T(sizeof(T) == 4 ? 0x1.8p23 + 127 : 0x1.8p52 + 1023);  // its lowest bits: AVX2 converts no 64-bit ones
   return Vec<T>((typename Native<T>::type)((Bits)biased.v << (sizeof(T) == 4 ? 23 : 52)));
 }

@@ -62,8 +62,9 @@ TENSOROPS_INLINE Vec<T> exp_term(Vec<T> x) {
 template <class T>
 TENSOROPS_INLINE Vec<T> exp_of_either_sign(Vec<T> x) {
   using E = Term<T>;
-  using Bits = typename Mask<T>::Bits;
-  const Bits up = (Bits)Vec<T>(E::scale * E::scale).v - (Bits)Vec<T>(T(1)).v, twice = ((Bits)x.v < 0) & up;
+  using Bits = typename Pattern<T>::type;
+  const Bits up = (Bits)Vec<T>(E::scale * E::scale).v - (Bits)Vec<T>(T(1)).v;
+  const Bits twice = (Bits)((typename Mask<T>::Bits)x.v < 0) & up;
   const Bits power = (Bits)scaled_exp(x, Vec<T>(E::integers - E::k)).v + twice, back = (Bits)Vec<T>(E::scale).v - twice;
   using V = typename Native<T>::type;
   return fma(Vec<T>((V)power), Vec<T>((V)back), x - x);  // NaN stays
