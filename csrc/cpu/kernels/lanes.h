@@ -46,7 +46,7 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
 // The next two vectors of bf16 where nobody asks which lane an element is in: the even ones and the odd ones, an instruction
 // each.
 TENSOROPS_INLINE void load_pair(const BFloat16* p, Vec<float>* even, Vec<float>* odd) {
-  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Bits = Pattern<float>::type;
   Bits pairs;
   __builtin_memcpy(&pairs, p, sizeof(pairs));
   even->v = (Vec<float>::V)(pairs << 16);
@@ -146,7 +146,7 @@ TENSOROPS_INLINE void store_part(Vec<T> x, T* p, int64_t n) {
 
 // The bits of bf16 in the upper half of each lane, anything in the lower one. Round to nearest even; NaN becomes the quiet
 // NaN that torch stores.
-typedef uint32_t FloatPattern __attribute__((vector_size(kVectorBytes)));
+using FloatPattern = Pattern<float>::type;
 TENSOROPS_INLINE FloatPattern bf16_in_upper_half(Vec<float> x) {
   const FloatPattern bits = (FloatPattern)x.v, rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   return (FloatPattern)(x != x).bits ? FloatPattern{} + 0x7fc00000u : rounded;

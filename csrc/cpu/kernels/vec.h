@@ -46,6 +46,14 @@ TENSOROPS_NATIVE(int32_t)
 TENSOROPS_NATIVE(int64_t)
 #undef TENSOROPS_NATIVE
 
+// The bits of floating numbers, to calculate with: unsigned, as what NaN comes to wraps around.
+template <class T>
+struct Pattern;
+template <>
+struct Pattern<float> { typedef uint32_t type __attribute__((vector_size(kVectorBytes))); };
+template <>
+struct Pattern<double> { typedef uint64_t type __attribute__((vector_size(kVectorBytes))); };
+
 // The result of a comparison: all ones or all zeros per lane of T.
 template <class T>
 struct Mask {

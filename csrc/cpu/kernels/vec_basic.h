@@ -172,14 +172,6 @@ TENSOROPS_INLINE Vec<T> round_to_integer(Vec<T> x) {
 #endif
 }
 
-// The bits of floating numbers, to calculate with: unsigned, as what NaN comes to wraps around.
-template <class T>
-struct Pattern;
-template <>
-struct Pattern<float> { typedef uint32_t type __attribute__((vector_size(kVectorBytes))); };
-template <>
-struct Pattern<double> { typedef uint64_t type __attribute__((vector_size(kVectorBytes))); };
-
 // 2^n for integral n, where that is a normal number.
 template <class T>
 TENSOROPS_INLINE Vec<T> power_of_two(Vec<T> n) {

@@ -31,7 +31,7 @@ TENSOROPS_INLINE Vec<float> expm1_of_reduced(Vec<float> r) { return fma(r * r, p
 // which one shift and one addition bring to the bits of the exponent. Of NaN anything.
 TENSOROPS_INLINE Vec<float> scaled_exp(Vec<float> x, Vec<float> k) {
   const Vec<float> t = fma(x, Vec<float>(1.44269504f), k), power = expm1_of_reduced(subtract_ln2(x, t - k)) + 1.0f;
-  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Bits = Pattern<float>::type;
   return Vec<float>((Native<float>::type)((Bits)power.v + ((Bits)t.v << 23)));
 }
 
@@ -79,7 +79,7 @@ TENSOROPS_INLINE Vec<float> exp(Vec<float> x) {
 #endif
 }
 
-// 1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x is negative.
+// 1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x is negative; 2.8 ulp.
 template <class T>
 TENSOROPS_INLINE Vec<T> sigmoid(Vec<T> x) {
   using E = Term<T>;

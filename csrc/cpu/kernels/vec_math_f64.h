@@ -22,7 +22,7 @@ TENSOROPS_INLINE Vec<double> exp_of_reduced(Vec<double> x, Vec<double> n) {
 // As in f32.
 TENSOROPS_INLINE Vec<double> scaled_exp(Vec<double> x, Vec<double> k) {
   const Vec<double> t = fma(x, Vec<double>(0x1.71547652b82fep0), k);
-  typedef uint64_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Bits = Pattern<double>::type;
   return Vec<double>((Native<double>::type)((Bits)exp_of_reduced(x, t - k).v + ((Bits)t.v << 52)));
 }
 TENSOROPS_INLINE Vec<double> exp(Vec<double> x) {

@@ -28,7 +28,7 @@ TENSOROPS_INLINE MantissaAndExponent<double> split_normal(Vec<double> x) { retur
 #else
 // Of positive, normal, finite x. Unsigned, for what has no logarithm may wrap around.
 TENSOROPS_INLINE MantissaAndExponent<float> split_normal(Vec<float> x) {
-  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Bits = Pattern<float>::type;
   const Bits bits = (Bits)x.v;
   const FloatBits whole = (FloatBits)(bits - 0x3f400000) >> 23;  // the bits of 3/4
   return {Vec<float>((Native<float>::type)(bits - (Bits)(whole << 23))),
@@ -36,7 +36,7 @@ TENSOROPS_INLINE MantissaAndExponent<float> split_normal(Vec<float> x) {
 }
 // By logical shifts alone: there is no arithmetic one of 64 bits, and no conversion.
 TENSOROPS_INLINE MantissaAndExponent<double> split_normal(Vec<double> x) {
-  typedef uint64_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Bits = Pattern<double>::type;
   using V = Native<double>::type;
   const Bits bits = (Bits)x.v, biased = (bits + 0x0008000000000000) >> 52;
   return {Vec<double>((V)(bits - (biased << 52) + 0x3ff0000000000000)),
