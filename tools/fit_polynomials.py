@@ -1,4 +1,4 @@
-"""Fits the polynomials of csrc/cpu/kernels/vec_math_f32.h, _f64.h and _log.h, and prints them, highest power first.
+"""Fits the polynomials of csrc/cpu/kernels/vec_math_*.h, and prints them, highest power first.
 
 Each fit minimises the largest weighted error on Chebyshev nodes: least squares in the Chebyshev basis, re-weighted by
 Lawson's algorithm (1961) until the errors level out. Needs numpy and mpmath.
@@ -44,6 +44,40 @@ def fit_f64(target: Function, weight: Function, low: float, high: float, degree:
     return first + second, error
 
 
+def fit_rounded(
+    fitted: Callable[..., tuple[np.ndarray, float]],
+    dtype: type,
+    target: Function,
+    weight: Function,
+    low: float,
+    high: float,
+    degree: int,
+    count: int,
+) -> tuple[np.ndarray, float]:
+    """A fit whose last coefficients are rounded one by one, the others making good for it: far from 0 errors add up."""
+    fixed: list[float] = []
+    for k in range(count):
+        found, error = fitted(
+            lambda t, k=k: (target(t) - mp.polyval([mp.mpf(c) for c in fixed] or [mp.mpf(0)], t)) / t**k,
+            lambda t, k=k: weight(t) * abs(t) ** k,
+            low,
+            high,
+            degree - k,
+        )
+        fixed.insert(0, float(dtype(found[-1])))
+    return np.concatenate([found[:-1], fixed]), error
+
+
+def erfc_quotient(c: float) -> Function:
+    """erfc(a) exp(a^2) (a + c), of t = (a - c) / (a + c)."""
+
+    def value(t: mp.mpf) -> mp.mpf:
+        a = c * (1 + t) / (1 - t)
+        return mp.exp(a * a) * mp.erfc(a) * (a + c)
+
+    return value
+
+
 def main() -> None:
     """Prints the coefficients under the names they have in the header."""
     root, log, one = mp.sqrt, mp.log, mp.mpf(1)
@@ -73,6 +107,12 @@ def main() -> None:
         "kErfcRoot": fit(
             lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.09, 3.95, 6
         ),
+        "Erfc<float>::near": fit(
+            lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erfc(root(s)), 1e-12, 0.75**2 + 0.001, 5
+        ),
+        "Erfc<float>::far": fit_rounded(
+            fit, np.float32, erfc_quotient(3.0), lambda t: 1 / erfc_quotient(3.0)(t), -2.25 / 3.75, 7.1 / 13.1, 8, 5
+        ),
         "kCdf": fit(lambda s: mp.erf(root(s / 2)) / root(s) / 2, lambda s: root(s) * root(1 + s), 1e-9, 1.56**2, 6),
         "kCdfRoot": fit(
             lambda t: root(root(root(mp.erfc(t / root(2)) / 2))),
@@ -90,6 +130,19 @@ def main() -> None:
         ),
         "kErfcRootF64": fit_f64(
             lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.19, 5.93, 16
+        ),
+        "Erfc<double>::near": fit_f64(
+            lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erfc(root(s)), 1e-12, 0.75**2 + 0.001, 10
+        ),
+        "Erfc<double>::far": fit_rounded(
+            fit_f64,
+            np.float64,
+            erfc_quotient(4.0),
+            lambda t: 1 / erfc_quotient(4.0)(t),
+            -3.25 / 4.75,
+            23.3 / 31.3,
+            19,
+            8,
         ),
         "kLogF64": fit_f64(lambda w: (2 * mp.atanh(root(w)) / root(w) - 2) / w, lambda w: w / 2, 1e-9, 0.0401, 6),
         "kCdfF64": fit_f64(lambda s: mp.erf(root(s / 2)) / root(s) / 2, root, 1e-9, 1.71**2, 12),

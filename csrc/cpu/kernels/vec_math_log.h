@@ -1,4 +1,4 @@
-// Logarithms of our own, in f32 and f64. Coefficients and errors: see vec_math_f32.h and vec_math_f64.h.
+// Logarithms of our own, in f32 and f64. Coefficients and errors: see vec_math.h.
 #pragma once
 
 #include "cpu/kernels/vec_basic.h"
