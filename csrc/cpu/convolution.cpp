@@ -61,6 +61,7 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& la
     }
     return;
   }
+  if (taps == 1) return pack(pass.taps[0].weight, pass.weight_inner, channels);
   if (even && pass.weight_inner == taps * spacing) return pack(pass.taps[0].weight, spacing, channels * taps);
   for (int64_t c = 0; c < channels; ++c) {
     if (even) {

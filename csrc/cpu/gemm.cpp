@@ -51,7 +51,10 @@ constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kNearStep = 256, kLowUn
 constexpr int64_t kDenseRow = 512;
 // Where every step of k is a row of A and a row of B, and elements are used too few times for packing to pay (m n / (m + n) times
 // each), both are read where they lie, some steps at a time, while the next are on their way. Not for a few tiles of C.
-constexpr int64_t kStreamedDepth = 96, kStreamedUses = 52, kStreamedElements = 2048;
+constexpr int64_t kStreamedDepth = 96, kStreamedUses = 208, kLowStreamedUses = 52, kStreamedElements = 1152;
+// Rows of A that are read where they lie, the next panel's while those of one are multiplied, if they are longer than what the
+// hardware sees coming.
+constexpr int64_t kFetchedRow = 128;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
 constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
 
@@ -143,8 +146,9 @@ class Multiply {
     return kDepthBytes / width_ * (pairs_ != nullptr ? 2 : 1);
   }
   bool streams() const {
-    return is_compute_type(g_.type, compute_) && size_.mr <= kLowTile && g_.a.row == 1 && g_.b.column == 1 &&
-           g_.k >= kSplitDepth && g_.m * g_.n >= kStreamedElements && g_.m * g_.n <= kStreamedUses * (g_.m + g_.n);
+    const int64_t uses = size_.mr <= kLowTile ? kLowStreamedUses : kStreamedUses;
+    return is_compute_type(g_.type, compute_) && g_.a.row == 1 && g_.b.column == 1 && g_.k >= kSplitDepth &&
+           g_.m * g_.n >= kStreamedElements && g_.m * g_.n <= uses * (g_.m + g_.n);
   }
   // Steps of a panel that k elements take: its elements are width_ bytes long.
   int64_t steps(int64_t k) const { return pairs_ != nullptr ? ceil_div(k, 2) : k; }
@@ -376,6 +380,30 @@ class Multiply {
     const int64_t end_;
   };
 
+  // The rows of A of the panel after one, in as many parts as that has tiles.
+  class NextRows {
+   public:
+    NextRows(const Multiply& multiply, const Block& block, int64_t panel)
+        : multiply_(multiply),
+          p_(block.p),
+          bytes_(block.k * multiply.in_bytes_),
+          row_(block.i + block.row_of(panel)),
+          end_(block.i + block.row_of(std::min(panel + 1, block.row_panels))),
+          lines_(ceil_div((end_ - row_) * ceil_div(bytes_, kCacheLine), ceil_div(block.columns, multiply.size_.nr))) {}
+    void fetch() {
+      for (int64_t line = 0; line < lines_ && row_ < end_; ++line) {
+        __builtin_prefetch(multiply_.a_at(row_, p_) + at_, 0, 2);
+        if ((at_ += kCacheLine) >= bytes_) at_ = 0, ++row_;
+      }
+    }
+
+   private:
+    const Multiply& multiply_;
+    const int64_t p_, bytes_;
+    int64_t row_, at_ = 0;
+    const int64_t end_, lines_;
+  };
+
   void multiply_block(const Block& block) const {
     const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
       type = compute_dtype();
@@ -440,6 +468,14 @@ class Multiply {
     } else if (block.down) {
       for (int64_t j = 0; j < block.columns; j += size_.nr)
         for (int64_t panel = 0; panel < block.row_panels; ++panel) multiply_tile(panel, j);
+    } else if (block.a_panels == nullptr && g_.a.column == 1 && block.k * in_bytes_ > kFetchedRow) {
+      for (int64_t panel = 0; panel < block.row_panels; ++panel) {
+        NextRows next(*this, block, panel + 1);
+        for (int64_t j = 0; j < block.columns; j += size_.nr) {
+          next.fetch();
+          multiply_tile(panel, j);
+        }
+      }
     } else {
       for (int64_t panel = 0; panel < block.row_panels; ++panel)
         for (int64_t j = 0; j < block.columns; j += size_.nr) multiply_tile(panel, j);

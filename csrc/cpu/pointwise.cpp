@@ -76,10 +76,8 @@ void copy(const char* from, const Pixels& from_pixels, char* to, const Pixels& t
   });
 }
 
-// The micro-kernel of gemm() has its operands packed. A high tile of convolution, which reads most of a line of pixels at a
-// time, is faster for having nothing to pack.
 bool serves(const Kernels& kernels) {
-  return kernels.low_tile() && is_compute_type(kernels.dtype, kernels.compute) &&
+  return is_compute_type(kernels.dtype, kernels.compute) &&
          (kernels.compute == Compute::f32 || kernels.compute == Compute::f64);
 }
 
@@ -100,6 +98,11 @@ bool pointwise(const DataPass& pass, const Kernels& kernels) {
                   source.stride(3) * pass.step_w};
   const Pixels out{pass.outer, pass.height, pass.width, result.stride(0), result.stride(1), pass.row_stride, pass.pixel_stride};
   if (pass.inner < (out.last() ? kFewestTermsLast : kFewestTerms)) return false;
+  // A high tile of convolution reads most of a line of pixels at a time, and is faster for having nothing to pack where those
+  // are adjacent, or nothing to collect where channels are. But not where the pixels that it reads side by side share a set of
+  // the cache.
+  const bool even = in.even() && out.even(), conflict = in.pixel * size % kCacheWay == 0;
+  if (!kernels.low_tile() && (out.last() ? !even && !conflict : even)) return false;
   const char* const from = static_cast<const char*>(source.const_data_ptr());
   char* const to = static_cast<char*>(result.data_ptr()) + pass.offset * size;
 

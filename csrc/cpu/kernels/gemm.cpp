@@ -234,7 +234,7 @@ void axpy(const GemmTile& tile, const GemmEpilogue& e) {
 
 template <class T>
 void micro(const GemmTile& tile, const GemmEpilogue& e) {
-  if (tile.a_row == 1 && tile.a_step == rows_of<T>) for_columns<T, T, true>(tile, e);
+  if (tile.a_row == 1) for_columns<T, T, true>(tile, e);
   else for_columns<T, T, false>(tile, e);
 }
 

@@ -26,6 +26,7 @@ constexpr int kRows = 4;
 #endif
 constexpr int kVectors = 2;
 constexpr int kIntegerRows = 4;  // integers are served, not tuned: a smaller tile keeps the binary small
+constexpr int64_t kFetchedDepth = 16;  // of sums that take longer to make than to fetch the result's lines
 
 template <class T>
 constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
@@ -153,15 +154,15 @@ TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const 
 
 // ---- The micro-kernel ------------------------------------------------------------------------------------------------
 
-// sum += a @ b, R rows by N vectors in registers, over k steps. Rows of an unpacked A are addressed three to a pointer, which
-// base + stride * 1|2 covers, so that the pointers fit the general registers.
-template <class E, class T, int R, int N, bool Packed>
+// sum += a @ b, R rows by N vectors in registers, over k steps. Rows of A that are not adjacent are addressed three to a
+// pointer, which base + stride * 1|2 covers, so that the pointers fit the general registers.
+template <class E, class T, int R, int N, bool Adjacent>
 TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const E* b, int64_t b_step, int64_t k,
                                Vec<T> (&sum)[R][N]) {
   using Operand = Vec<E>;
   constexpr int kPointers = (R + 2) / 3;
   [[maybe_unused]] const E* at[kPointers];
-  if constexpr (!Packed)
+  if constexpr (!Adjacent)
     for (int i = 0; i < kPointers; ++i) at[i] = a + 3 * i * a_row;
   for (; k > 0; --k, b += b_step) {
     Operand row[N];
@@ -169,11 +170,11 @@ TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const 
     for (int v = 0; v < N; ++v) row[v] = Operand::load(b + v * Operand::size);
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
-      const Operand x = Packed ? a[i] : at[i / 3][(i % 3) * a_row];
+      const Operand x = Adjacent ? a[i] : at[i / 3][(i % 3) * a_row];
 #pragma GCC unroll 4
       for (int v = 0; v < N; ++v) sum[i][v] = multiply_add(x, row[v], sum[i][v]);
     }
-    if constexpr (Packed) {
+    if constexpr (Adjacent) {
       a += a_step;
     } else {
 #pragma GCC unroll 16
@@ -182,20 +183,26 @@ TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const 
   }
 }
 
-template <class E, class T, int R, int N, bool Packed>
+template <class E, class T, int R, int N, bool Adjacent>
 void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
   using V = Vec<T>;
+  // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
+  const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&
+                     (tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1));
+  // Lines of the result are on their way while the sums are made.
+  if (plain && tile.k >= kFetchedDepth) {
+    constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
+    for (int i = 0; i < R; ++i)
+      for (int j = 0; j < N * V::size; j += kLine) __builtin_prefetch(static_cast<const T*>(tile.c) + i * e.c_row + j, 1);
+  }
   V sum[R][N];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) sum[i][v] = V(T(0));
-  multiply<E, T, R, N, Packed>(static_cast<const E*>(tile.a), tile.a_row, Packed ? rows_of<T> : tile.a_step,
+  multiply<E, T, R, N, Adjacent>(static_cast<const E*>(tile.a), tile.a_row, tile.a_step,
                                static_cast<const E*>(tile.b), tile.b_step, tile.k, sum);
 
-  // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
-  const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&
-                     (tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1));
   if (plain) {
     const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
     T* c = static_cast<T*>(tile.c);
@@ -249,17 +256,17 @@ void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
 }
 
 // The instance for the tile's rows and vectors.
-template <class E, class T, int N, bool Packed, int R = rows_of<T>>
+template <class E, class T, int N, bool Adjacent, int R = rows_of<T>>
 TENSOROPS_INLINE void for_rows(const GemmTile& tile, const GemmEpilogue& e) {
   if constexpr (R > 1) {
-    if (tile.rows < R) return for_rows<E, T, N, Packed, R - 1>(tile, e);
+    if (tile.rows < R) return for_rows<E, T, N, Adjacent, R - 1>(tile, e);
   }
-  micro_kernel<E, T, R, N, Packed>(tile, e);
+  micro_kernel<E, T, R, N, Adjacent>(tile, e);
 }
-template <class E, class T, bool Packed>
+template <class E, class T, bool Adjacent>
 TENSOROPS_INLINE void for_columns(const GemmTile& tile, const GemmEpilogue& e) {
-  if (tile.columns > Vec<T>::size) for_rows<E, T, 2, Packed>(tile, e);
-  else for_rows<E, T, 1, Packed>(tile, e);
+  if (tile.columns > Vec<T>::size) for_rows<E, T, 2, Adjacent>(tile, e);
+  else for_rows<E, T, 1, Adjacent>(tile, e);
 }
 
 }  // namespace
