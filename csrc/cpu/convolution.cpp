@@ -258,11 +258,13 @@ class DataTiles {
     // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them. Inside
     // a row they can leave out the taps that find nothing but the border there, which is worth somewhat shorter tiles.
     const bool skips = row_tile * 2 >= most && reached_rows() < 0.97 * static_cast<double>(pass.height * taps());
-    adjacent_ = images.pixel * pass.step_w == 1 && (skips || row_tile * 3 >= most * 2);
-    in_rows_ = adjacent_ || skips;
-    per_block_ = in_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels;
+    // Where rows of pixels follow one another without a gap, tiles may cross them all the same.
+    const bool adjacent = images.pixel * pass.step_w == 1, gapless = adjacent && images.row * pass.step_h == pass.width;
+    in_rows_ = skips || (adjacent && !gapless && row_tile * 3 >= most * 2);
+    adjacent_ = gapless || (adjacent && in_rows_);
+    per_block_ = in_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels / most * most;
     blocks = divide_up(pixels, per_block_);
-    out_adjacent_ = pass.pixel_stride == 1 && (in_rows_ || pass.row_stride == pass.width);
+    out_step_ = in_rows_ || pass.row_stride == pass.width * pass.pixel_stride ? pass.pixel_stride : 0;
     if (in_rows_) {
       from_row_.resize(pass.width), to_row_.resize(pass.width);
       offsets(0, pass.width, from_row_.data(), to_row_.data());
@@ -307,7 +309,7 @@ class DataTiles {
     const int64_t span = in_rows_ ? pass_.width : end - begin;
     const int64_t tiles = divide_up(span, most), rows = span / tiles, higher = span % tiles;
     tile.adjacent = adjacent_;
-    tile.out_adjacent = out_adjacent_;
+    tile.out_step = out_step_;
     const char* const x = static_cast<const char*>(tile.x);
     char* const out = static_cast<char*>(tile.out);
     int64_t from[kBlockPixels], to[kBlockPixels];
@@ -363,8 +365,8 @@ class DataTiles {
   const Images& images_;
   const Kernels& kernels_;
   void (*const tile_kernel_)(const ConvTile&);
-  bool adjacent_, in_rows_, out_adjacent_;
-  int64_t per_block_;
+  bool adjacent_, in_rows_;
+  int64_t out_step_, per_block_;
   std::vector<int64_t> from_row_, to_row_;  // offsets of the first row
   // Runs of the result's rows from which the same taps reach the image: where each begins, and its steps.
   std::vector<int64_t> first_row_;
@@ -640,6 +642,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const int64_t image_step = images.in_place() ? input.stride(0) : images.bytes() / width;
   const auto element = static_cast<int64_t>(grad.element_size());
   const auto tile_kernel = paired ? kernels.pairs->tile : kernels.tile;
+  const bool one_run = grad.stride(2) == across * grad.stride(3);
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
@@ -664,29 +667,33 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
       const char* from = static_cast<const char*>(grad.const_data_ptr()) +
                          (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
       for (int64_t begin = 0; begin < pixels; begin += block) {
-        // Runs of pixels inside a row: their steps, and their gradients packed.
+        // Runs of pixels inside a row: their steps, and their gradients packed, all rows at once where they are one run.
         int64_t k = 0;
         int64_t pixel_rows[kBlockPixels];
-        for (int64_t image = 0; image < images_here; ++image)
-          for (int64_t at = begin; at < std::min(begin + block, pixels);) {
-            const int64_t i = at / across, j = at % across;
-            const int64_t run = std::min(std::min(begin + block, pixels) - at, across - j);
+        const auto pack_run = [&](int64_t image, int64_t i, int64_t j, int64_t run, int64_t step) {
+          const char* const here = from + (image * span * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
+          char* const to = packed + step * panel_width * width;
+          const auto to_width = static_cast<int>(panel_width);
+          if (paired)
+            kernels.pairs->pack(here, n + image * span + 1 < batch ? here + grad.stride(0) * element : nullptr,
+                                grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
+          else
+            kernels.pack(here, grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
+        };
+        const int64_t end = std::min(begin + block, pixels);
+        for (int64_t image = 0; image < images_here; ++image) {
+          if (one_run) pack_run(image, begin / across, begin % across, end - begin, k);
+          for (int64_t at = begin; at < end;) {
+            const int64_t i = at / across, j = at % across, run = std::min(end - at, across - j);
+            if (!one_run) pack_run(image, i, j, run, k);
             for (int64_t t = 0; t < run; ++t) {
               steps[k + t] = {image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel, k + t};
               pixel_rows[k + t] = i;
             }
-            const char* const here =
-                from + (image * span * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
-            char* const to = packed + k * panel_width * width;
-            const auto to_width = static_cast<int>(panel_width);
-            if (paired)
-              kernels.pairs->pack(here, n + image * span + 1 < batch ? here + grad.stride(0) * element : nullptr,
-                                  grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
-            else
-              kernels.pack(here, grad.stride(1), grad.stride(3), panels.columns_of(panel), run, to_width, to);
             k += run;
             at += run;
           }
+        }
         const int64_t tiles = divide_up(part_rows, kernels.size.rows);
         for (int64_t part_of_kernel = 0; part_of_kernel < parts_of_kernel; ++part_of_kernel) {
           tile.steps = steps;

@@ -21,6 +21,9 @@ constexpr int kRows = 4, kSingleRows = 8;
 constexpr int kIntegerRows = 4;  // integers are served, not tuned
 constexpr int kVectors = 2;
 constexpr int64_t kChain = 64;
+// Products of bf16 are of fewer digits than their sums.
+template <class E, class T>
+constexpr int64_t chain_of = __is_same(E, T) ? kChain : 4 * kChain;
 
 template <class T>
 constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
@@ -75,41 +78,66 @@ TENSOROPS_INLINE void store_as(DType type, const T* from, void* to, int64_t inde
   store_run<T, T>(from, static_cast<T*>(to) + index, stride * int64_t(sizeof(T)), n);
 }
 
-// Sums of columns from `column` on that lie in memory as [rows][width] go where they belong.
-template <class T>
-__attribute__((noinline)) void scatter(const ConvTile& tile, int64_t column, const T* sums, int64_t width) {
-  constexpr int V = Vec<T>::size;
-  const int64_t left = tile.columns - column, all = left < width ? left : width, to = column * tile.out_column;
-  if (!tile.out_adjacent) {
-    for (int64_t r = 0; r < tile.row_count; ++r)
-      store_as<T>(tile.out_type, sums + r * width, tile.out, tile.out_rows[r] + to, tile.out_column, all);
-    return;
+// The first n lanes to places `step` elements apart.
+template <class T, class S>
+TENSOROPS_INLINE void store_apart(Vec<T> x, S* to, int64_t step, int64_t n) {
+#if defined(__AVX512F__)
+  if constexpr (__is_same(T, float) && __is_same(S, float)) {
+    if (step == 2) {  // two vectors of which every other lane is stored
+      const auto lanes = static_cast<uint32_t>((uint64_t(1) << (2 * n)) - 1) & 0x55555555u;
+      const __m512i low = _mm512_setr_epi32(0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0);
+      _mm512_mask_storeu_ps(to, __mmask16(lanes), _mm512_permutexvar_ps(low, (__m512)x.v));
+      const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+      if (n > 8) _mm512_mask_storeu_ps(to + 16, __mmask16(lanes >> 16), _mm512_permutexvar_ps(high, (__m512)x.v));
+      return;
+    }
   }
-  // Adjacent rows: transposed a square at a time, so that whole runs are stored.
-  const bool plain = tile.out_type == DTypeOf<T>::value;
-  T* out = static_cast<T*>(tile.out);
-  for (int64_t j = 0; j < all; j += V) {
-    const int64_t columns = all - j < V ? all - j : V;
+#endif
+  alignas(64) T run[Vec<T>::size];
+  x.store(run);
+  store_run<S, T>(run, to, step * int64_t(sizeof(S)), n);
+}
+
+// Rows `out_step` apart: transposed a square at a time, so that what lies close together is stored one after the other.
+template <class T, class S>
+TENSOROPS_INLINE void scatter_columns(const ConvTile& tile, int64_t column, int64_t columns, const T* sums, int64_t width) {
+  constexpr int V = Vec<T>::size;
+  S* const out = static_cast<S*>(tile.out) + tile.out_rows[0] + column * tile.out_column;
+  for (int64_t j = 0; j < columns; j += V) {
+    const int64_t last = columns - j;
     for (int64_t r = 0; r < tile.row_count; r += V) {
       const int64_t rows = tile.row_count - r < V ? tile.row_count - r : V;
       Vec<T> square[V];
 #pragma GCC unroll 16
       for (int i = 0; i < V; ++i) square[i] = i < rows ? Vec<T>::load(sums + (r + i) * width + j) : Vec<T>(T(0));
       transpose<T>(square);
-      int64_t at = tile.out_rows[0] + r + to + j * tile.out_column;
-      if (plain) {
+      S* const to = out + r * tile.out_step + j * tile.out_column;
+      if (tile.out_step == 1) {
 #pragma GCC unroll 16
         for (int i = 0; i < V; ++i)
-          if (i < columns) store_lanes(square[i], out + at + i * tile.out_column, rows);
+          if (i < last) store_lanes(square[i], to + i * tile.out_column, rows);
       } else {
-        alignas(64) T run[V];
-        for (int64_t i = 0; i < columns; ++i, at += tile.out_column) {
-          square[i].store(run);
-          store_as<T>(tile.out_type, run, tile.out, at, 1, rows);
-        }
+#pragma GCC unroll 16
+        for (int i = 0; i < V; ++i)
+          if (i < last) store_apart(square[i], to + i * tile.out_column, tile.out_step, rows);
       }
     }
   }
+}
+
+// Sums of columns from `column` on that lie in memory as [rows][width] go where they belong.
+template <class T>
+__attribute__((noinline)) void scatter(const ConvTile& tile, int64_t column, const T* sums, int64_t width) {
+  const int64_t left = tile.columns - column, all = left < width ? left : width;
+  if (tile.out_step > 0 && tile.out_step < tile.out_column) {
+    if (tile.out_type == DTypeOf<T>::value) return scatter_columns<T, T>(tile, column, all, sums, width);
+    if constexpr (__is_same(T, float)) {
+      if (tile.out_type == DType::bf16) return scatter_columns<T, BFloat16>(tile, column, all, sums, width);
+      if (tile.out_type == DType::f16) return scatter_columns<T, Half>(tile, column, all, sums, width);
+    }
+  }
+  for (int64_t r = 0; r < tile.row_count; ++r)
+    store_as<T>(tile.out_type, sums + r * width, tile.out, tile.out_rows[r] + column * tile.out_column, tile.out_column, all);
 }
 
 // Columns [column, end), R rows by N vectors in registers at a time.
@@ -118,6 +146,7 @@ void tile_kernel(const ConvTile& tile, int64_t column, int64_t end) {
   using V = Vec<T>;
   using Operand = Vec<E>;
   constexpr int kWidth = N * V::size;
+  constexpr int64_t kTileChain = chain_of<E, T>;
   const int64_t k = tile.k;
   const int64_t* const out_rows = tile.out_rows;
   const bool direct = tile.out_column == 1 && tile.out_type == DTypeOf<T>::value;
@@ -140,9 +169,9 @@ void tile_kernel(const ConvTile& tile, int64_t column, int64_t end) {
 
     const E* const b = static_cast<const E*>(tile.b) + column * tile.b_column;
     const ConvStep* steps = tile.steps;
-    for (int64_t done = 0;; done += kChain) {
+    for (int64_t done = 0;; done += kTileChain) {
       for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
-      const int64_t count = k - done < kChain ? k - done : kChain;
+      const int64_t count = k - done < kTileChain ? k - done : kTileChain;
       for (const ConvStep* const last = steps + count; steps != last; ++steps) {
         const int64_t step = steps->x;
         const E* const from = b + steps->b * kWidth;
@@ -162,7 +191,7 @@ void tile_kernel(const ConvTile& tile, int64_t column, int64_t end) {
       if (done > 0) {
         for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = sum[r][v] + V::load(in_kept(r, v)); });
       }
-      if (done + kChain >= k) break;
+      if (done + kTileChain >= k) break;
       for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v].store(in_kept(r, v)); });
     }
     if (tile.init != nullptr) {

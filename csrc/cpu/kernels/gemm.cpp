@@ -44,6 +44,7 @@ TENSOROPS_INLINE void pack_adjacent(const S* from, int64_t step_stride, int64_t 
 template <class S, class T>
 TENSOROPS_INLINE void pack_transposed(const S* from, int64_t lane_stride, int64_t lanes, int64_t k, int width, T* to) {
   using V = Vec<T>;
+  constexpr int64_t kAhead = 256 / sizeof(S);  // as many lanes are too many streams for the hardware to follow
   for (; lanes > 0; lanes -= width, from += width * lane_stride, to += width * k)
     for (int l = (width - 1) / V::size * V::size; l >= 0; l -= V::size) {
       // A lane that does not exist repeats the last one that does: nobody uses it.
@@ -55,6 +56,8 @@ TENSOROPS_INLINE void pack_transposed(const S* from, int64_t lane_stride, int64_
       for (; p + V::size <= k && (k - p - V::size + 1) * width >= l + V::size; p += V::size) {
 #pragma GCC unroll 16
         for (int i = 0; i < V::size; ++i) rows[i] = load_vector<T>(from + lane[i] + p);
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i) __builtin_prefetch(from + lane[i] + p + kAhead, 0, 2);
         transpose<T>(rows);
 #pragma GCC unroll 16
         for (int i = 0; i < V::size; ++i) store_vector<T>(rows[i], to + (p + i) * width + l);
