@@ -103,8 +103,10 @@ def main() -> None:
         "kAtan": fit(
             lambda s: (mp.atan(root(s)) / root(s) - 1) / s, lambda s: s * root(s) / mp.atan(root(s)), 0.0, 1.0, 8
         ),
-        "kErf": fit(lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 1.11**2, 6),
-        "kErfcRoot": fit(
+        "Erf<float>::near": fit(
+            lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 1.11**2, 6
+        ),
+        "Erf<float>::root": fit(
             lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.09, 3.95, 6
         ),
         "Erfc<float>::near": fit(
@@ -113,8 +115,10 @@ def main() -> None:
         "Erfc<float>::far": fit_rounded(
             fit, np.float32, erfc_quotient(3.0), lambda t: 1 / erfc_quotient(3.0)(t), -2.25 / 3.75, 7.1 / 13.1, 8, 5
         ),
-        "kCdf": fit(lambda s: mp.erf(root(s / 2)) / root(s) / 2, lambda s: root(s) * root(1 + s), 1e-9, 1.56**2, 6),
-        "kCdfRoot": fit(
+        "NormalCdf<float>::near": fit(
+            lambda s: mp.erf(root(s / 2)) / root(s) / 2, lambda s: root(s) * root(1 + s), 1e-9, 1.56**2, 6
+        ),
+        "NormalCdf<float>::root": fit(
             lambda t: root(root(root(mp.erfc(t / root(2)) / 2))),
             lambda t: 8 * t * (mp.erfc(t / root(2)) / 2) ** (7 * one / 8),
             1.54,
@@ -125,10 +129,10 @@ def main() -> None:
     f64 = {
         "kExpF64": fit_f64(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 9),
         "kTanhF64": fit_f64(lambda s: (mp.tanh(root(s)) / root(s) - 1) / s, lambda s: s, 0.0, 0.36, 10),
-        "kErfF64": fit_f64(
+        "Erf<double>::near": fit_f64(
             lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 1.21**2, 12
         ),
-        "kErfcRootF64": fit_f64(
+        "Erf<double>::root": fit_f64(
             lambda t: root(root(root(mp.erfc(t)))), lambda t: 8 * mp.erfc(t) ** (7 * one / 8), 1.19, 5.93, 16
         ),
         "Erfc<double>::near": fit_f64(
@@ -145,8 +149,8 @@ def main() -> None:
             8,
         ),
         "kLogF64": fit_f64(lambda w: (2 * mp.atanh(root(w)) / root(w) - 2) / w, lambda w: w / 2, 1e-9, 0.0401, 6),
-        "kCdfF64": fit_f64(lambda s: mp.erf(root(s / 2)) / root(s) / 2, root, 1e-9, 1.71**2, 12),
-        "kCdfRootF64": fit_f64(
+        "NormalCdf<double>::near": fit_f64(lambda s: mp.erf(root(s / 2)) / root(s) / 2, root, 1e-9, 1.71**2, 12),
+        "NormalCdf<double>::root": fit_f64(
             lambda t: root(root(root(mp.erfc(t / root(2)) / 2))),
             lambda t: 8 * (mp.erfc(t / root(2)) / 2) ** (3 * one / 8),
             1.69,

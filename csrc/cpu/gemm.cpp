@@ -352,56 +352,24 @@ class Multiply {
     }
   }
 
-  // The rows of A and B of the block after a streamed one, in as many parts as that has tiles.
-  class NextSteps {
+  // Rows of so many bytes that are multiplied next, line by line, fetched in as many parts as there are tiles until then. at(row,
+  // byte) is where they lie. To the second cache: more lines can be on their way there than to the first.
+  template <class At>
+  class Next {
    public:
-    NextSteps(const Multiply& multiply, const Block& block)
-        : multiply_(multiply),
-          block_(block),
-          a_bytes_(block.rows * multiply.width_),
-          bytes_(a_bytes_ + block.columns * multiply.width_),
-          lines_(ceil_div(block.k * ceil_div(bytes_, kCacheLine),
-                          block.row_panels * ceil_div(block.columns, multiply.size_.nr))),
-          p_(block.p + block.k),
-          end_(std::min(p_ + block.k, multiply.g_.k)) {}
+    Next(At at, int64_t rows, int64_t bytes, int64_t parts)
+        : at_(at), rows_(rows), bytes_(bytes), lines_(ceil_div(rows * ceil_div(bytes, kCacheLine), parts)) {}
     void fetch() {
-      for (int64_t line = 0; line < lines_ && p_ < end_; ++line) {
-        const char* const a = multiply_.a_at(block_.i, p_) + at_;
-        __builtin_prefetch(at_ < a_bytes_ ? a : multiply_.b_at(p_, block_.j) + (at_ - a_bytes_), 0, 2);
-        if ((at_ += kCacheLine) >= bytes_) at_ = 0, ++p_;
+      for (int64_t line = 0; line < lines_ && row_ < rows_; ++line) {
+        __builtin_prefetch(at_(row_, byte_), 0, 2);
+        if ((byte_ += kCacheLine) >= bytes_) byte_ = 0, ++row_;
       }
     }
 
    private:
-    const Multiply& multiply_;
-    const Block& block_;
-    const int64_t a_bytes_, bytes_, lines_;
-    int64_t p_, at_ = 0;
-    const int64_t end_;
-  };
-
-  // The rows of A of the panel after one, in as many parts as that has tiles.
-  class NextRows {
-   public:
-    NextRows(const Multiply& multiply, const Block& block, int64_t panel)
-        : multiply_(multiply),
-          p_(block.p),
-          bytes_(block.k * multiply.in_bytes_),
-          row_(block.i + block.row_of(panel)),
-          end_(block.i + block.row_of(std::min(panel + 1, block.row_panels))),
-          lines_(ceil_div((end_ - row_) * ceil_div(bytes_, kCacheLine), ceil_div(block.columns, multiply.size_.nr))) {}
-    void fetch() {
-      for (int64_t line = 0; line < lines_ && row_ < end_; ++line) {
-        __builtin_prefetch(multiply_.a_at(row_, p_) + at_, 0, 2);
-        if ((at_ += kCacheLine) >= bytes_) at_ = 0, ++row_;
-      }
-    }
-
-   private:
-    const Multiply& multiply_;
-    const int64_t p_, bytes_;
-    int64_t row_, at_ = 0;
-    const int64_t end_, lines_;
+    const At at_;
+    const int64_t rows_, bytes_, lines_;
+    int64_t row_ = 0, byte_ = 0;
   };
 
   void multiply_block(const Block& block) const {
@@ -458,8 +426,15 @@ class Multiply {
         tile.b = offset(tile.b, chain_steps * tile.b_step, width_);
       }
     };
+    const int64_t tiles = ceil_div(block.columns, size_.nr);
     if (block.streams) {
-      NextSteps next(*this, block);
+      // The next block's steps, of A and then of B.
+      const int64_t p = block.p + block.k, a_bytes = block.rows * width_;
+      Next next(
+          [&](int64_t step, int64_t byte) {
+            return byte < a_bytes ? a_at(block.i, p + step) + byte : b_at(p + step, block.j) + (byte - a_bytes);
+          },
+          std::min(block.k, g_.k - p), a_bytes + block.columns * width_, block.row_panels * tiles);
       for (int64_t j = 0; j < block.columns; j += size_.nr)
         for (int64_t panel = 0; panel < block.row_panels; ++panel) {
           next.fetch();
@@ -470,7 +445,9 @@ class Multiply {
         for (int64_t panel = 0; panel < block.row_panels; ++panel) multiply_tile(panel, j);
     } else if (block.a_panels == nullptr && g_.a.column == 1 && block.k * in_bytes_ > kFetchedRow) {
       for (int64_t panel = 0; panel < block.row_panels; ++panel) {
-        NextRows next(*this, block, panel + 1);
+        const int64_t first = block.row_of(panel + 1), end = block.row_of(std::min(panel + 2, block.row_panels));
+        Next next([&](int64_t row, int64_t byte) { return a_at(block.i + first + row, block.p) + byte; }, end - first,
+                  block.k * in_bytes_, tiles);
         for (int64_t j = 0; j < block.columns; j += size_.nr) {
           next.fetch();
           multiply_tile(panel, j);

@@ -129,7 +129,7 @@ TENSOROPS_INLINE void scatter_columns(const ConvTile& tile, int64_t column, int6
 template <class T>
 __attribute__((noinline)) void scatter(const ConvTile& tile, int64_t column, const T* sums, int64_t width) {
   const int64_t left = tile.columns - column, all = left < width ? left : width;
-  if (tile.out_step > 0 && tile.out_step < tile.out_column) {
+  if (tile.out_step > 0 && tile.out_step < tile.out_column) {  // rows are closer to each other than columns
     if (tile.out_type == DTypeOf<T>::value) return scatter_columns<T, T>(tile, column, all, sums, width);
     if constexpr (__is_same(T, float)) {
       if (tile.out_type == DType::bf16) return scatter_columns<T, BFloat16>(tile, column, all, sums, width);
@@ -162,10 +162,8 @@ void tile_kernel(const ConvTile& tile, int64_t column, int64_t end) {
   for (; column < end; column += kWidth) {
     T* const out = direct ? static_cast<T*>(tile.out) + column : nullptr;
     // Lines of the result are on their way while the sums are made.
-    constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
     if (direct)
-      for (int r = 0; r < R; ++r)
-        for (int c = 0; c < kWidth; c += kLine) __builtin_prefetch(out + out_rows[r] + c, 1);
+      for (int r = 0; r < R; ++r) fetch_lines<kWidth, 1>(out + out_rows[r]);
 
     const E* const b = static_cast<const E*>(tile.b) + column * tile.b_column;
     const ConvStep* steps = tile.steps;

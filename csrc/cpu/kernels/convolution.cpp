@@ -82,13 +82,6 @@ TENSOROPS_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
   return Vec<T>(__builtin_shuffle(a.v, b.v, index));
 }
 
-// Lines of so many adjacent elements.
-template <int Elements, class T>
-TENSOROPS_INLINE void fetch_lines(const T* p) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t i = 0; i < Elements; i += kLine) __builtin_prefetch(p + i);
-}
-
 // Where one vector of pixels finds the image at one tap, S columns apart.
 template <class T, int S>
 struct TapLanes {

@@ -190,18 +190,15 @@ void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
   const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&
                      (tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1));
   // Lines of the result are on their way while the sums are made.
-  if (plain && tile.k >= kFetchedDepth) {
-    constexpr int kLine = 64 / sizeof(T) > V::size ? 64 / sizeof(T) : V::size;
-    for (int i = 0; i < R; ++i)
-      for (int j = 0; j < N * V::size; j += kLine) __builtin_prefetch(static_cast<const T*>(tile.c) + i * e.c_row + j, 1);
-  }
+  if (plain && tile.k >= kFetchedDepth)
+    for (int i = 0; i < R; ++i) fetch_lines<N * V::size, 1>(static_cast<const T*>(tile.c) + i * e.c_row);
   V sum[R][N];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) sum[i][v] = V(T(0));
-  multiply<E, T, R, N, Adjacent>(static_cast<const E*>(tile.a), tile.a_row, tile.a_step,
-                               static_cast<const E*>(tile.b), tile.b_step, tile.k, sum);
+  multiply<E, T, R, N, Adjacent>(static_cast<const E*>(tile.a), tile.a_row, tile.a_step, static_cast<const E*>(tile.b),
+                                 tile.b_step, tile.k, sum);
 
   if (plain) {
     const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);

@@ -95,6 +95,13 @@ TENSOROPS_INLINE void for_tile(F f) {
     for (int v = 0; v < N; ++v) f(r, v);
 }
 
+// The cache lines of so many adjacent elements, to be read or, if Writes, written.
+template <int Elements, int Writes = 0, class T>
+TENSOROPS_INLINE void fetch_lines(const T* p) {
+  constexpr int kLine = 64 / sizeof(T);
+  for (int i = 0; i < Elements; i += kLine) __builtin_prefetch(p + i, Writes);
+}
+
 // Rows that lie apart are a pattern no prefetcher sees. While some of them are worked on from left to right, the next are
 // fetched in the order of memory, `lines` cache lines at each step: to the second cache, to which more lines can be on their
 // way than to the first.

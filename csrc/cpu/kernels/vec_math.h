@@ -62,7 +62,9 @@ TENSOROPS_UNARY_MATH(acos, u10)
 TENSOROPS_UNARY_MATH(atan, u10)
 TENSOROPS_UNARY_MATH(sinh, u10)
 TENSOROPS_UNARY_MATH(cosh, u10)
+#if !defined(__FMA__)
 TENSOROPS_UNARY_MATH(erfc, u15)
+#endif
 #undef TENSOROPS_UNARY_MATH
 
 #if defined(__FMA__)

@@ -6,33 +6,39 @@
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
-// x + x p(x^2) near zero, 1 - g(|x|)^8 beyond, as the eighth root of erfc is close to a line; 1 from 3.93 on, in f64 from 5.92.
-// 2.1 ulp, in f64 1.8; without FMA 2.4 and 2.
-constexpr float kErf[] = {7.121521776e-05f, -7.783187903e-04f, 5.161996931e-03f, -2.683977783e-02f, 1.128324866e-01f,
-                          -3.761259615e-01f, 1.283791661e-01f};
-constexpr float kErfcRoot[] = {1.593643974e-04f, -2.571837977e-03f, 1.337228157e-02f, -1.239197515e-02f,
-                               -6.014692411e-02f, -1.459004730e-01f, 1.001060009e+00f};
-constexpr double kErfF64[] = {4.81064606524793315e-11, -1.05620263668030718e-09, 1.44061533237411930e-08,
-                              -1.63042573959867793e-07, 1.64556436462007415e-06, -1.49251798749449731e-05,
-                              1.20553094390256254e-04, -8.54832623068721648e-04, 5.22397760824345157e-03,
-                              -2.68661706429026877e-02, 1.12837916709400646e-01, -3.76126389031833486e-01,
-                              1.28379167095512559e-01};
-constexpr double kErfcRootF64[] = {1.02772068028905642e-12, -4.60810355689975429e-11, 9.28349081443591925e-10,
-                                   -1.07880897883621073e-08, 7.63374876737325046e-08, -3.08163606900884635e-07,
-                                   4.56365796789510675e-07, 1.68818516916661612e-06, -1.58781073506036866e-05,
-                                   1.19242845398806645e-04, -5.65319256239746760e-04, 2.49763312479622432e-04,
-                                   6.53468753624510731e-03, -2.05592947140709062e-03, -6.96438352551951578e-02,
-                                   -1.41044064771857547e-01, 9.99999617791359818e-01};
-TENSOROPS_INLINE Vec<float> erf(Vec<float> x) {
-  const Vec<float> t = minimum(abs(x), 3.95f), g = polynomial(t, kErfcRoot), g2 = g * g, g4 = g2 * g2;
-  const Vec<float> small = fma(polynomial(x * x, kErf), x, x), large = fma(-g4, g4, Vec<float>(1.0f));
-  return copysign(select(t < 1.1f, small, large), x);
-}
-
-TENSOROPS_INLINE Vec<double> erf(Vec<double> x) {
-  const Vec<double> t = minimum(abs(x), 5.93), g = polynomial(t, kErfcRootF64), g2 = g * g, g4 = g2 * g2;
-  const Vec<double> small = fma(polynomial(x * x, kErfF64), x, x), large = fma(-g4, g4, Vec<double>(1.0));
-  return copysign(select(t < 1.2, small, large), x);
+// x + x p(x^2) near zero, 1 - g(|x|)^8 beyond, as the eighth root of erfc is close to a line; 1 from `last` on. 2.1 ulp, in f64
+// 1.8; without FMA 2.4 and 2.
+template <class T>
+struct Erf;
+template <>
+struct Erf<float> {
+  static constexpr float near_to = 1.1f, last = 3.95f;
+  static constexpr float near[] = {7.121521776e-05f, -7.783187903e-04f, 5.161996931e-03f, -2.683977783e-02f,
+                                   1.128324866e-01f, -3.761259615e-01f, 1.283791661e-01f};
+  static constexpr float root[] = {1.593643974e-04f, -2.571837977e-03f, 1.337228157e-02f, -1.239197515e-02f,
+                                   -6.014692411e-02f, -1.459004730e-01f, 1.001060009e+00f};
+};
+template <>
+struct Erf<double> {
+  static constexpr double near_to = 1.2, last = 5.93;
+  static constexpr double near[] = {4.81064606524793315e-11, -1.05620263668030718e-09, 1.44061533237411930e-08,
+                                    -1.63042573959867793e-07, 1.64556436462007415e-06, -1.49251798749449731e-05,
+                                    1.20553094390256254e-04, -8.54832623068721648e-04, 5.22397760824345157e-03,
+                                    -2.68661706429026877e-02, 1.12837916709400646e-01, -3.76126389031833486e-01,
+                                    1.28379167095512559e-01};
+  static constexpr double root[] = {1.02772068028905642e-12, -4.60810355689975429e-11, 9.28349081443591925e-10,
+                                    -1.07880897883621073e-08, 7.63374876737325046e-08, -3.08163606900884635e-07,
+                                    4.56365796789510675e-07, 1.68818516916661612e-06, -1.58781073506036866e-05,
+                                    1.19242845398806645e-04, -5.65319256239746760e-04, 2.49763312479622432e-04,
+                                    6.53468753624510731e-03, -2.05592947140709062e-03, -6.96438352551951578e-02,
+                                    -1.41044064771857547e-01, 9.99999617791359818e-01};
+};
+template <class T>
+TENSOROPS_INLINE Vec<T> erf(Vec<T> x) {
+  using E = Erf<T>;
+  const Vec<T> t = minimum(abs(x), E::last), g = polynomial(t, E::root), g2 = g * g, g4 = g2 * g2;
+  const Vec<T> small = fma(polynomial(x * x, E::near), x, x), large = fma(-g4, g4, Vec<T>(T(1)));
+  return copysign(select(t < E::near_to, small, large), x);
 }
 
 #if defined(__FMA__)  // without it libm's
@@ -79,49 +85,54 @@ TENSOROPS_INLINE Vec<T> erfc_of_positive(Vec<T> x) {
   return scale_by_power_of_two(value + fma(value, power, fma(low, power, low)), n);
 }
 template <class T>
-TENSOROPS_INLINE Vec<T> erfc_of_either_sign(Vec<T> x) {
+TENSOROPS_INLINE Vec<T> erfc(Vec<T> x) {
   using E = Erfc<T>;
   const Vec<T> magnitude = abs(x), far = erfc_of_positive(minimum(magnitude, E::zero_from));
   const Vec<T> near = fma(-x, polynomial(x * x, E::near), T(1) - x);
   return select(magnitude < T(0.75), near, select(x < T(0), T(2) - far, far));
 }
-TENSOROPS_INLINE Vec<float> erfc(Vec<float> x) { return erfc_of_either_sign(x); }
-TENSOROPS_INLINE Vec<double> erfc(Vec<double> x) { return erfc_of_either_sign(x); }
 #endif
 
-// The normal distribution's, for gelu: 1/2 + x p(x^2) up to 1.55, g(|x|)^8 left of it and, from 1, right of it, up to 5.6.
-// x cdf(x) is good to 1.6 ulp where x is positive and to 1.1e-7 where it is negative (torch's to 4.7 and 1.0e-6).
-constexpr float kCdf[] = {3.793753933e-07f, -8.483702914e-06f, 1.136980645e-04f, -1.185600297e-03f, 9.972657077e-03f,
-                          -6.649016589e-02f, 3.989422619e-01f};
-constexpr float kCdfRoot[] = {1.876143324e-05f, -4.242890573e-04f, 3.110532416e-03f, -4.160294309e-03f,
-                              -2.732779086e-02f, -9.483318031e-02f, 9.180614948e-01f};
-TENSOROPS_INLINE Vec<float> normal_cdf(Vec<float> x) {
-  const Vec<float> t = abs(x), g = polynomial(minimum(t, 5.6f), kCdfRoot), g2 = g * g, g4 = g2 * g2;
-  const Vec<float> near = fma(polynomial(x * x, kCdf), x, Vec<float>(0.5f));
-  const Vec<float> tail = select(t > 5.6f, Vec<float>(0.0f), g4 * g4), far = select(x < 0.0f, tail, 1.0f - tail);
-  return select(t < 1.55f, near, far);
+// The normal distribution's, for gelu: 1/2 + x p(x^2) near zero, g(|x|)^8 left of it and, from 1, right of it, up to `last`; in f64
+// fitted to the root of what is small, so that that keeps digits. In f32 x cdf(x) is good to 1.6 ulp where x is positive and to
+// 1.1e-7 where it is negative (torch's to 4.7 and 1.0e-6).
+template <class T>
+struct NormalCdf;
+template <>
+struct NormalCdf<float> {
+  static constexpr float near_to = 1.55f, last = 5.6f;
+  static constexpr float near[] = {3.793753933e-07f, -8.483702914e-06f, 1.136980645e-04f, -1.185600297e-03f,
+                                   9.972657077e-03f, -6.649016589e-02f, 3.989422619e-01f};
+  static constexpr float root[] = {1.876143324e-05f, -4.242890573e-04f, 3.110532416e-03f, -4.160294309e-03f,
+                                   -2.732779086e-02f, -9.483318031e-02f, 9.180614948e-01f};
+};
+template <>
+struct NormalCdf<double> {
+  static constexpr double near_to = 1.7, last = 8.3;
+  static constexpr double near[] = {4.06969151319499769e-15, -1.80807458547310969e-13, 4.96153044585974820e-12,
+                                    -1.12527827752148110e-10, 2.27245933079010466e-09, -4.12250177222185155e-08,
+                                    6.65967562647476985e-07, -9.44465493365432815e-06, 1.15434686964793596e-04,
+                                    -1.18732821528059465e-03, 9.97355701000123517e-03, -6.64903800669026518e-02,
+                                    3.98942280401432592e-01};
+  static constexpr double root[] = {3.23071206482525299e-19, -3.01258729716133058e-17, 1.31560695460674737e-15,
+                                    -3.58295648645262787e-14, 6.84856731165118368e-13, -9.81641459117291941e-12,
+                                    1.09913710494617036e-10, -9.80577425167463279e-10, 6.93427245595327454e-09,
+                                    -3.76434981282534754e-08, 1.49203905557213388e-07, -4.08469005238753860e-07,
+                                    4.38263676213856340e-07, 6.60348638476522493e-06, -5.92682617237758126e-05,
+                                    3.26510357669522352e-05, 1.50659016500848337e-03, -6.73375087289977258e-04,
+                                    -3.19280332778696663e-02, -9.14570786945850950e-02, 9.17003905747183712e-01};
+};
+template <class T>
+TENSOROPS_INLINE Vec<T> own_normal_cdf(Vec<T> x) {
+  using N = NormalCdf<T>;
+  const Vec<T> t = abs(x), g = polynomial(minimum(t, N::last), N::root), g2 = g * g, g4 = g2 * g2;
+  const Vec<T> near = fma(polynomial(x * x, N::near), x, Vec<T>(T(0.5)));
+  const Vec<T> tail = select(t > N::last, Vec<T>(T(0)), g4 * g4), far = select(x < T(0), tail, T(1) - tail);
+  return select(t < N::near_to, near, far);
 }
-
-// 1/2 + x p(x^2) up to 1.7, g(|x|)^8 left of it and, from 1, right of it, up to 8.3, as in f32; fitted to the root of
-// what is small, so that that keeps digits.
-constexpr double kCdfF64[] = {4.06969151319499769e-15, -1.80807458547310969e-13, 4.96153044585974820e-12,
-                              -1.12527827752148110e-10, 2.27245933079010466e-09, -4.12250177222185155e-08,
-                              6.65967562647476985e-07, -9.44465493365432815e-06, 1.15434686964793596e-04,
-                              -1.18732821528059465e-03, 9.97355701000123517e-03, -6.64903800669026518e-02,
-                              3.98942280401432592e-01};
-constexpr double kCdfRootF64[] = {3.23071206482525299e-19, -3.01258729716133058e-17, 1.31560695460674737e-15,
-                                  -3.58295648645262787e-14, 6.84856731165118368e-13, -9.81641459117291941e-12,
-                                  1.09913710494617036e-10, -9.80577425167463279e-10, 6.93427245595327454e-09,
-                                  -3.76434981282534754e-08, 1.49203905557213388e-07, -4.08469005238753860e-07,
-                                  4.38263676213856340e-07, 6.60348638476522493e-06, -5.92682617237758126e-05,
-                                  3.26510357669522352e-05, 1.50659016500848337e-03, -6.73375087289977258e-04,
-                                  -3.19280332778696663e-02, -9.14570786945850950e-02, 9.17003905747183712e-01};
-TENSOROPS_INLINE Vec<double> normal_cdf(Vec<double> x) {
-  const Vec<double> t = abs(x), g = polynomial(minimum(t, 8.3), kCdfRootF64), g2 = g * g, g4 = g2 * g2;
-  const Vec<double> near = fma(polynomial(x * x, kCdfF64), x, Vec<double>(0.5));
-  const Vec<double> tail = select(t > 8.3, Vec<double>(0.0), g4 * g4), far = select(x < 0.0, tail, 1.0 - tail);
-  return select(t < 1.7, near, far);
-}
+// Beside the template of the formulas, which goes by way of erf.
+TENSOROPS_INLINE Vec<float> normal_cdf(Vec<float> x) { return own_normal_cdf(x); }
+TENSOROPS_INLINE Vec<double> normal_cdf(Vec<double> x) { return own_normal_cdf(x); }
 
 }  // namespace
 }  // namespace tensorops::cpu::TENSOROPS_ISA
