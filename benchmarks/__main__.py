@@ -116,17 +116,13 @@ class Run:
                 limits = Limits(self.options.device, threads)
                 self.limits[str(threads)] = limits.summary()
                 progress.say(report.heading(threads, self.limits[str(threads)], self.ours.__name__, self.against))
-                first, before_family = len(self.rows), plan[0][0] if plan else ""
                 for family, bench, dtype, modes in plan:
-                    if family != before_family:
-                        limits.again()
-                        before_family = family
                     drawn: Arguments | None = None
                     for mode in modes:
                         progress.step(f"{report.short(bench.op)} {bench.label}")
                         try:
                             drawn = drawn or bench.draw(dtype, str(self.options.device))
-                            row = self.row(bench, dtype, mode, drawn)
+                            row = self.row(bench, dtype, mode, drawn, limits)
                         except Exception as error:
                             name = f"{report.short(bench.op)} {bench.label} {DTYPES[dtype]} {mode}, {threads} threads"
                             why = (str(error) or type(error).__name__).splitlines()[0]
@@ -135,19 +131,14 @@ class Run:
                             continue
                         if row:
                             self.rows.append({"family": family, "threads": threads, **row})
-                            hold(self.rows[-1], limits)
                             progress.say(report.line(self.rows[-1]))
-                # The lines above are held against what was known of the machine then, what is stored against all of it.
-                limits.again()
                 self.limits[str(threads)] = limits.summary()
-                for row in self.rows[first:]:
-                    hold(row, limits)
         finally:
             progress.close()
             torch.set_num_threads(before)
 
-    def row(self, bench: Bench, dtype: torch.dtype, mode: str, drawn: Arguments) -> dict | None:
-        """Times one row; None where torch has no such mode."""
+    def row(self, bench: Bench, dtype: torch.dtype, mode: str, drawn: Arguments, limits: Limits) -> dict | None:
+        """Times one row, and the machine's limit before and after it; None where torch has no such mode."""
         given = bench.arguments(mode, drawn)
         if given is None:
             return None
@@ -165,9 +156,13 @@ class Run:
                 calls[name] = call
         if len(calls) == 1:
             return None
+        work = read, written, flops = bench.work(mode, given)
+        limited = mode != "recorded" and limits.seconds(*work, dtype, now=False)[0] >= LEAST_SECONDS
+        moments = [limits.seconds(*work, dtype, now=True)] if limited else []
         timing = in_turn(calls, self.options.device, self.options.budget)
-        read, written, flops = bench.work(mode, given)
-        return {
+        if limited:
+            moments.append(limits.seconds(*work, dtype, now=True))
+        row = {
             "op": bench.op,
             "label": bench.label,
             "dtype": DTYPES[dtype],
@@ -181,14 +176,9 @@ class Run:
             "written": written,
             "flops": flops,
         }
-
-
-def hold(row: dict, limits: Limits) -> None:
-    """Enters the least time that a row could take, and what sets it, unless that is next to nothing."""
-    dtype = next(dtype for dtype, name in DTYPES.items() if name == row["dtype"])
-    least, bound = limits.seconds(row["bytes"] - row["written"], row["written"], row["flops"], dtype)
-    if row["mode"] != "recorded" and least >= LEAST_SECONDS:
-        row |= {"limit": least, "bound": bound}
+        if moments:
+            row["limit"], row["bound"] = min(moments)
+        return row
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

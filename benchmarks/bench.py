@@ -142,8 +142,9 @@ class Op:
     def work(self, mode: str, given: Arguments) -> tuple[float, float, float]:
         """The arguments once, the result once; for the backward the result's gradient, and those of the leaves.
 
-        A product's or a convolution's backward is as much arithmetic for each factor as the forward; of other ops an
-        operation is counted for each element of the arguments, and one for its gradient.
+        A gradient that is the result's own, or a view of it, costs nothing to write. A product's or a convolution's backward
+        is as much arithmetic for each factor as the forward; of other ops an operation is counted for each element of the
+        arguments, and one for its gradient.
         """
         args, kwargs = given
         kwargs = {name: value for name, value in kwargs.items() if name != "out"}
@@ -156,7 +157,11 @@ class Op:
         if mode == "fwd+bwd":
             leaves = [t for t in args if isinstance(t, Tensor) and t.requires_grad]
             factors = sum(t.dim() > 1 for t in leaves) if products else 1
-            return read + size_of(result[:1]), written + size_of(leaves), flops * (1 + factors)
+            given_gradient = torch.ones_like(result[0])
+            place = given_gradient.untyped_storage().data_ptr()
+            gradients = torch.autograd.grad(result[0], leaves, given_gradient)
+            made = size_of(t for t in gradients if t.untyped_storage().data_ptr() != place)
+            return read + (size_of(result[:1]) if made else 0), written + made, flops * (1 + factors)
         return read, written, flops
 
 

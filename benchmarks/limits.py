@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from benchmarks.measure import best
 DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 # A footprint far beyond the caches, and one that two cores' second-level caches hold.
 MEMORY, CACHED = 27, 20
+# What was measured within this time is still what the machine can do now.
+NOW_SECONDS = 0.5
 
 
 class Probe:
@@ -91,9 +94,10 @@ class TorchProbe:
 
 
 class Limits:
-    """The limits at one thread count. Each number is measured when it is first asked for, and again by `again`.
+    """The limits at one thread count: the best that has been measured, and what is measured now.
 
-    A shared machine may be slow for seconds: the best of several moments is what it can do.
+    A shared machine's memory may be twice as fast for a second as in the next: a call is held against the limits of its own
+    moment, the summary states what the machine can do at its best.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
@@ -103,49 +107,42 @@ class Limits:
                 self.probe = Probe(threads)
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"no compiled probe ({error}): the limits are those of {self.probe.source}")
-        self.found: dict[tuple[str, object], float] = {}
+        self.best: dict[tuple[str, object], float] = {}
+        self.latest: dict[tuple[str, object], tuple[float, float]] = {}
 
-    def measured(self, what: str, argument: object) -> float:
+    def now(self, what: str, argument: object) -> float:
+        """probe.what(argument), measured at most NOW_SECONDS ago."""
+        key = what, argument
+        measured, value = self.latest.get(key, (-math.inf, 0.0))
+        if time.monotonic() - measured > NOW_SECONDS:
+            value = getattr(self.probe, what)(argument)
+            self.latest[key] = time.monotonic(), value
+            self.best[key] = max(value, self.best.get(key, 0.0))
+        return value
+
+    def at_best(self, what: str, argument: object) -> float:
         """The best that probe.what(argument) has been so far."""
-        if (what, argument) not in self.found:
-            self.found[what, argument] = getattr(self.probe, what)(argument)
-        return self.found[what, argument]
+        return self.best[what, argument] if (what, argument) in self.best else self.now(what, argument)
 
-    def read(self, exponent: int) -> float:
-        """Bytes per second of reading 2**exponent bytes."""
-        return self.measured("read", 2**exponent)
-
-    def copy(self, exponent: int) -> float:
-        """Bytes per second of a copy that touches 2**exponent bytes."""
-        return self.measured("copy", 2**exponent)
-
-    def peak(self, dtype: torch.dtype) -> float:
-        """Flop per second of multiply-adds."""
-        return self.measured("peak", dtype)
-
-    def again(self) -> None:
-        """Measures once more what has been asked for."""
-        for (what, argument), value in self.found.items():
-            self.found[what, argument] = max(value, getattr(self.probe, what)(argument))
-
-    def seconds(self, read: float, written: float, flops: float, dtype: torch.dtype) -> tuple[float, str]:
-        """The least time for this much traffic and arithmetic, and which of them sets it.
+    def seconds(self, read: float, written: float, flops: float, dtype: torch.dtype, now: bool) -> tuple[float, str]:
+        """The least time for this much traffic and arithmetic, now or at best, and which of them sets it.
 
         The bandwidth is that of the same footprint, hence of the same level of cache; what is written is a copy of as
         much of what is read, and the rest is read only.
         """
-        exponent = min(MEMORY, max(12, math.ceil(math.log2(max(1, read + written)))))
-        copied = written + min(read, written)
-        memory = copied / self.copy(exponent) + max(0, read - written) / self.read(exponent)
-        arithmetic = flops / self.peak(dtype)
+        limit = self.now if now else self.at_best
+        footprint = 2 ** min(MEMORY, max(12, math.ceil(math.log2(max(1, read + written)))))
+        copied, rest = written + min(read, written), max(0, read - written)
+        memory = (copied / limit("copy", footprint) if copied else 0) + (rest / limit("read", footprint) if rest else 0)
+        arithmetic = flops / limit("peak", dtype)
         return (memory, "memory") if memory >= arithmetic else (arithmetic, "arithmetic")
 
     def summary(self) -> dict[str, object]:
         """What the report states: GB/s beyond the caches and in them, GFLOP/s in each dtype, and how it was measured."""
         return {
-            "read_GB_s": self.read(MEMORY) / 1e9,
-            "copy_GB_s": self.copy(MEMORY) / 1e9,
-            "cached_copy_GB_s": self.copy(CACHED) / 1e9,
-            "peak_GFLOP_s": {name: self.peak(dtype) / 1e9 for dtype, name in DTYPES.items()},
+            "read_GB_s": self.at_best("read", 2**MEMORY) / 1e9,
+            "copy_GB_s": self.at_best("copy", 2**MEMORY) / 1e9,
+            "cached_copy_GB_s": self.at_best("copy", 2**CACHED) / 1e9,
+            "peak_GFLOP_s": {name: self.at_best("peak", dtype) / 1e9 for dtype, name in DTYPES.items()},
             "measured_with": self.probe.source,
         }

@@ -24,7 +24,7 @@ constexpr int kWidth = 16;
 #endif
 // Short rounds, many of them: on a shared machine a few find all threads undisturbed.
 constexpr int kMinRounds = 9;
-constexpr double kRoundSeconds = 3e-4, kSeconds = 0.1;
+constexpr double kRoundSeconds = 3e-4, kSeconds = 0.02;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -144,15 +144,26 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
+def optional(value: float | None, form: str) -> str:
+    """A number, or nothing."""
+    return "" if value is None else format(value, form)
+
+
 @dataclass(frozen=True)
 class Summary:
-    """What is said of a family at one thread count against one opponent."""
+    """What is said of a family at one thread count against one opponent.
+
+    mean: of theirs over ours; share: of the limit over ours; possible: of theirs over the limit, which the mean would be if
+    ours ran at the limit. The last two are of the rows that have a limit, None where none has.
+    """
 
     family: str
     threads: int
     other: str
     rows: int
     mean: float
+    share: float | None
+    possible: float | None
     losses: int
     smallest: dict
 
@@ -166,19 +177,26 @@ def summaries(rows: Iterable[dict]) -> list[Summary]:
     found = []
     for (family, threads, other), members in groups.items():
         mean = geometric_mean(row["ratio"][other] for row in members)
+        limited = [row for row in members if "limit" in row]
+        share = geometric_mean(row["limit"] / row["seconds"]["ours"] for row in limited) if limited else None
+        possible = geometric_mean(row["seconds"][other] / row["limit"] for row in limited) if limited else None
         losses = sum(verdict(row, other) == "loss" for row in members)
         smallest = min(members, key=lambda row: row["ratio"][other])
-        found.append(Summary(family, threads, other, len(members), mean, losses, smallest))
+        found.append(Summary(family, threads, other, len(members), mean, share, possible, losses, smallest))
     return found
 
 
 def totals(rows: list[dict]) -> str:
-    """Per family, thread count and opponent: the geometric mean, how many rows lose, the smallest."""
-    lines = [f"\n{'family':13}{'threads':>7}  {'against':9}{'rows':>5}{'geomean':>9}{'losses':>8}  smallest"]
+    """Per family, thread count and opponent: the geometric means, how many rows lose, the smallest."""
+    lines = [
+        f"\n{'family':13}{'threads':>7}  {'against':9}{'rows':>5}{'geomean':>9}{'share':>7}{'at the limit':>14}"
+        f"{'losses':>8}  smallest"
+    ]
     for s in summaries(rows):
         ratio, spread = s.smallest["ratio"][s.other], plus_minus(s.smallest["spread"][s.other])
         lines.append(
-            f"{s.family:13}{s.threads:>7}  {s.other:9}{s.rows:>5}{s.mean:>9.2f}{s.losses:>8}  "
+            f"{s.family:13}{s.threads:>7}  {s.other:9}{s.rows:>5}{s.mean:>9.2f}"
+            f"{optional(s.share, '.0%'):>7}{optional(s.possible, '.2f'):>14}{s.losses:>8}  "
             f"{ratio:.2f} ±{spread}  {described(s.smallest)}"
         )
     return "\n".join(lines)
@@ -249,14 +267,16 @@ def markdown(document: Document, stem: str) -> str:
         f"{where} ({about['cpu_capability']}), {threads} threads: {limits(document['limits'][str(threads)])}; "
         f"torch {about['torch']}, commit {measured_commit(about, quote='`')}. "
         "Ratios are theirs over ours: above 1 we are faster, and a number in **bold** is a loss by more than the spread. "
-        "A family's is the geometric mean of its rows.",
+        "A family's is the geometric mean of its rows, as is its share of the machine's limit; *at the limit* is what the "
+        "ratio would be if every row of ours took the least time that the machine can do it in.",
         "",
-        "| family | threads | against | theirs/ours | losses | smallest |",
-        "|---|--:|---|--:|--:|---|",
+        "| family | threads | against | theirs/ours | share | at the limit | losses | smallest |",
+        "|---|--:|---|--:|--:|--:|--:|---|",
     ]
     for s in summaries(rows):
         smallest = f"{number(s.smallest, s.other)} {described(s.smallest)}"
-        text.append(f"| {s.family} | {s.threads} | {s.other} | {s.mean:.2f} | {s.losses} of {s.rows} | {smallest} |")
+        means = f"{s.mean:.2f} | {optional(s.share, '.0%')} | {optional(s.possible, '.2f')}"
+        text.append(f"| {s.family} | {s.threads} | {s.other} | {means} | {s.losses} of {s.rows} | {smallest} |")
     shown: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for row in rows:
         if row["threads"] == threads and row["headline"]:

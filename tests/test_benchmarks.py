@@ -72,6 +72,8 @@ def test_rows_and_pictures(stored):
     assert product["limit"] == pytest.approx(2 * 64**3 / 1e9)
     (exp,) = (row for row in document["rows"] if (row["op"], row["dtype"], row["mode"]) == ("exp", "f32", "fwd+bwd"))
     assert exp["bytes"] == 4 * 4 * 100  # the input and both gradients, and the result
+    (family,) = report.summaries(row for row in document["rows"] if row["op"] == "mm")
+    assert family.mean == pytest.approx(family.share * family.possible, rel=0.5)
     for picture in ("run-ratios.png", "run-roofline.png"):
         assert stored.with_name(picture).read_bytes().startswith(b"\x89PNG")
 
@@ -263,22 +265,28 @@ def test_spread_of_a_median():
     assert measure.Ratio.of([0.5, 1.0, 2.0]) == measure.Ratio(1.0, 1.0)
 
 
-def test_limits_are_the_best_of_several_moments(monkeypatch):
+def test_limits_are_those_of_the_moment_and_the_best_of_all(monkeypatch):
     monkeypatch.setattr(limits, "Probe", FixedProbe)
     found = limits.Limits(CPU, 1)
-    assert found.read(20) == 1e9
-    for now, best in ((3e9, 3e9), (2e9, 3e9)):
-        monkeypatch.setattr(found.probe, "read", lambda _, now=now: now)
-        found.again()
-        assert found.read(20) == best
+    assert found.at_best("read", 2**20) == found.now("read", 2**20) == 1e9
+    for measured, best in ((3e9, 3e9), (2e9, 3e9)):
+        monkeypatch.setattr(found.probe, "read", lambda _, measured=measured: measured)
+        monkeypatch.setattr(limits, "NOW_SECONDS", 100)
+        before = found.latest["read", 2**20][1]
+        assert found.now("read", 2**20) == before
+        monkeypatch.setattr(limits, "NOW_SECONDS", 0)
+        assert found.now("read", 2**20) == measured
+        assert found.at_best("read", 2**20) == best
+        assert found.seconds(1e6, 0, 0, torch.float32, now=True)[0] == pytest.approx(1e6 / measured)
+        assert found.seconds(1e6, 0, 0, torch.float32, now=False)[0] == pytest.approx(1e6 / best)
 
 
 def test_limits_hold_traffic_and_arithmetic_against_the_machine(monkeypatch):
     monkeypatch.setattr(limits, "Probe", FixedProbe)
     found = limits.Limits(CPU, 1)
     found.probe.copy = lambda size: 2e9
-    assert found.seconds(3e6, 1e6, 0, torch.float32) == (pytest.approx(2e6 / 2e9 + 2e6 / 1e9), "memory")
-    assert found.seconds(1, 1, 1e9, torch.float32) == (1, "arithmetic")
+    assert found.seconds(3e6, 1e6, 0, torch.float32, now=True) == (pytest.approx(2e6 / 2e9 + 2e6 / 1e9), "memory")
+    assert found.seconds(1, 1, 1e9, torch.float32, now=True) == (1, "arithmetic")
 
 
 def test_probe_measures_the_cpu(monkeypatch):
@@ -297,8 +305,19 @@ def test_without_a_compiler_torch_measures(monkeypatch, capsys):
     found = limits.Limits(CPU, 1)
     limits._compiled_probe.cache_clear()
     assert isinstance(found.probe, limits.TorchProbe)
-    assert found.copy(16) > 0
+    assert found.now("copy", 2**16) > 0
     assert "no-such-compiler" in capsys.readouterr().out
+
+
+def test_a_gradient_that_is_passed_on_is_not_written():
+    def work(op: str, *shape: int) -> tuple[float, float]:
+        row = bench.Op(op, "", lambda d: arguments(d.normal(*shape), *([d.normal(*shape)] if op == "add" else [])))
+        given = row.arguments("fwd+bwd", row.draw(torch.float32, "cpu"))
+        return row.work("fwd+bwd", given)[:2]
+
+    assert work("add", 10) == (80, 40)
+    assert work("sum", 10) == (40, 4)
+    assert work("exp", 10) == (80, 80)
 
 
 def test_sized_draws_the_cases_of_the_tests_at_another_size():
