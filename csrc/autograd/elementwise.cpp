@@ -20,6 +20,16 @@ namespace {
 #define TENSOROPS_FORMULA inline
 #include "ops/elementwise_formulas.h"
 
+// In one pass over memory, but where a number (x ** 2) makes several simple ones of it.
+Expr pow_base_gradient(const Expr& g, const Expr& a, const Expr& b) {
+  if (a.is_constant() || b.is_constant()) return pow_base_gradient<Expr>(g, a, b);
+  return ops::elementwise(Elementwise::_pow_base_gradient, g.tensor(), a.tensor(), b.tensor());
+}
+Expr pow_exponent_gradient(const Expr& g, const Expr& a, const Expr& b) {
+  if (a.is_constant() || b.is_constant()) return pow_exponent_gradient<Expr>(g, a, b);
+  return ops::elementwise(Elementwise::_pow_exponent_gradient, g.tensor(), a.tensor(), b.tensor());
+}
+
 // The expression in a table column, or nothing where it has none.
 template <class T>
 std::optional<Expr> maybe(const T& value) {

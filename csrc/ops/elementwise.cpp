@@ -56,6 +56,8 @@ std::string tensor_parameters(const ElementwiseRow& row, const char* first_type)
     case Elementwise::addcdiv: return first + " input, Tensor tensor1, Tensor tensor2";
     case Elementwise::_clamp_between: return first + " input, Tensor min, Tensor max";
     case Elementwise::_div_gradient: return first + " grad, Tensor input, Tensor other";
+    case Elementwise::_pow_base_gradient:
+    case Elementwise::_pow_exponent_gradient: return first + " grad, Tensor input, Tensor exponent";
     case Elementwise::pow: return first + " input, Tensor exponent";
     case Elementwise::_prelu: return first + " input, Tensor weight";
     default: return row.tensors == 1 ? first + " input" : first + " input, Tensor other";

@@ -171,6 +171,16 @@ TENSOROPS_FORMULA V div_gradient(V g, V a, V b) {
   return -(product + select(isfinite(error), error, 0));
 }
 
+// d(a^b)/da and d(a^b)/db, times g: 0 where the exponent is 0, and where the base is 0 and the limit is.
+template <class V>
+TENSOROPS_FORMULA V pow_base_gradient(V g, V a, V b) {
+  return select(b == 0, V(0), g * b * pow(a, b - 1));
+}
+template <class V>
+TENSOROPS_FORMULA V pow_exponent_gradient(V g, V a, V b) {
+  return select((a == 0) & (b >= 0), V(0), g * pow(a, b) * log(a));
+}
+
 template <class V>
 TENSOROPS_FORMULA V lerp(V start, V end, V weight) {
   // Both ends are exact, as in torch.

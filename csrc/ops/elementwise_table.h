@@ -96,8 +96,7 @@
   BINARY(_div_floor, REAL, "", div_floor(a, b), V(0), V(0))                                                            \
   BINARY(_div_trunc, REAL, "", div_trunc(a, b), V(0), V(0))                                                            \
   BINARY(floor_divide, REAL, "", div_floor(a, b), not_implemented, not_implemented)                                    \
-  BINARY(pow, REAL, "", pow(a, b), select(b == 0, V(0), g * b * pow(a, b - 1)),                                        \
-         select((a == 0) & (b >= 0), V(0), g * pow(a, b) * log(a)))                                                    \
+  BINARY(pow, REAL, "", pow(a, b), pow_base_gradient(g, a, b), pow_exponent_gradient(g, a, b))                         \
   BINARY(fmod, REAL, "", fmod(a, b), g, -g * div_trunc(a, b))                                                          \
   BINARY(remainder, REAL, "", remainder(a, b), g, -g * div_floor(a, b))                                                \
   BINARY(atan2, FLOATING, "", atan2(a, b), g * (b / (a * a + b * b)), -g * (a / (a * a + b * b)))                      \
@@ -125,6 +124,12 @@
   TERNARY(addcdiv, ACTIVATION, ", *, Scalar value=1", a + p0 * (b / c), g, g * (p0 / c), p0 * div_gradient(g, b, c))   \
   TERNARY(_div_gradient, ACTIVATION, "", div_gradient(a, b, c), div_gradient(g, b, c), div_gradient(g, a, c),          \
           -2 * div_gradient(g, a, c) * (b / c))                                                                        \
+  TERNARY(_pow_base_gradient, ACTIVATION, "", pow_base_gradient(a, b, c), pow_base_gradient(g, b, c),                  \
+          pow_base_gradient(g * a * c, b, c - 1),                                                                      \
+          select(c == 0, V(0), g * a * pow(b, c - 1) + pow_exponent_gradient(g * a * c, b, c - 1)))                    \
+  TERNARY(_pow_exponent_gradient, ACTIVATION, "", pow_exponent_gradient(a, b, c), pow_exponent_gradient(g, b, c),      \
+          select((b == 0) & (c >= 0), V(0), pow_base_gradient(g * a * log(b), b, c) + g * a * pow(b, c - 1)),          \
+          select((b == 0) & (c >= 0), V(0), pow_exponent_gradient(g * a * log(b), b, c)))                              \
   TERNARY(_clamp_between, REAL, "", minimum(maximum(a, b), c), select((a >= b) & (a <= c), g, 0),                      \
           select((a < b) & (b < c), g, 0), select((a > c) | (c < b), g, 0))
 
