@@ -460,7 +460,10 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
 void run(const std::vector<DataPass>& passes, const Kernels& kernels) {
   const DataPass& any = passes[0];
   const bool channels = by_channels(any.source, any.result, any.inner, any.outer, kernels);
-  if (!channels && few_channels(any.outer, kernels)) return run_planes(passes, kernels);
+  if (!channels && few_channels(any.outer, kernels)) {
+    if (passes.size() == 1 && fills_pixels(any, kernels)) return run_pixels(any, kernels);
+    return run_planes(passes, kernels);
+  }
   for (const DataPass& pass : passes) {
     if (channels) run_channels(pass, kernels);
     else run_pass(pass, kernels);

@@ -134,6 +134,8 @@ inline bool few_channels(int64_t channels, const Kernels& kernels) { return 2 * 
 void run_planes(const std::vector<DataPass>& passes, const Kernels& kernels);
 // So do those of few terms to a sum, of many channels.
 bool few_terms(const DataPass& pass, const Kernels& kernels);
+// Whether few channels, of sums over several, fill at least half of the panels and lanes of the kernel with pixels in its lanes.
+bool fills_pixels(const DataPass& pass, const Kernels& kernels);
 void run_pixels(const DataPass& pass, const Kernels& kernels);
 // Of one channel in and one out.
 void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,

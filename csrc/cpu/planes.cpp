@@ -363,13 +363,37 @@ void run_planes(const std::vector<DataPass>& passes, const Kernels& kernels) {
   });
 }
 
+namespace {
+
+// Whether the kernel with pixels in its lanes can do it.
+bool pixels_adjacent(const DataPass& pass, const Kernels& kernels) {
+  return !pass.taps.empty() && pass.inner > 0 && kernels.pairs == nullptr && pass.pixel_stride == 1 &&
+         pass.source.stride(3) == 1 && TENSOROPS_KERNELS(conv_kernels).pixels[static_cast<int>(kernels.compute)] != nullptr;
+}
+
+// Lanes of a row's vectors, and those of them that hold no pixel.
+struct RowLanes {
+  int64_t all, lost;
+};
+RowLanes row_lanes(const DataPass& pass, const Kernels& kernels) {
+  const int64_t across = one_row(pass, kernels) ? pass.height * pass.width : pass.width;
+  const int64_t all = divide_up(across, kernels.size.vector) * kernels.size.vector;
+  return {all, all - across};
+}
+
+}  // namespace
+
 bool few_terms(const DataPass& pass, const Kernels& kernels) {
   const int64_t k = pass.inner * static_cast<int64_t>(pass.taps.size());
-  const int64_t across = one_row(pass, kernels) ? pass.height * pass.width : pass.width;
-  const int64_t lost = divide_up(across, kernels.size.vector) * kernels.size.vector - across;
-  return 0 < k && k <= kFewTerms && k * lost <= kTransposed * across && kernels.pairs == nullptr &&
-         pass.pixel_stride == 1 && pass.source.stride(3) == 1 &&
-         TENSOROPS_KERNELS(conv_kernels).pixels[static_cast<int>(kernels.compute)] != nullptr;
+  const auto [all, lost] = row_lanes(pass, kernels);
+  return k <= kFewTerms && k * lost <= kTransposed * (all - lost) && pixels_adjacent(pass, kernels);
+}
+
+bool fills_pixels(const DataPass& pass, const Kernels& kernels) {
+  const int64_t panel = TENSOROPS_KERNELS(conv_kernels).pixel_channels;
+  const auto [all, lost] = row_lanes(pass, kernels);
+  return pass.inner > 1 && 2 * pass.outer * (all - lost) >= divide_up(pass.outer, panel) * panel * all &&
+         pixels_adjacent(pass, kernels);
 }
 
 void run_pixels(const DataPass& pass, const Kernels& kernels) {
