@@ -115,8 +115,14 @@ void sum_out(const SumRow& row, const Tensor& input, const Tensor& a, const Tens
 
 // ---- linear ----------------------------------------------------------------------------------------------------------
 
-Tensor ones_like_column(const Tensor& matrix) {
-  return at::ones({1}, matrix.options()).expand_symint({matrix.sym_size(0)});
+// Below this many elements the least calls win.
+constexpr int64_t kFewElements = 1 << 14;
+
+// Sums down the columns of a matrix; of a large one as a product with ones, which runs at the speed of memory.
+Tensor column_sums(const Tensor& matrix) {
+  const bool few = !matrix.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && matrix.numel() <= kFewElements;
+  if (few) return ops::sum(matrix, at::IntArrayRef{0});
+  return ops::mv(matrix.t(), at::ones({1}, matrix.options()).expand_symint({matrix.sym_size(0)}));
 }
 
 Tensor linear(const Tensor& input, const Tensor& weight, Bias bias) {
@@ -130,16 +136,22 @@ Tensor linear(const Tensor& input, const Tensor& weight, Bias bias) {
   graph.record({&out}, {&input, &weight}, [bias_sizes = std::move(bias_sizes)](Backward& b) {
     const Tensor &g = b.gradient(), &x = b.saved(0), &w = b.saved(1);
     // All leading dimensions as rows of one matrix, a vector weight as a matrix of one row.
+    const bool matrices = x.dim() == 2 && w.dim() == 2;
     c10::SymInt m = 1;
     for (const c10::SymInt& size : x.sym_sizes().slice(0, x.dim() - 1)) m = m * size;
     const c10::SymInt k = w.sym_size(-1), n = w.dim() == 2 ? w.sym_size(0) : c10::SymInt(1);
-    const Tensor rows = g.reshape_symint({m, n});
-    if (b.needs(0)) b.result(0, ops::mm(rows, w.view_symint({n, k})).view_symint(x.sym_sizes()));
-    if (b.needs(1)) b.result(1, ops::mm(rows.t(), x.reshape_symint({m, k})).view_symint(w.sym_sizes()));
+    const auto as_matrix = [&](const Tensor& t, const c10::SymInt& rows, const c10::SymInt& columns) {
+      return matrices ? t : t.reshape_symint({rows, columns});
+    };
+    const auto shaped_like = [&](const Tensor& t, const Tensor& like) {
+      return matrices ? t : t.view_symint(like.sym_sizes());
+    };
+    const Tensor rows = as_matrix(g, m, n);
+    if (b.needs(0)) b.result(0, shaped_like(ops::mm(rows, as_matrix(w, n, k)), x));
+    if (b.needs(1)) b.result(1, shaped_like(ops::mm(rows.t(), as_matrix(x, m, k)), w));
     if (b.needs(2)) {
-      // A matrix times ones runs at the speed of memory.
       const bool per_column = bias_sizes.size() == 1 && bias_sizes[0] == n;
-      b.result(2, per_column ? ops::mv(rows.t(), ones_like_column(rows)) : sum_to_size(g, bias_sizes));
+      b.result(2, per_column ? column_sums(rows) : sum_to_size(g, bias_sizes));
     }
   });
   return out;
