@@ -593,7 +593,9 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
-  if (winograd_weight_gradient(grad, input, p, kernels, result) || pointwise_weight_gradient(grad, input, p, kernels, result))
+  if (winograd_weight_gradient(grad, input, p, kernels, result) ||
+      pointwise_weight_gradient(grad, input, p, kernels, result) ||
+      pixels_weight_gradient(grad, input, result, p, border, kernels))
     return result;
   const Layout layout = Layout::of_images(batch, kernels);
   const bool paired = layout.pairs == Pairs::images;

@@ -140,6 +140,9 @@ void run_pixels(const DataPass& pass, const Kernels& kernels);
 // Of one channel in and one out.
 void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
                            const Border& border, const Kernels& kernels);
+// Of few out channels, or few terms to a sum of the convolution; false, and nothing is done, where tiles are faster.
+bool pixels_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
+                            const Border& border, const Kernels& kernels);
 
 // Depthwise with adjacent channels, of image and result or its gradient.
 bool by_channels(const Tensor& a, const Tensor& b, int64_t inner, int64_t outer, const Kernels& kernels);

@@ -335,6 +335,9 @@ bool one_row(const DataPass& pass, const Kernels& kernels) {
 // Sums of few terms over images whose channels are planes: the transposed store of a tile of pixels by channels would
 // take about as long as kTransposed terms. More than that must not be lost on the lanes of a row's last vector.
 constexpr int64_t kFewTerms = 256, kTransposed = 16;
+// Weight gradients of so few terms, from rows of so many vectors: to pack the gradient for tiles takes longer than they save.
+constexpr int64_t kFewRows = 32, kLongRow = 3;
+constexpr int64_t kRowBytes = 16 << 10;  // of bordered rows that stay in the first cache for all channels of the gradient
 
 }  // namespace
 
@@ -564,6 +567,72 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
                         result.stride(3) * element, result.size(3));
     }
   });
+}
+
+// Parts of the batch for each pair of a group and a channel of the image; the parts are added in order.
+bool pixels_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
+                            const Border& border, const Kernels& kernels) {
+  const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
+  const auto kernel = table.pixels_gradient[static_cast<int>(kernels.compute)];
+  const int64_t outer = result.size(0) / p.groups, inner = result.size(1), taps = result.size(2) * result.size(3);
+  const int64_t batch = grad.size(0), height = grad.size(2), across = grad.size(3), lanes = kernels.size.vector;
+  const bool few = few_channels(outer, kernels) || (inner * taps <= kFewRows && across >= kLongRow * lanes);
+  const bool filled = 4 * across >= 3 * divide_up(across, lanes) * lanes;
+  if (!few || !filled || kernel == nullptr || !is_compute_type(kernels.dtype, kernels.compute) || grad.stride(3) != 1) return false;
+  const Planes planes(input, border, p.stride[1], kernels);
+  const int64_t width = kernels.width, sums = outer * taps;
+  std::vector<int64_t> steps;
+  for (int64_t h = 0; h < result.size(2); ++h)
+    for (int64_t w = 0; w < result.size(3); ++w)
+      steps.push_back(h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
+  const int64_t rows = (height - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1;
+  const int64_t block = std::clamp<int64_t>(kRowBytes / (p.stride[0] * planes.row * width), 1, height);
+  const int64_t pairs = p.groups * inner, parts = std::clamp<int64_t>(divide_up(16, pairs), 1, batch);
+  const char* const grads = static_cast<const char*>(grad.const_data_ptr());
+  const int64_t grad_image = grad.stride(0), grad_channel = grad.stride(1), grad_row = grad.stride(2);
+  const auto total = table.sum_run[static_cast<int>(kernels.compute)];
+  std::vector<double> totals(parts * pairs * sums);
+  parallel(parts * pairs, divide_up(batch, parts) * height * across * sums / 4, [&](int64_t begin, int64_t end) {
+    const Scratch x(planes.elements(rows) * width), line(planes.line_bytes()), vectors(sums * lanes * width);
+    ConvPixelsGradient gradient;
+    gradient.x_row = p.stride[0] * planes.row;
+    gradient.steps = steps.data();
+    gradient.k = taps;
+    gradient.grad_row = grad_row;
+    gradient.grad_channel = grad_channel;
+    gradient.width = across;
+    gradient.channels = outer;
+    gradient.sums = vectors.data();
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task / pairs, pair = task % pairs, group = pair / inner;
+      std::memset(vectors.data(), 0, sums * lanes * width);
+      for (int64_t n = batch * part / parts; n < batch * (part + 1) / parts; ++n) {
+        planes.copy(n, pair, 0, rows, x.data(), line.data());
+        for (int64_t first = 0; first < height; first += block) {
+          gradient.x = x.data() + first * gradient.x_row * width;
+          gradient.grad = grads + (n * grad_image + group * outer * grad_channel + first * grad_row) * width;
+          gradient.height = std::min(block, height - first);
+          kernel(gradient);
+        }
+      }
+      for (int64_t i = 0; i < sums; ++i) total(vectors.data() + i * lanes * width, lanes, &totals[task * sums + i]);
+    }
+  });
+  // From (channel of the image, out channel, tap).
+  const auto place = [&](int64_t o, int64_t c, int64_t h, int64_t w) {
+    return static_cast<char*>(result.data_ptr()) +
+           (o * result.stride(0) + c * result.stride(1) + h * result.stride(2) + w * result.stride(3)) * width;
+  };
+  for (int64_t pair = 0; pair < pairs; ++pair)
+    for (int64_t i = 0; i < sums; ++i) {
+      double sum = 0;
+      for (int64_t part = 0; part < parts; ++part) sum += totals[(part * pairs + pair) * sums + i];
+      const int64_t tap = i % taps;
+      char* const to = place(pair / inner * outer + i / taps, pair % inner, tap / result.size(3), tap % result.size(3));
+      if (kernels.compute == Compute::f64) std::memcpy(to, &sum, sizeof(sum));
+      else *reinterpret_cast<float*>(to) = static_cast<float>(sum);
+    }
+  return true;
 }
 
 }  // namespace tensorops::cpu::conv

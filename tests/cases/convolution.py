@@ -147,6 +147,12 @@ CASES: list[Case] = [
     conv("few-terms-groups", (1, 4, 5, 32), (38, 2, 3, 2), padding=1, groups=2, smooth=False),
     conv("few-terms-chains", (2, 3, 6, 32), (20, 3, 5, 5), padding=2, smooth=False),
     conv("few-terms-row", (2, 5, 9, 11), (21, 5, 1, 1), smooth=False),
+    # Few out channels with pixels in the lanes, and weight gradients like that: rests of channels, taps and rows, chains, parts.
+    conv("few-out", (19, 2, 7, 30), (7, 2, 5, 5), padding=2, smooth=False),
+    conv("few-out-groups", (2, 6, 12, 28), (14, 3, 4, 4), padding=(1, 2), groups=2, smooth=False),
+    conv("few-out-strides", (3, 3, 11, 57), (5, 3, 3, 7), padding=1, stride=(3, 2), dilation=(2, 1), smooth=False),
+    conv("few-out-long", (2, 1, 70, 61), (3, 1, 2, 2), smooth=False),
+    conv("long-rows", (3, 3, 6, 110), (13, 3, 3, 3), padding=1, stride=2, smooth=False),
     conv("few-terms-row-pieces", (1, 250, 10, 31), (17, 250, 1, 1), smooth=False),
     # One tap, a product of weights and pixels: small planes side by side, large ones, steps, any layout.
     conv("pointwise", (3, 40, 7, 7), (33, 40, 1, 1), smooth=False),

@@ -349,6 +349,68 @@ void pixels(const ConvPixels& p) {
   }
 }
 
+// O channels of the gradient by K taps. Chains of kChain pixels are added to the sums lane by lane.
+template <class T, int O, int K>
+void pixels_gradient_tile(const ConvPixelsGradient& p, int64_t channel, int64_t tap) {
+  using V = Vec<T>;
+  T* const sums = static_cast<T*>(p.sums);
+  const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kChain ? kChain / across : 1;
+  const int64_t* const steps = p.steps + tap;
+  for (int64_t begin = 0; begin < p.height; begin += rows) {
+    const int64_t end = p.height - begin < rows ? p.height : begin + rows;
+    const T* grad = static_cast<const T*>(p.grad) + channel * p.grad_channel + begin * p.grad_row;
+    const T* x = static_cast<const T*>(p.x) + begin * p.x_row;
+    V sum[K][O];
+    for_tile<K, O>([&](int k, int o) TENSOROPS_LAMBDA_INLINE { sum[k][o] = V(T(0)); });
+    const auto add = [&](auto load) TENSOROPS_LAMBDA_INLINE {
+      V g[O];
+#pragma GCC unroll 4
+      for (int o = 0; o < O; ++o) g[o] = in_register(load(grad + o * p.grad_channel));
+#pragma GCC unroll 6
+      for (int k = 0; k < K; ++k) {
+        const V value = in_register(load(x + steps[k]));
+#pragma GCC unroll 4
+        for (int o = 0; o < O; ++o) sum[k][o] = fma(value, g[o], sum[k][o]);
+      }
+    };
+    for (int64_t i = begin; i < end; ++i, grad += p.grad_row, x += p.x_row) {
+      int64_t j = 0;
+      for (; j + V::size <= p.width; j += V::size) add([&](const T* from) TENSOROPS_LAMBDA_INLINE { return V::load(from + j); });
+      // Both operands end with the row: what lies behind may be inf or NaN.
+      if (j < p.width) add([&](const T* from) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(from + j, p.width - j); });
+    }
+    for_tile<K, O>([&](int k, int o) TENSOROPS_LAMBDA_INLINE {
+      T* const at = sums + ((channel + o) * p.k + tap + k) * V::size;
+      (V::load(at) + sum[k][o]).store(at);
+    });
+  }
+}
+
+template <class T, int O>
+void pixels_gradient_channels(const ConvPixelsGradient& p, int64_t channel) {
+  for (int64_t tap = 0, left; (left = p.k - tap) > 0;) {
+    // Five by five without a remainder.
+    if (left % 5 == 0) pixels_gradient_tile<T, O, 5>(p, channel, tap), tap += 5;
+    else if (left >= 6) pixels_gradient_tile<T, O, 6>(p, channel, tap), tap += 6;
+    else if (left >= 3) pixels_gradient_tile<T, O, 3>(p, channel, tap), tap += 3;
+    else pixels_gradient_tile<T, O, 1>(p, channel, tap), ++tap;
+  }
+}
+
+template <class T>
+void pixels_gradient(const ConvPixelsGradient& p) {
+#if defined(__AVX512F__)
+  constexpr int O = 4;
+#else
+  constexpr int O = 2;
+#endif
+  int64_t channel = 0;
+  for (; channel + O <= p.channels; channel += O) pixels_gradient_channels<T, O>(p, channel);
+  if constexpr (O > 2)
+    for (; channel + 2 <= p.channels; channel += 2) pixels_gradient_channels<T, 2>(p, channel);
+  for (; channel < p.channels; ++channel) pixels_gradient_channels<T, 1>(p, channel);
+}
+
 // K taps at once, so that each vector of the gradient is read once for all of them.
 template <class T, int K>
 TENSOROPS_INLINE void plane_taps(const ConvPlaneGradient& p, int64_t tap) {
@@ -709,6 +771,7 @@ const ConvKernels conv_kernels = {
     {stencil<float>, stencil<double>, nullptr, nullptr},
     kPixelChannels,
     {pixels<float>, pixels<double>, nullptr, nullptr},
+    {pixels_gradient<float>, pixels_gradient<double>, nullptr, nullptr},
     {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},
     {masked_plane_gradient_of<float>(), masked_plane_gradient_of<double>(), nullptr, nullptr},
     FLOATING(channels),

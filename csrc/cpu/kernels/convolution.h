@@ -123,6 +123,20 @@ struct ConvPlaneGradient {
   const int64_t *begin = nullptr, *end = nullptr;  // by row of taps, the rows of the gradient from which it does
 };
 
+// The weight gradient of one channel of the image and several of the gradient, whose rows of pixels are adjacent, over some rows:
+// for each lane l of a vector, sums[(o * k + p) * lanes + l] += sum over i and the j that l meets of
+// grad[o * grad_channel + i * grad_row + j] * x[i * x_row + steps[p] + j].
+struct ConvPixelsGradient {
+  const void* x = nullptr;
+  int64_t x_row = 0;
+  const int64_t* steps = nullptr;
+  int64_t k = 0;
+  const void* grad = nullptr;
+  int64_t grad_row = 0, grad_channel = 0;
+  int64_t height = 0, width = 0, channels = 0;
+  void* sums = nullptr;
+};
+
 // Depthwise with adjacent channels: vectors run along those, and images are read where they lie. For a run of pixels
 // that the same taps reach, each as many channels:
 //
@@ -169,6 +183,7 @@ struct ConvKernels {
   void (*stencil[static_cast<int>(Compute::count)])(const ConvPlane&);
   int pixel_channels;
   void (*pixels[static_cast<int>(Compute::count)])(const ConvPixels&);  // null for integers
+  void (*pixels_gradient[static_cast<int>(Compute::count)])(const ConvPixelsGradient&);  // null for integers
   void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
   void (*masked_plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);  // null where masks are not taken
   // By storage dtype; null for integers.
