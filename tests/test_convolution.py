@@ -48,7 +48,7 @@ def test_an_extreme_pixel_reaches_only_its_neighbours(
     grad = torch.randn(6, outer, 16, width, generator=generator)
     with torch.no_grad():
         x[1, 1, 5, column] = value
-        grad[2, 3, 8, column // 2] = value
+        grad[2, 3, 8, 3] = value  # Nearer to the border its product with the zeros there is NaN, as in im2col.
 
     def results(conv2d: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
         result = conv2d(x.to(dtype), w.to(dtype), padding=padding)
