@@ -2,7 +2,8 @@
 // above all.
 //
 // Workspace: the weights once more; for each thread the bordered rows of kPlaneBytes, or of a few rows where these are longer,
-// unless images are read where they lie, and the sums of as many, unless they are of the result's dtype.
+// unless images are read where they lie, and the sums of as many, unless they are of the result's dtype. For weight gradients of
+// few channels a bordered plane, a vector for each weight of a channel of the image, and at most 16 times the weights in f64.
 #include <algorithm>
 #include <cstring>
 #include <deque>
