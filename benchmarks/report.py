@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-FORMAT = 2
+# In the format before, limits were the best that the whole run had measured, not those of each row's moment.
+FORMAT, BEST_OF_RUN = 3, 2
 Document = dict[str, Any]
 KEY = ("family", "op", "label", "dtype", "mode", "threads")
 
@@ -57,7 +58,7 @@ def read(path: Path) -> Document:
         raise ValueError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") not in (FORMAT, BEST_OF_RUN):
         raise ValueError(f"{path}: not a run of this benchmark (format {FORMAT}); measure it again")
     return document
 
@@ -268,7 +269,12 @@ def markdown(document: Document, stem: str) -> str:
         f"torch {about['torch']}, commit {measured_commit(about, quote='`')}. "
         "Ratios are theirs over ours: above 1 we are faster, and a number in **bold** is a loss by more than the spread. "
         "A family's is the geometric mean of its rows, as is its share of the machine's limit; *at the limit* is what the "
-        "ratio would be if every row of ours took the least time that the machine can do it in.",
+        "ratio would be if every row of ours took the least time that the machine can do it in."
+        + (
+            " The limits of this run are the best of all of it: shares are too low."
+            if document["format"] == BEST_OF_RUN
+            else ""
+        ),
         "",
         "| family | threads | against | theirs/ours | share | at the limit | losses | smallest |",
         "|---|--:|---|--:|--:|--:|--:|---|",

@@ -72,8 +72,6 @@ def test_rows_and_pictures(stored):
     assert product["limit"] == pytest.approx(2 * 64**3 / 1e9)
     (exp,) = (row for row in document["rows"] if (row["op"], row["dtype"], row["mode"]) == ("exp", "f32", "fwd+bwd"))
     assert exp["bytes"] == 4 * 4 * 100  # the input and both gradients, and the result
-    (family,) = report.summaries(row for row in document["rows"] if row["op"] == "mm")
-    assert family.mean == pytest.approx(family.share * family.possible, rel=0.5)
     for picture in ("run-ratios.png", "run-roofline.png"):
         assert stored.with_name(picture).read_bytes().startswith(b"\x89PNG")
 
@@ -94,6 +92,25 @@ def test_markdown_shows_headline_rows_and_families(stored):
     assert "| elementwise | 1 |" in text
     assert "of 10" in text
     assert "benchmarks/results/run-ratios.png" in text
+
+
+def test_summary_of_a_family():
+    def row(ours: float, torchs: float, **limit: float) -> dict:
+        ratio = {"ratio": {"torch": torchs / ours}, "spread": {"torch": 0.0}}
+        return {"family": "f", "threads": 1, "seconds": {"ours": ours, "torch": torchs}, **ratio, **limit}
+
+    rows = [row(2.0, 4.0, limit=1.0), row(4.0, 2.0, limit=0.5), row(1.0, 8.0)]
+    (found,) = report.summaries(rows)
+    assert (found.rows, found.losses, found.smallest) == (3, 1, rows[1])
+    assert (found.mean, found.share, found.possible) == (pytest.approx(2), pytest.approx(0.25), pytest.approx(4))
+    (found,) = report.summaries(rows[2:])
+    assert (found.mean, found.share, found.possible) == (pytest.approx(8), None, None)
+
+
+def test_shares_of_an_older_run_are_said_to_be_too_low(stored):
+    document = report.read(stored)
+    assert "too low" not in report.markdown(document, "run")
+    assert "too low" in report.markdown({**document, "format": report.BEST_OF_RUN}, "run")
 
 
 def test_the_commit_is_marked_when_the_tree_had_changes():

@@ -20,7 +20,8 @@ namespace {
 #define TENSOROPS_FORMULA inline
 #include "ops/elementwise_formulas.h"
 
-// In one pass over memory, but where a number (x ** 2) makes several simple ones of it.
+// In one pass over memory, but where a number (x ** 2) makes several simple ones of it. Of all Expr's functions these alone fall
+// back on their formula, and so stand behind it.
 Expr pow_base_gradient(const Expr& g, const Expr& a, const Expr& b) {
   if (a.is_constant() || b.is_constant()) return pow_base_gradient<Expr>(g, a, b);
   return ops::elementwise(Elementwise::_pow_base_gradient, g.tensor(), a.tensor(), b.tensor());

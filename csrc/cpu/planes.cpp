@@ -495,13 +495,32 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
   });
 }
 
+namespace {
+
+// What the taps of a weight gradient read of bordered planes: the rows of a plane, and where each tap begins.
+struct BorderedTaps {
+  int64_t rows;
+  std::vector<int64_t> steps;
+};
+BorderedTaps bordered_taps(const Planes& planes, const Tensor& grad, const Tensor& result, const Params& p) {
+  BorderedTaps found{(grad.size(2) - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1, {}};
+  for (int64_t h = 0; h < result.size(2); ++h)
+    for (int64_t w = 0; w < result.size(3); ++w)
+      found.steps.push_back(h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
+  return found;
+}
+
+}  // namespace
+
 // One channel in, one channel out: for each pair, the images in order.
 void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Params& p,
                            const Border& border, const Kernels& kernels) {
   const Planes planes(input, border, p.stride[1], kernels);
   const int64_t width = kernels.width, outer = result.size(0) / p.groups, taps = result.size(2) * result.size(3);
   const int64_t height = grad.size(2), across = grad.size(3);
-  const int64_t rows = (height - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1;
+  BorderedTaps bordered = bordered_taps(planes, grad, result, p);
+  const int64_t rows = bordered.rows;
+  std::vector<int64_t>& steps = bordered.steps;
   const auto element = static_cast<int64_t>(grad.element_size());
   const bool plain = is_compute_type(kernels.dtype, kernels.compute), direct = grad.stride(3) == 1 && plain;
   const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
@@ -511,12 +530,11 @@ void plane_weight_gradient(const Tensor& grad, const Tensor& input, const Tensor
   const bool in_place = masked_kernel != nullptr && plain && p.stride[1] <= 2 && tap_columns == kMaskedTaps &&
                         input.stride(3) == 1 && input.stride(2) > 0;
   const auto kernel = in_place ? masked_kernel : table.plane_gradient[static_cast<int>(kernels.compute)];
-  std::vector<int64_t> steps, tap_begin, tap_end;
+  std::vector<int64_t> tap_begin, tap_end;
   for (int64_t h = 0; h < tap_rows; ++h) {
     const int64_t below = h * p.dilation[0] - p.padding[0];
-    for (int64_t w = 0; w < tap_columns; ++w)
-      steps.push_back(in_place ? below * input.stride(2) + w * p.dilation[1] - p.padding[1]
-                               : h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
+    for (int64_t w = 0; in_place && w < tap_columns; ++w)
+      steps[h * tap_columns + w] = below * input.stride(2) + w * p.dilation[1] - p.padding[1];
     tap_begin.push_back(std::clamp<int64_t>(divide_up(-below, p.stride[0]), 0, height));
     tap_end.push_back(std::clamp<int64_t>(divide_up(input.size(2) - below, p.stride[0]), tap_begin.back(), height));
   }
@@ -582,11 +600,7 @@ bool pixels_weight_gradient(const Tensor& grad, const Tensor& input, const Tenso
   if (!few || !filled || kernel == nullptr || !is_compute_type(kernels.dtype, kernels.compute) || grad.stride(3) != 1) return false;
   const Planes planes(input, border, p.stride[1], kernels);
   const int64_t width = kernels.width, sums = outer * taps;
-  std::vector<int64_t> steps;
-  for (int64_t h = 0; h < result.size(2); ++h)
-    for (int64_t w = 0; w < result.size(3); ++w)
-      steps.push_back(h * p.dilation[0] * planes.row + planes.column(w * p.dilation[1]));
-  const int64_t rows = (height - 1) * p.stride[0] + (result.size(2) - 1) * p.dilation[0] + 1;
+  const BorderedTaps bordered = bordered_taps(planes, grad, result, p);
   const int64_t block = std::clamp<int64_t>(kRowBytes / (p.stride[0] * planes.row * width), 1, height);
   const int64_t pairs = p.groups * inner, parts = std::clamp<int64_t>(divide_up(16, pairs), 1, batch);
   const char* const grads = static_cast<const char*>(grad.const_data_ptr());
@@ -594,10 +608,10 @@ bool pixels_weight_gradient(const Tensor& grad, const Tensor& input, const Tenso
   const auto total = table.sum_run[static_cast<int>(kernels.compute)];
   std::vector<double> totals(parts * pairs * sums);
   parallel(parts * pairs, divide_up(batch, parts) * height * across * sums / 4, [&](int64_t begin, int64_t end) {
-    const Scratch x(planes.elements(rows) * width), line(planes.line_bytes()), vectors(sums * lanes * width);
+    const Scratch x(planes.elements(bordered.rows) * width), line(planes.line_bytes()), vectors(sums * lanes * width);
     ConvPixelsGradient gradient;
     gradient.x_row = p.stride[0] * planes.row;
-    gradient.steps = steps.data();
+    gradient.steps = bordered.steps.data();
     gradient.k = taps;
     gradient.grad_row = grad_row;
     gradient.grad_channel = grad_channel;
@@ -608,7 +622,7 @@ bool pixels_weight_gradient(const Tensor& grad, const Tensor& input, const Tenso
       const int64_t part = task / pairs, pair = task % pairs, group = pair / inner;
       std::memset(vectors.data(), 0, sums * lanes * width);
       for (int64_t n = batch * part / parts; n < batch * (part + 1) / parts; ++n) {
-        planes.copy(n, pair, 0, rows, x.data(), line.data());
+        planes.copy(n, pair, 0, bordered.rows, x.data(), line.data());
         for (int64_t first = 0; first < height; first += block) {
           gradient.x = x.data() + first * gradient.x_row * width;
           gradient.grad = grads + (n * grad_image + group * outer * grad_channel + first * grad_row) * width;

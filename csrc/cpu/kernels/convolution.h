@@ -105,9 +105,8 @@ struct ConvPixels {
 
 constexpr int kMaskedTaps = 3;
 
-// The weight gradient of a depthwise convolution: sums[p] += sum over i, j of
-// grad[i, j] * x[i * x_row + steps[p] + j * step].
-struct ConvPlaneGradient {
+// What weight gradients over rows of adjacent pixels have in common: taps of an image, and a gradient.
+struct ConvRowsGradient {
   const void* x = nullptr;
   int64_t x_row = 0;
   const int64_t* steps = nullptr;
@@ -116,6 +115,10 @@ struct ConvPlaneGradient {
   int64_t grad_row = 0;
   int64_t height = 0, width = 0;
   void* sums = nullptr;
+};
+
+// Of a depthwise convolution: sums[p] += sum over i, j of grad[i, j] * x[i * x_row + steps[p] + j * step].
+struct ConvPlaneGradient : ConvRowsGradient {
   // For the kernel with masks, of rows of kMaskedTaps: x is the image itself, and what lies beside it is not read.
   const uint16_t* masks = nullptr;                 // [vector of what a row reads][tap of a row]: the lanes that find the image
   int step = 1;                                    // columns from one pixel to the next: 1 or 2
@@ -123,18 +126,10 @@ struct ConvPlaneGradient {
   const int64_t *begin = nullptr, *end = nullptr;  // by row of taps, the rows of the gradient from which it does
 };
 
-// The weight gradient of one channel of the image and several of the gradient, whose rows of pixels are adjacent, over some rows:
-// for each lane l of a vector, sums[(o * k + p) * lanes + l] += sum over i and the j that l meets of
-// grad[o * grad_channel + i * grad_row + j] * x[i * x_row + steps[p] + j].
-struct ConvPixelsGradient {
-  const void* x = nullptr;
-  int64_t x_row = 0;
-  const int64_t* steps = nullptr;
-  int64_t k = 0;
-  const void* grad = nullptr;
-  int64_t grad_row = 0, grad_channel = 0;
-  int64_t height = 0, width = 0, channels = 0;
-  void* sums = nullptr;
+// Of one channel of the image and several of the gradient: for each lane l of a vector, sums[(o * k + p) * lanes + l] += sum over i
+// and the j that l meets of grad[o * grad_channel + i * grad_row + j] * x[i * x_row + steps[p] + j].
+struct ConvPixelsGradient : ConvRowsGradient {
+  int64_t grad_channel = 0, channels = 0;
 };
 
 // Depthwise with adjacent channels: vectors run along those, and images are read where they lie. For a run of pixels
