@@ -18,6 +18,8 @@
 namespace tensorops::cpu::conv {
 namespace {
 
+constexpr int64_t kTile = kWinogradTile;
+constexpr int64_t kChain = 32;              // rounding errors of long chains are what the transforms magnify
 constexpr int64_t kBlockBytes = 512 << 10;
 constexpr int64_t kSumsBytes = 8 << 20;
 constexpr int64_t kRangeBytes = 1 << 20;    // of sums that a task of the weight gradient adds to
@@ -37,12 +39,7 @@ struct Method {
         load(table.load[static_cast<int>(kernels.dtype)]),
         store(table.store[static_cast<int>(kernels.dtype)]),
         taps(taps),
-        across(taps + 1),
-        points(across * across),
-        // Rounding errors of long chains are what the transforms magnify.
-        chain(taps == 5 ? 16 : 64),
-        most_channels(taps == 5 ? 96 : INT64_MAX),
-        fewest_tiles(taps == 5 ? 256 : 0),
+        points(transforms.points),
         width(kernels.width),
         vector(kernels.size.vector) {}
 
@@ -54,9 +51,7 @@ struct Method {
   const WinogradTransforms& transforms;
   void (*const load)(const WinogradPixels&);
   void (*const store)(const WinogradPixels&);
-  const int64_t taps, across, points, chain;
-  // Within these the error stays below twice torch's: more channels add up to more rounding here, few tiles to less there.
-  const int64_t most_channels, fewest_tiles;
+  const int64_t taps, points;
   const int64_t width, vector;
 };
 
@@ -64,7 +59,7 @@ struct Method {
 class TileRows {
  public:
   TileRows(int64_t batch, int64_t height, int64_t width, int64_t bytes_of_tile)
-      : per_image(divide_up(height, 2)), across(divide_up(width, 2)), count(batch * per_image) {
+      : per_image(divide_up(height, kTile)), across(divide_up(width, kTile)), count(batch * per_image) {
     const int64_t affordable = std::max<int64_t>(1, kBlockBytes / (bytes_of_tile * across));
     blocks = divide_up(count, std::min(affordable, divide_up(count, kBlocks)));
   }
@@ -128,17 +123,18 @@ struct Source {
 // `tile`, for rows of tiles [begin, end).
 void transform(const Method& m, bool gradient, const TileRows& rows, const Source& source, int64_t begin, int64_t end,
                int64_t channel, int64_t channels, char* band, char* points, int64_t point, int64_t tile) {
-  const int64_t overlap = gradient ? 0 : m.taps - 1, across = 2 * rows.across + overlap;
+  const int64_t overlap = gradient ? 0 : m.taps - 1, across = kTile * rows.across + overlap;
   const auto kernel = gradient ? m.transforms.gradient : m.transforms.image;
   rows.images(begin, end, [&](int64_t n, int64_t first, int64_t count, int64_t tiles) {
     for (int64_t c = 0; c < tile; c += m.vector) {
-      source.load(m, n, channel + c, std::clamp<int64_t>(channels - c, 0, m.vector), 2 * first, 2 * count + overlap, across, band);
+      source.load(m, n, channel + c, std::clamp<int64_t>(channels - c, 0, m.vector), kTile * first, kTile * count + overlap, across,
+                  band);
       WinogradTiles t;
       t.tiles = rows.across;
       t.pixels_row = across * m.vector;
       t.point = point, t.tile = tile;
       for (int64_t row = 0; row < count; ++row) {
-        t.pixels = band + 2 * row * across * m.vector * m.width;
+        t.pixels = band + kTile * row * across * m.vector * m.width;
         t.points = points + ((tiles + row * rows.across) * tile + c) * m.width;
         kernel(t);
       }
@@ -146,12 +142,13 @@ void transform(const Method& m, bool gradient, const TileRows& rows, const Sourc
   });
 }
 int64_t band_bytes(const Method& m, const TileRows& rows) {
-  return (2 * std::min(rows.most_rows(), rows.per_image) + m.taps - 1) * (2 * rows.across + m.taps - 1) * m.vector * m.width;
+  return (kTile * std::min(rows.most_rows(), rows.per_image) + m.taps - 1) * (kTile * rows.across + m.taps - 1) * m.vector *
+         m.width;
 }
 
 // `rows` rows by one panel of one point.
-void multiply_panel(const Method& m, const WinogradProduct& whole, int64_t rows, int64_t most_rows) {
-  const int64_t tiles = divide_up(rows, most_rows);
+void multiply_panel(const Method& m, const WinogradProduct& whole, int64_t rows) {
+  const int64_t tiles = divide_up(rows, m.table.rows);
   WinogradProduct p = whole;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t first = rows * t / tiles;
@@ -163,14 +160,13 @@ void multiply_panel(const Method& m, const WinogradProduct& whole, int64_t rows,
 }
 // The same by all panels, of which set(panel, product) gives b.
 template <class F>
-void multiply(const Method& m, const WinogradProduct& whole, int64_t rows, int64_t most_rows, const Panels& panels,
-              const F& set) {
+void multiply(const Method& m, const WinogradProduct& whole, int64_t rows, const Panels& panels, const F& set) {
   WinogradProduct p = whole;
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     set(panel, p);
     p.columns = panels.columns_of(panel);
     p.c = static_cast<char*>(whole.c) + panels.begin(panel) * m.width;
-    multiply_panel(m, p, rows, most_rows);
+    multiply_panel(m, p, rows);
   }
 }
 
@@ -204,7 +200,7 @@ struct Costs {
 bool pays(const Method& m, const Costs& costs, int64_t batch, int64_t height, int64_t width, int64_t inner, int64_t outer) {
   constexpr double kProducts = 0.8, kDirect = 0.85, kWorthwhile = 0.9;  // shares of the peak, and of the direct way's time
   const auto pixels = static_cast<double>(batch * height * width);
-  const auto tiles = static_cast<double>(batch * divide_up(height, 2) * divide_up(width, 2));
+  const auto tiles = static_cast<double>(batch * divide_up(height, kTile) * divide_up(width, kTile));
   const auto in = static_cast<double>(m.channel_blocks(inner)), out = static_cast<double>(m.channel_blocks(outer));
   const double products = static_cast<double>(inner) * out;
   const double winograd = tiles * (static_cast<double>(m.points) * products / kProducts + in * costs.image + out * costs.result) +
@@ -277,13 +273,13 @@ class Forward {
     WinogradProduct p;
     p.a = image + point * image_point * width_, p.a_row = channels_, p.a_step = 1;
     p.c = result + point * result_point * width_;
-    p.k = pass_.inner, p.chain = m_.chain;
+    p.k = pass_.inner, p.chain = kChain;
     return p;
   }
 
   // Room for the pixels of one image's rows of tiles, `rows` of them at most.
   int64_t pixels_bytes(int64_t rows) const {
-    return 2 * std::min(rows, rows_.per_image) * pass_.width * m_.vector * width_;
+    return kTile * std::min(rows, rows_.per_image) * pass_.width * m_.vector * width_;
   }
   // Out channels [first, first + count) of rows of tiles [begin, end), from their points, of which tiles are `tile` apart.
   void store(int64_t group, int64_t begin, int64_t end, int64_t first, int64_t count, const char* bias, char* points,
@@ -291,7 +287,7 @@ class Forward {
     const auto element = static_cast<int64_t>(pass_.result.element_size());
     const int64_t vector = m_.vector, row_bytes = pass_.width * vector * width_;
     rows_.images(begin, end, [&](int64_t n, int64_t first_row, int64_t row_count, int64_t tiles) {
-      const int64_t top = 2 * first_row, height = std::min(2 * row_count, pass_.height - top);
+      const int64_t top = kTile * first_row, height = std::min(kTile * row_count, pass_.height - top);
       for (int64_t o = 0; o < count; o += vector) {
         WinogradTiles t;
         t.tiles = rows_.across;
@@ -301,9 +297,9 @@ class Forward {
         t.bias = bias + (first + o) * width_;
         bool all = true;
         for (int64_t row = 0; row < row_count; ++row) {
-          t.pixels = pixels + 2 * row * row_bytes;
+          t.pixels = pixels + kTile * row * row_bytes;
           t.points = points + ((tiles + row * rows_.across) * tile + o) * width_;
-          t.rows = std::min<int64_t>(2, height - 2 * row);
+          t.rows = std::min(kTile, height - kTile * row);
           all &= m_.transforms.result(t);
         }
         if (!all) finite_ = false;
@@ -345,10 +341,7 @@ class Forward {
         for (int64_t point = 0; point < m_.points; ++point) {
           WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
           p.c_row = outer_;
-          // Where short chains end often, half a high tile leaves registers for the totals; half a low one has too few sums.
-          const int64_t most_rows =
-              pass_.inner > m_.chain && m_.chain < 64 && !kernels_.low_tile() ? m_.table.rows / 2 : m_.table.rows;
-          multiply(m_, p, (end - begin) * rows_.across, most_rows, panels_, [&](int64_t panel, WinogradProduct& one) {
+          multiply(m_, p, (end - begin) * rows_.across, panels_, [&](int64_t panel, WinogradProduct& one) {
             one.b = all_weights.data() + panel * panel_bytes() + point * weights_point(panel) * width_;
             one.b_step = panels_.width_of(panel);
           });
@@ -383,7 +376,7 @@ class Forward {
           p.b = points.data() + point * weights_point(panel) * width_;
           p.b_step = p.c_row = panel_width;
           p.columns = columns;
-          multiply_panel(m_, p, tiles, m_.table.rows);
+          multiply_panel(m_, p, tiles);
         }
         store(group, 0, rows_.count, panels_.begin(panel), columns, bias, result.data(), result_point, panel_width, pixels.data());
       }
@@ -457,7 +450,7 @@ class Gradient {
   WinogradProduct product(const char* image, int64_t range, int64_t tiles) const {
     WinogradProduct p;
     p.a = image, p.a_row = 1, p.a_step = range;
-    p.k = tiles, p.chain = m_.chain;
+    p.k = tiles, p.chain = kChain;
     return p;
   }
   // The taps of channel c and `count` out channels from `first` on, from sums at points that are `point` apart.
@@ -494,7 +487,7 @@ class Gradient {
             WinogradProduct p = product(image.data() + point * image_point * width_, range, (last - first) * rows.across);
             p.c = sums.data() + task * sums_bytes + point * sums_point * width_, p.c_row = outer_;
             p.accumulate = block > first_block;
-            multiply(m_, p, channels, m_.table.rows, panels_, [&](int64_t panel, WinogradProduct& one) {
+            multiply(m_, p, channels, panels_, [&](int64_t panel, WinogradProduct& one) {
               one.b = tiles.data() + (point * grad_point + panels_.begin(panel)) * width_;
               one.b_step = outer_;
             });
@@ -547,7 +540,7 @@ class Gradient {
             p.c = sums.data() + point * sums_point * width_;
             p.b_step = p.c_row = panel_width;
             p.columns = panels_.columns_of(panel);
-            multiply_panel(m_, p, channels, m_.table.rows);
+            multiply_panel(m_, p, channels);
           }
           for (int64_t c = 0; c < channels; ++c)
             taps(channel + c, panels_.begin(panel), panel_width, sums.data() + c * panel_width * width_, sums_point, totals);
@@ -575,7 +568,7 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
   const int64_t taps = order_taps(pass);
   if (taps == 0) return false;
   const Method m(taps, kernels);
-  if (pass.inner < kFewestChannels || pass.inner > m.most_channels) return false;
+  if (pass.inner < kFewestChannels) return false;
   if (mostly_border(pass.source, pass.height, pass.width)) return false;
   const Costs costs = taps == 5 ? Costs{290, 145, 600} : Costs{200, 90, 500};
   if (!pays(m, costs, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer)) return false;
@@ -589,9 +582,9 @@ bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Par
   for (int d = 0; d < 2; ++d)
     if (params.stride[d] != 1 || params.dilation[d] != 1) return false;
   const Method m(taps, kernels);
-  const int64_t tiles = grad.size(0) * divide_up(grad.size(2), 2) * divide_up(grad.size(3), 2);
+  const int64_t tiles = grad.size(0) * divide_up(grad.size(2), kTile) * divide_up(grad.size(3), kTile);
   const Costs costs = taps == 5 ? Costs{290, 145, 2400} : Costs{200, 145, tiles <= kFewTiles ? 400.0 : 1200.0};
-  if (mostly_border(input, grad.size(2), grad.size(3)) || tiles < m.fewest_tiles) return false;
+  if (mostly_border(input, grad.size(2), grad.size(3))) return false;
   if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, outer)) return false;
   return Gradient(grad, input, params, kernels, m, result).run();
 }

@@ -12,102 +12,231 @@ namespace {
 using T = float;
 using V = Vec<T>;
 
+constexpr int kTile = kWinogradTile;
+
 // The transforms in one dimension. With M(x) the product of x - p over the finite points p, the row of B' for p holds the
 // coefficients of M(x) / (x - p), that of G the powers of p divided by M'(p), and that of A those powers; at infinity they are
-// M's coefficients and the highest power alone. Points come in pairs +-p, whose rows differ in the sign of the odd powers.
+// M's coefficients and the highest power alone. Of two conjugate points only one is kept, as its real and imaginary part, with
+// twice the weight: values come as those at 0, 1, -1 and infinity, then as pairs.
 template <int r>
 struct Points;
 
 template <>
-struct Points<3> {  // 0, 1, -1, infinity
-  static constexpr int n = 4;
+struct Points<3> {  // and i: M(x) = x^5 - x
+  static constexpr int n = 6;
   template <class V>
   static TENSOROPS_INLINE void image(const V* d, V* v) {
-    v[0] = d[0] - d[2];
-    v[1] = d[2] + d[1];
-    v[2] = d[2] - d[1];
-    v[3] = d[3] - d[1];
+    const V even = d[2] + d[4], odd = d[1] + d[3];
+    v[0] = d[0] - d[4];
+    v[1] = even + odd;
+    v[2] = even - odd;
+    v[3] = d[5] - d[1];
+    v[4] = d[4] - d[2];
+    v[5] = d[3] - d[1];
   }
   template <class V>
   static TENSOROPS_INLINE void result(const V* m, V* y) {
-    y[0] = m[0] + (m[1] + m[2]);
-    y[1] = m[3] + (m[1] - m[2]);
+    const V even = m[1] + m[2], odd = m[1] - m[2];
+    y[0] = m[0] + (even + m[4]);
+    y[1] = odd - m[5];
+    y[2] = even - m[4];
+    y[3] = m[3] + (odd + m[5]);
   }
   template <class V>
   static TENSOROPS_INLINE void weights(const V* g, V* u) {
-    const V even = 0.5 * (g[0] + g[2]), odd = 0.5 * g[1];
+    const V even = 0.25 * (g[0] + g[2]), odd = 0.25 * g[1];
     u[0] = g[0];
     u[1] = even + odd;
     u[2] = even - odd;
     u[3] = g[2];
+    u[4] = 0.5 * (g[0] - g[2]);
+    u[5] = 0.5 * g[1];
   }
   template <class V>
-  static TENSOROPS_INLINE void gradient(const V* g, V* z) {
-    const V even = 0.5 * g[0], odd = 0.5 * g[1];
-    z[0] = g[0];
+  static TENSOROPS_INLINE void gradient(const V* y, V* z) {
+    const V even = y[0] + y[2], odd = y[1] + y[3];
+    z[0] = y[0];
     z[1] = even + odd;
     z[2] = even - odd;
-    z[3] = g[1];
+    z[3] = y[3];
+    z[4] = y[0] - y[2];
+    z[5] = y[3] - y[1];
   }
   template <class V>
   static TENSOROPS_INLINE void taps(const V* m, V* y) {
-    const V even = m[1] + m[2];
-    y[0] = m[0] + even;
-    y[1] = m[1] - m[2];
-    y[2] = m[3] + even;
+    const V even = 0.25 * (m[1] + m[2]), odd = 0.25 * (m[1] - m[2]);
+    y[0] = m[0] + (even + 0.5 * m[4]);
+    y[1] = odd + 0.5 * m[5];
+    y[2] = m[3] + (even - 0.5 * m[4]);
   }
 };
 
 template <>
-struct Points<5> {  // 0, a, -a, b, -b, infinity
-  static constexpr int n = 6;
-  static constexpr double a = 2.0 / 3, b = 1 / a, a2 = a * a, b2 = b * b;
-  static constexpr double at_a = 1 / (2 * a2 * (a2 - b2)), at_b = 1 / (2 * b2 * (b2 - a2));  // 1 / M'
+struct Points<5> {  // and w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M(x) = x^7 - x
+  static constexpr int n = 8;
+  static constexpr double s = 0.86602540378443864676;  // sqrt(3)/2
   template <class V>
   static TENSOROPS_INLINE void image(const V* d, V* v) {
-    const V even_a = fma(V(-b2), d[2], d[4]), odd_a = fma(V(-b2), d[1], d[3]);
-    const V even_b = fma(V(-a2), d[2], d[4]), odd_b = fma(V(-a2), d[1], d[3]);
-    v[0] = fma(V(-(a2 + b2)), d[2], d[0] + d[4]);
-    v[1] = fma(V(a), odd_a, even_a);
-    v[2] = fma(V(-a), odd_a, even_a);
-    v[3] = fma(V(b), odd_b, even_b);
-    v[4] = fma(V(-b), odd_b, even_b);
-    v[5] = fma(V(-(a2 + b2)), d[3], d[1] + d[5]);
+    const V even = d[2] + d[4], odd = d[1] + d[5];
+    const V even_re = fma(V(-0.5), even, d[6]), odd_re = fma(V(0.5), odd, V(0.0) - d[3]);
+    const V even_im = d[4] - d[2], odd_im = d[5] - d[1];
+    const V even_one = even + d[6], odd_one = odd + d[3];
+    v[0] = d[0] - d[6];
+    v[1] = even_one + odd_one;
+    v[2] = even_one - odd_one;
+    v[3] = d[7] - d[1];
+    v[4] = even_re + odd_re;
+    v[5] = V(s) * (even_im + odd_im);
+    v[6] = even_re - odd_re;
+    v[7] = V(s) * (even_im - odd_im);
   }
   template <class V>
   static TENSOROPS_INLINE void result(const V* m, V* y) {
-    y[0] = m[0] + ((m[1] + m[2]) + (m[3] + m[4]));
-    y[1] = fma(V(a), m[1] - m[2], fma(V(b), m[3] - m[4], m[5]));
+    const V even = m[1] + m[2], odd = m[1] - m[2];
+    const V even_re = m[4] + m[6], odd_re = m[4] - m[6], even_im = m[5] + m[7], odd_im = m[5] - m[7];
+    y[0] = m[0] + (even + even_re);
+    y[1] = fma(V(-s), odd_im, fma(V(0.5), odd_re, odd));
+    y[2] = fma(V(-s), even_im, fma(V(-0.5), even_re, even));
+    y[3] = m[3] + (odd - odd_re);
   }
   template <class V>
   static TENSOROPS_INLINE void weights(const V* g, V* u) {
-    const V even_a = at_a * (g[0] + a2 * g[2] + a2 * a2 * g[4]), odd_a = at_a * a * (g[1] + a2 * g[3]);
-    const V even_b = at_b * (g[0] + b2 * g[2] + b2 * b2 * g[4]), odd_b = at_b * b * (g[1] + b2 * g[3]);
+    constexpr double sixth = 1.0 / 6, third = 1.0 / 3;
+    const V even = sixth * (g[0] + g[2] + g[4]), odd = sixth * (g[1] + g[3]);
+    const V even_re = third * (g[0] - 0.5 * (g[2] + g[4])), odd_re = third * (0.5 * g[1] - g[3]);
+    const V even_im = third * s * (g[2] - g[4]), odd_im = third * s * g[1];
     u[0] = g[0];
-    u[1] = even_a + odd_a;
-    u[2] = even_a - odd_a;
-    u[3] = even_b + odd_b;
-    u[4] = even_b - odd_b;
-    u[5] = g[4];
+    u[1] = even + odd;
+    u[2] = even - odd;
+    u[3] = g[4];
+    u[4] = even_re + odd_re;
+    u[5] = even_im + odd_im;
+    u[6] = even_re - odd_re;
+    u[7] = even_im - odd_im;
   }
   template <class V>
-  static TENSOROPS_INLINE void gradient(const V* g, V* z) {
-    const V even_a = at_a * g[0], even_b = at_b * g[0];
-    z[0] = g[0];
-    z[1] = fma(V(at_a * a), g[1], even_a);
-    z[2] = fma(V(-at_a * a), g[1], even_a);
-    z[3] = fma(V(at_b * b), g[1], even_b);
-    z[4] = fma(V(-at_b * b), g[1], even_b);
-    z[5] = g[1];
+  static TENSOROPS_INLINE void gradient(const V* y, V* z) {
+    const V even = y[0] + y[2], odd = y[1] + y[3];
+    const V even_re = fma(V(-0.5), y[2], y[0]), odd_re = fma(V(0.5), y[1], V(0.0) - y[3]);
+    z[0] = y[0];
+    z[1] = even + odd;
+    z[2] = even - odd;
+    z[3] = y[3];
+    z[4] = even_re + odd_re;
+    z[5] = V(-s) * (y[2] + y[1]);
+    z[6] = even_re - odd_re;
+    z[7] = V(-s) * (y[2] - y[1]);
   }
   template <class V>
   static TENSOROPS_INLINE void taps(const V* m, V* y) {
-    const V even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
-    y[0] = m[0] + (even_a + even_b);
-    y[1] = a * odd_a + b * odd_b;
-    y[2] = a2 * even_a + b2 * even_b;
-    y[3] = a * a2 * odd_a + b * b2 * odd_b;
-    y[4] = m[5] + (a2 * a2 * even_a + b2 * b2 * even_b);
+    constexpr double sixth = 1.0 / 6, third = 1.0 / 3;
+    const V even = sixth * (m[1] + m[2]), odd = sixth * (m[1] - m[2]);
+    const V even_re = third * (m[4] + m[6]), odd_re = third * (m[4] - m[6]);
+    const V even_im = third * s * (m[5] + m[7]), odd_im = third * s * (m[5] - m[7]);
+    y[0] = m[0] + (even + even_re);
+    y[1] = odd + (0.5 * odd_re + odd_im);
+    y[2] = even + (even_im - 0.5 * even_re);
+    y[3] = odd - odd_re;
+    y[4] = m[3] + (even - (0.5 * even_re + even_im));
+  }
+};
+
+// The second dimension, rows of values of the first one to points: row(i, v) makes the row of value i. Real values go to
+// put(x), pairs to put(re, im); a pair of pairs is two complex points, (p, q) and (p, conj q), of which weights count half.
+template <int r, class V, bool Weights, class Row, class Put>
+TENSOROPS_INLINE void to_points(const Row& row, const Put& put) {
+  constexpr int n = Points<r>::n;
+  const auto scaled = [](V x) TENSOROPS_LAMBDA_INLINE { return Weights ? 0.5 * x : x; };
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    V v[n];
+    row(i, v);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) put(v[j]);
+#pragma GCC unroll 2
+    for (int j = 4; j < n; j += 2) put(v[j], v[j + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 4; i < n; i += 2) {
+    V re[n], im[n];
+    row(i, re);
+    row(i + 1, im);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) put(re[j], im[j]);
+#pragma GCC unroll 2
+    for (int j = 4; j < n; j += 2) {
+      put(scaled(re[j] - im[j + 1]), scaled(re[j + 1] + im[j]));
+      put(scaled(re[j] + im[j + 1]), scaled(im[j] - re[j + 1]));
+    }
+  }
+}
+// And back: get() and get(re, im) in the same order, for row(i, values of row i).
+template <int r, class V, bool Weights, class Get, class Row>
+TENSOROPS_INLINE void from_points(const Get& get, const Row& row) {
+  constexpr int n = Points<r>::n;
+  const auto scaled = [](V x) TENSOROPS_LAMBDA_INLINE { return Weights ? 0.5 * x : x; };
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    V m[n];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) m[j] = get();
+#pragma GCC unroll 2
+    for (int j = 4; j < n; j += 2) get(m[j], m[j + 1]);
+    row(i, m);
+  }
+#pragma GCC unroll 2
+  for (int i = 4; i < n; i += 2) {
+    V re[n], im[n];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) get(re[j], im[j]);
+#pragma GCC unroll 2
+    for (int j = 4; j < n; j += 2) {
+      V sum_re, sum_im, difference_re, difference_im;
+      get(sum_re, sum_im);
+      get(difference_re, difference_im);
+      re[j] = scaled(sum_re + difference_re);
+      re[j + 1] = scaled(sum_im - difference_im);
+      im[j] = scaled(sum_im + difference_im);
+      im[j + 1] = scaled(difference_re - sum_re);
+    }
+    row(i, re);
+    row(i + 1, im);
+  }
+}
+
+// A complex product in three: (re, im) times (re', im') is (p - q, t - p - q) with p = re re', q = im im' and
+// t = (re + im) (re' + im'). A factor is stored as its three, which are summed each for itself.
+template <class V, class Store>
+struct Factor {
+  Store store;
+  TENSOROPS_INLINE void operator()(V x) const { store(x); }
+  TENSOROPS_INLINE void operator()(V re, V im) const { store(re), store(im), store(re + im); }
+};
+template <class V, class Load>
+struct Product {
+  Load load;
+  TENSOROPS_INLINE V operator()() const { return load(); }
+  TENSOROPS_INLINE void operator()(V& re, V& im) const {
+    const V p = load(), q = load(), t = load();
+    re = p - q;
+    im = t - (p + q);
+  }
+};
+// The transpose of the way from products, the gradient's way to them; and that of the way to factors (q has changed its sign).
+template <class V, class Store>
+struct ProductGradient {
+  Store store;
+  TENSOROPS_INLINE void operator()(V x) const { store(x); }
+  TENSOROPS_INLINE void operator()(V re, V im) const { store(re - im), store(re + im), store(im); }
+};
+template <class V, class Load>
+struct FactorGradient {
+  Load load;
+  TENSOROPS_INLINE V operator()() const { return load(); }
+  TENSOROPS_INLINE void operator()(V& re, V& im) const {
+    const V p = load(), q = load(), t = load();
+    re = p + t;
+    im = t - q;
   }
 };
 
@@ -120,35 +249,35 @@ TENSOROPS_INLINE bool is_zero(Vec<N> x) {
   return all;
 }
 
-constexpr int kTilesTogether = 8;  // whose columns lie in the first cache between the two dimensions
+constexpr int kTilesTogether = 4;  // whose columns lie in the first cache between the two dimensions
 
 template <int r>
 void image(const WinogradTiles& t) {
-  constexpr int n = Points<r>::n, kept = n - 2;
-  V columns[n][2 * kTilesTogether + kept];
+  constexpr int n = Points<r>::n, kept = n - kTile;
+  V columns[n][kTile * kTilesTogether + kept];
   const T* x = static_cast<const T*>(t.pixels);
   T* to = static_cast<T*>(t.points);
   for (int64_t first = 0; first < t.tiles; first += kTilesTogether) {
     const int64_t tiles = t.tiles - first < kTilesTogether ? t.tiles - first : kTilesTogether;
     if (first > 0)  // the tiles' overlap with those before
       for (int i = 0; i < n; ++i)
-        for (int w = 0; w < kept; ++w) columns[i][w] = columns[i][2 * kTilesTogether + w];
-    for (int64_t w = first > 0 ? kept : 0; w < 2 * tiles + kept; ++w) {
+        for (int w = 0; w < kept; ++w) columns[i][w] = columns[i][kTile * kTilesTogether + w];
+    for (int64_t w = first > 0 ? kept : 0; w < kTile * tiles + kept; ++w) {
       V d[n], v[n];
 #pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) d[i] = V::load(x + i * t.pixels_row + (2 * first + w) * V::size);
+      for (int i = 0; i < n; ++i) d[i] = V::load(x + i * t.pixels_row + (kTile * first + w) * V::size);
       Points<r>::image(d, v);
 #pragma GCC unroll 8
       for (int i = 0; i < n; ++i) columns[i][w] = v[i];
     }
     for (int64_t j = 0; j < tiles; ++j, to += t.tile) {
       T* at = to;
-      for (int i = 0; i < n; ++i) {
-        V v[n];
-        Points<r>::image(&columns[i][2 * j], v);
-#pragma GCC unroll 8
-        for (int s = 0; s < n; ++s, at += t.point) v[s].store(at);
-      }
+      const auto store = [&](V v) TENSOROPS_LAMBDA_INLINE {
+        v.store(at);
+        at += t.point;
+      };
+      to_points<r, V, false>([&](int i, V* v) TENSOROPS_LAMBDA_INLINE { Points<r>::image(&columns[i][kTile * j], v); },
+                             Factor<V, decltype(store)>{store});
     }
   }
 }
@@ -160,25 +289,30 @@ bool result(const WinogradTiles& t) {
   const T* from = static_cast<const T*>(t.points);
   T* to = static_cast<T*>(t.pixels);
   V finite(T(0));  // NaN from where something is not
-  for (int64_t j = 0; j < t.tiles; ++j, from += t.tile, to += 2 * V::size) {
-    V rows[2][n];
-#pragma GCC unroll 8
-    for (int s = 0; s < n; ++s) {
-      V m[n], y[2];
-#pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) m[i] = V::load(from + (i * n + s) * t.point);
+  for (int64_t j = 0; j < t.tiles; ++j, from += t.tile, to += kTile * V::size) {
+    V columns[kTile][n];
+    const T* at = from;
+    const auto load = [&]() TENSOROPS_LAMBDA_INLINE {
+      const V m = V::load(at);
+      at += t.point;
+      return m;
+    };
+    from_points<r, V, false>(Product<V, decltype(load)>{load}, [&](int i, const V* m) TENSOROPS_LAMBDA_INLINE {
+      V y[kTile];
       Points<r>::result(m, y);
-      rows[0][s] = y[0];
-      rows[1][s] = y[1];
-    }
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      V y[2];
-      Points<r>::result(rows[h], y);
-      finite = finite + ((y[0] - y[0]) + (y[1] - y[1]));
-      if (h >= t.rows) continue;
-      (y[0] + bias).store(to + h * t.pixels_row);
-      if (2 * j + 1 < t.width) (y[1] + bias).store(to + h * t.pixels_row + V::size);
+#pragma GCC unroll 4
+      for (int w = 0; w < kTile; ++w) columns[w][i] = y[w];
+    });
+    const int64_t width = t.width - kTile * j;
+#pragma GCC unroll 4
+    for (int w = 0; w < kTile; ++w) {
+      V y[kTile];
+      Points<r>::result(columns[w], y);
+      finite = finite + (((y[0] - y[0]) + (y[1] - y[1])) + ((y[2] - y[2]) + (y[3] - y[3])));
+      if (w >= width) continue;
+#pragma GCC unroll 4
+      for (int h = 0; h < kTile; ++h)
+        if (h < t.rows) (y[h] + bias).store(to + h * t.pixels_row + w * V::size);
     }
   }
   return is_zero(finite);
@@ -189,22 +323,24 @@ void gradient(const WinogradTiles& t) {
   constexpr int n = Points<r>::n;
   const T* x = static_cast<const T*>(t.pixels);
   T* to = static_cast<T*>(t.points);
-  for (int64_t j = 0; j < t.tiles; ++j, to += t.tile, x += 2 * V::size) {
-    V columns[2][n];
-#pragma GCC unroll 2
-    for (int w = 0; w < 2; ++w) {
-      const V g[2] = {V::load(x + w * V::size), V::load(x + t.pixels_row + w * V::size)};
-      Points<r>::gradient(g, columns[w]);
-    }
-    T* at = to;
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      const V g[2] = {columns[0][i], columns[1][i]};
-      V z[n];
+  for (int64_t j = 0; j < t.tiles; ++j, to += t.tile, x += kTile * V::size) {
+    V columns[n][kTile];
+#pragma GCC unroll 4
+    for (int w = 0; w < kTile; ++w) {
+      V g[kTile], z[n];
+#pragma GCC unroll 4
+      for (int h = 0; h < kTile; ++h) g[h] = V::load(x + h * t.pixels_row + w * V::size);
       Points<r>::gradient(g, z);
 #pragma GCC unroll 8
-      for (int s = 0; s < n; ++s, at += t.point) z[s].store(at);
+      for (int i = 0; i < n; ++i) columns[i][w] = z[i];
     }
+    T* at = to;
+    const auto store = [&](V v) TENSOROPS_LAMBDA_INLINE {
+      v.store(at);
+      at += t.point;
+    };
+    to_points<r, V, false>([&](int i, V* v) TENSOROPS_LAMBDA_INLINE { Points<r>::gradient(columns[i], v); },
+                           ProductGradient<V, decltype(store)>{store});
   }
 }
 
@@ -219,22 +355,22 @@ void weights(const void* packed, int64_t channels, int64_t channel, int64_t tap,
     for (int t = 0; t < r * r; ++t) __builtin_prefetch(static_cast<const T*>(packed) + (c + kAhead) * channel + t * tap);
     for (int64_t lane = 0; lane < width; lane += D::size) {
       const T* from = static_cast<const T*>(packed) + c * channel + lane;
-      D columns[r][n];
+      D columns[n][r];
       for (int w = 0; w < r; ++w) {
-        D g[r];
-#pragma GCC unroll 8
-        for (int h = 0; h < r; ++h) g[h] = load_vector<double>(from + (h * r + w) * tap);
-        Points<r>::weights(g, columns[w]);
-      }
-      T* to = static_cast<T*>(points) + c * width + lane;
-      for (int i = 0; i < n; ++i) {
         D g[r], u[n];
 #pragma GCC unroll 8
-        for (int w = 0; w < r; ++w) g[w] = columns[w][i];
+        for (int h = 0; h < r; ++h) g[h] = load_vector<double>(from + (h * r + w) * tap);
         Points<r>::weights(g, u);
 #pragma GCC unroll 8
-        for (int s = 0; s < n; ++s, to += point) store_vector(u[s], to);
+        for (int i = 0; i < n; ++i) columns[i][w] = u[i];
       }
+      T* to = static_cast<T*>(points) + c * width + lane;
+      const auto store = [&](D u) TENSOROPS_LAMBDA_INLINE {
+        store_vector(u, to);
+        to += point;
+      };
+      to_points<r, D, true>([&](int i, D* u) TENSOROPS_LAMBDA_INLINE { Points<r>::weights(columns[i], u); },
+                            Factor<D, decltype(store)>{store});
     }
   }
 }
@@ -246,23 +382,25 @@ bool taps(const void* points, int64_t point, void* taps, int64_t tap_stride) {
   D finite(0.0);
   for (int64_t lane = 0; lane < V::size; lane += D::size) {
     const T* from = static_cast<const T*>(points) + lane;
-    D columns[n][r];
-    for (int s = 0; s < n; ++s) {
-      D m[n];
-#pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) m[i] = load_vector<double>(from + (i * n + s) * point);
-      Points<r>::taps(m, columns[s]);
-    }
-    T* to = static_cast<T*>(taps) + lane;
-    for (int h = 0; h < r; ++h) {
-      D m[n], y[r];
-#pragma GCC unroll 8
-      for (int s = 0; s < n; ++s) m[s] = columns[s][h];
+    const auto load = [&]() TENSOROPS_LAMBDA_INLINE {
+      const D m = load_vector<double>(from);
+      from += point;
+      return m;
+    };
+    D columns[r][n];
+    from_points<r, D, true>(FactorGradient<D, decltype(load)>{load}, [&](int i, const D* m) TENSOROPS_LAMBDA_INLINE {
+      D y[r];
       Points<r>::taps(m, y);
 #pragma GCC unroll 8
-      for (int w = 0; w < r; ++w, to += tap_stride) {
-        store_vector(y[w], to);
-        finite = finite + (y[w] - y[w]);
+      for (int w = 0; w < r; ++w) columns[w][i] = y[w];
+    });
+    for (int w = 0; w < r; ++w) {
+      D y[r];
+      Points<r>::taps(columns[w], y);
+#pragma GCC unroll 8
+      for (int h = 0; h < r; ++h) {
+        store_vector(y[h], static_cast<T*>(taps) + (h * r + w) * tap_stride + lane);
+        finite = finite + (y[h] - y[h]);
       }
     }
   }
@@ -400,7 +538,7 @@ void store_pixels(const WinogradPixels& p) {
 }
 
 template <int r>
-constexpr WinogradTransforms transforms{weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
+constexpr WinogradTransforms transforms{r == 3 ? 46 : 88, weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
 
 // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
 #define STORAGE(f) {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half>, f<float>, nullptr, nullptr, f<BFloat16>}

@@ -1,14 +1,15 @@
 // Inner kernels of Winograd's convolution with square kernels of r = 3 or 5 taps and step 1 (Winograd 1980; Lavin and Gray,
-// "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308): results are made in tiles of 2 by 2 from n by n
-// pixels of the image, n = r + 1, with n * n multiplications for each pair of channels where the sum over taps needs 4 * r * r.
+// "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308): results are made in tiles of 4 by 4 from n by n
+// pixels of the image, n = r + 3, with P multiplications for each pair of channels where the sum over taps needs 16 * r * r.
 //
-//   forward          tile   = A' [ (G w G') * (B' image B) ] A       A: n x 2, G: n x r, B: n x n
-//   weight gradient  w_grad = C' [ (H tile H') * (B' image B) ] C    C: n x r, H: n x 2
+//   forward          tile   = A' [ (G w G') * (B' image B) ] A       A: n x 4, G: n x r, B: n x n
+//   weight gradient  w_grad = G' [ (A tile A') * (B' image B) ] G
 //
-// `*` multiplies element by element, over n * n "points", and is summed over channels (over tiles for the weight gradient):
-// a matrix product per point. The polynomials behind it are evaluated at 0, 1, -1 and infinity for r = 3, and at 0, +-2/3,
-// +-3/2 and infinity for r = 5: of all choices the one that magnifies rounding errors least (2.3 per dimension; 4.5 at the
-// usual 0, +-1, +-2). Sums are kept in short chains for the same reason.
+// `*` multiplies element by element, over n * n points, and is summed over channels (over tiles for the weight gradient): a
+// matrix product per point. The polynomials behind it are evaluated at 0, 1, -1, infinity and the other fourth (r = 3) or sixth
+// (r = 5) roots of 1. Complex points come with their conjugates, of which one suffices, and take three real products (Meng and
+// Brothers, "Efficient Winograd Convolution via Integer Arithmetic", arXiv:1901.01965): P is 46 for r = 3, 88 for r = 5. Roots
+// of 1 magnify rounding errors by 2.3 per dimension, the best real points 3.8; sums are kept in short chains for the same reason.
 //
 // Images are seen in blocks of channels, a vector's worth each: a block of a pixel is a vector, so that no transform moves
 // values across lanes. All sums are in f32: in f64 torch's own are so short that the direct way alone is as accurate. All
@@ -21,6 +22,8 @@
 #include "cpu/kernels/dtype.h"
 
 namespace tensorops::cpu {
+
+constexpr int64_t kWinogradTile = 4;  // pixels of the result, in each dimension
 
 // Pixels of one block of channels in a tensor, and the same pixels as vectors.
 struct WinogradPixels {
@@ -35,12 +38,12 @@ struct WinogradPixels {
 // A row of tiles of one block of channels: of the image or of the result, and at every point.
 struct WinogradTiles {
   int64_t tiles = 0;
-  void* pixels = nullptr;  // vectors: tile t begins at pixel 2 * t
+  void* pixels = nullptr;  // vectors: tile t begins at pixel kWinogradTile * t
   int64_t pixels_row = 0;
   void* points = nullptr;  // point p of tile t at p * point + t * tile
   int64_t point = 0, tile = 0;
   // Of results alone: how much of the last tiles there is, and what is added to them.
-  int64_t rows = 2, width = 0;
+  int64_t rows = kWinogradTile, width = 0;
   const void* bias = nullptr;  // a vector, or null
 };
 
@@ -58,13 +61,14 @@ struct WinogradProduct {
 };
 
 struct WinogradTransforms {
+  int64_t points;  // P
   // G w G' of weights, `width` of them (one or two vectors) side by side and their channels and taps so many elements apart, to
   // `points` as [point][channel][width].
   void (*weights)(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point);
   void (*image)(const WinogradTiles&);  // B' image B
   bool (*result)(const WinogradTiles&);  // A' points A; whether all of it is finite (but for the bias)
-  void (*gradient)(const WinogradTiles&);  // H tile H'
-  // C' points C of one vector of out channels: taps[tap * tap_stride + lane]. Point p at p * point. Whether all is finite.
+  void (*gradient)(const WinogradTiles&);  // A tile A'
+  // G' points G of one vector of out channels: taps[tap * tap_stride + lane]. Point p at p * point. Whether all is finite.
   bool (*taps)(const void* points, int64_t point, void* taps, int64_t tap_stride);
 };
 
