@@ -24,12 +24,14 @@ constexpr int64_t kBlockBytes = 512 << 10;
 constexpr int64_t kSumsBytes = 8 << 20;
 constexpr int64_t kRangeBytes = 1 << 20;    // of sums that a task of the weight gradient adds to
 constexpr int64_t kTilesBytes = 256 << 10;  // of an image's tiles that one works on, where these are few
-constexpr int64_t kFewTiles = 256;
+constexpr int64_t kFewTiles = 64;
 constexpr int64_t kChannelsTogether = 16;   // of weights, in one task
 constexpr int64_t kChannelsOfPanel = 64;    // of weights that are packed at a time where a task takes a whole panel
 constexpr int64_t kPanels = 8;              // at least, for panels to be worked on by themselves
-constexpr int64_t kFewestChannels = 8;      // with fewer, torch's sums are so short that their error is below half of ours
+constexpr int64_t kFewestChannels = 3;      // with fewer, torch's sums are so short that their error is below half of ours
 constexpr int64_t kBlocks = 8;              // at least, where there are rows of tiles enough
+constexpr int64_t kTilesOfPart = 256;       // of the weight gradient
+constexpr int64_t kFewestParts = 4, kMostParts = 16;
 
 // What the transforms for one size of kernel need to know.
 struct Method {
@@ -58,9 +60,9 @@ struct Method {
 // Rows of tiles, those of all images one after another, in blocks of about the same size.
 class TileRows {
  public:
-  TileRows(int64_t batch, int64_t height, int64_t width, int64_t bytes_of_tile)
+  TileRows(int64_t batch, int64_t height, int64_t width, int64_t bytes_of_tile, int64_t bytes_of_block = kBlockBytes)
       : per_image(divide_up(height, kTile)), across(divide_up(width, kTile)), count(batch * per_image) {
-    const int64_t affordable = std::max<int64_t>(1, kBlockBytes / (bytes_of_tile * across));
+    const int64_t affordable = std::max<int64_t>(1, bytes_of_block / (bytes_of_tile * across));
     blocks = divide_up(count, std::min(affordable, divide_up(count, kBlocks)));
   }
   int64_t begin(int64_t block) const { return count * block / blocks; }
@@ -146,27 +148,15 @@ int64_t band_bytes(const Method& m, const TileRows& rows) {
          m.width;
 }
 
-// `rows` rows by one panel of one point.
-void multiply_panel(const Method& m, const WinogradProduct& whole, int64_t rows) {
-  const int64_t tiles = divide_up(rows, m.table.rows);
-  WinogradProduct p = whole;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t first = rows * t / tiles;
-    p.rows = rows * (t + 1) / tiles - first;
-    p.a = static_cast<const char*>(whole.a) + first * p.a_row * m.width;
-    p.c = static_cast<char*>(whole.c) + first * p.c_row * m.width;
-    m.table.product(p);
-  }
-}
-// The same by all panels, of which set(panel, product) gives b.
+// The products at one point with all panels, of which set(panel, product) gives b.
 template <class F>
-void multiply(const Method& m, const WinogradProduct& whole, int64_t rows, const Panels& panels, const F& set) {
-  WinogradProduct p = whole;
+void multiply(const Method& m, WinogradProduct p, const Panels& panels, const F& set) {
+  char* const c = static_cast<char*>(p.c);
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     set(panel, p);
     p.columns = panels.columns_of(panel);
-    p.c = static_cast<char*>(whole.c) + panels.begin(panel) * m.width;
-    multiply_panel(m, p, rows);
+    p.c = c + panels.begin(panel) * m.width;
+    m.table.product(p);
   }
 }
 
@@ -181,9 +171,8 @@ int64_t order_taps(DataPass& pass) {
   return taps;
 }
 
-// Pairs of bf16 are multiplied twice as fast, which is all that there is to gain.
 bool has_method(const Kernels& kernels) {
-  return kernels.pairs == nullptr && kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
+  return kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
 }
 
 // Where half of all taps find nothing but the border, torch's sums have as few terms, while the transforms round as ever.
@@ -197,15 +186,21 @@ bool mostly_border(const Tensor& image, int64_t height, int64_t width) {
 struct Costs {
   double image, result, weights;
 };
-bool pays(const Method& m, const Costs& costs, int64_t batch, int64_t height, int64_t width, int64_t inner, int64_t outer) {
-  constexpr double kProducts = 0.8, kDirect = 0.85, kWorthwhile = 0.9;  // shares of the peak, and of the direct way's time
+bool pays(const Method& m, const Costs& costs, int64_t batch, int64_t height, int64_t width, int64_t inner, int64_t outer,
+          double direct) {
+  constexpr double kProducts = 0.9, kWorthwhile = 0.95;  // shares of the peak, and of the direct way's time
   const auto pixels = static_cast<double>(batch * height * width);
   const auto tiles = static_cast<double>(batch * divide_up(height, kTile) * divide_up(width, kTile));
   const auto in = static_cast<double>(m.channel_blocks(inner)), out = static_cast<double>(m.channel_blocks(outer));
   const double products = static_cast<double>(inner) * out;
   const double winograd = tiles * (static_cast<double>(m.points) * products / kProducts + in * costs.image + out * costs.result) +
                           products * costs.weights;
-  return winograd < kWorthwhile * pixels * static_cast<double>(m.taps * m.taps) * products / kDirect;
+  return winograd < kWorthwhile * pixels * direct;
+}
+// What the direct way takes for a pixel, at this share of the peak, which pairs of bf16 double.
+double direct_way(const Method& m, const Kernels& kernels, int64_t inner, int64_t outer, double share) {
+  const auto products = static_cast<double>(m.taps * m.taps * inner * m.channel_blocks(outer));
+  return products / (kernels.pairs == nullptr ? share : 2 * share);
 }
 
 // A pass in the direction of the data.
@@ -341,7 +336,8 @@ class Forward {
         for (int64_t point = 0; point < m_.points; ++point) {
           WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
           p.c_row = outer_;
-          multiply(m_, p, (end - begin) * rows_.across, panels_, [&](int64_t panel, WinogradProduct& one) {
+          p.rows = (end - begin) * rows_.across;
+          multiply(m_, p, panels_, [&](int64_t panel, WinogradProduct& one) {
             one.b = all_weights.data() + panel * panel_bytes() + point * weights_point(panel) * width_;
             one.b_step = panels_.width_of(panel);
           });
@@ -376,7 +372,8 @@ class Forward {
           p.b = points.data() + point * weights_point(panel) * width_;
           p.b_step = p.c_row = panel_width;
           p.columns = columns;
-          multiply_panel(m_, p, tiles);
+          p.rows = tiles;
+          m_.table.product(p);
         }
         store(group, 0, rows_.count, panels_.begin(panel), columns, bias, result.data(), result_point, panel_width, pixels.data());
       }
@@ -421,7 +418,9 @@ class Gradient {
     const int64_t affordable = std::max<int64_t>(1, kRangeBytes / (m_.points * outer_ * vector_ * width_));
     const int64_t ranges = divide_up(m_.channel_blocks(inner_), affordable);
     const int64_t range = divide_up(m_.channel_blocks(inner_), ranges) * vector_;
-    const TileRows rows(batch, height, across, m_.points * (range + outer_) * width_);
+    // Each block passes over the sums once.
+    const TileRows rows(batch, height, across, m_.points * (range + outer_) * width_,
+                        std::max(kBlockBytes, 2 * m_.points * range * outer_ * width_));
     // Or of fewer, which stay there for all tiles.
     const int64_t tiles = rows.count * rows.across;
     const int64_t few = std::max<int64_t>(1, kTilesBytes / (m_.points * tiles * vector_ * width_)) * vector_;
@@ -467,8 +466,9 @@ class Gradient {
   // sums are added in order.
   void run_blocks(int64_t group, const TileRows& rows, int64_t range, int64_t ranges, char* totals) {
     const int64_t sums_point = m_.point(range * outer_ / vector_), sums_bytes = m_.points * sums_point * width_;
+    const int64_t wanted = std::clamp<int64_t>(rows.count * rows.across / kTilesOfPart, kFewestParts, kMostParts);
     const int64_t parts =
-        std::clamp<int64_t>(std::min(kSumsBytes / (sums_bytes * ranges), divide_up(kBlocks, ranges)), 1, rows.blocks);
+        std::clamp<int64_t>(std::min(kSumsBytes / (sums_bytes * ranges), divide_up(wanted, ranges)), 1, rows.blocks);
     const int64_t image_point = m_.point(rows.most_tiles() * range / vector_);
     const int64_t grad_point = m_.point(rows.most_tiles() * outer_ / vector_);
     const Scratch sums(parts * ranges * sums_bytes);
@@ -487,7 +487,8 @@ class Gradient {
             WinogradProduct p = product(image.data() + point * image_point * width_, range, (last - first) * rows.across);
             p.c = sums.data() + task * sums_bytes + point * sums_point * width_, p.c_row = outer_;
             p.accumulate = block > first_block;
-            multiply(m_, p, channels, panels_, [&](int64_t panel, WinogradProduct& one) {
+            p.rows = channels;
+            multiply(m_, p, panels_, [&](int64_t panel, WinogradProduct& one) {
               one.b = tiles.data() + (point * grad_point + panels_.begin(panel)) * width_;
               one.b_step = outer_;
             });
@@ -496,15 +497,15 @@ class Gradient {
       }
     });
     const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels_.compute)];
-    parallel(inner_, outer_ * m_.points * (parts + 4), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t at = c / range * sums_bytes + c % range * outer_ * width_;
-        for (int64_t part = 1; part < parts; ++part)
-          for (int64_t point = 0; point < m_.points; ++point)
-            add_rows(sums.data() + part * ranges * sums_bytes + at + point * sums_point * width_, 0, 1, outer_,
-                     sums.data() + at + point * sums_point * width_);
-        taps(c, 0, outer_, sums.data() + at, sums_point, totals);
+    parallel(parts > 1 ? ranges * m_.points : 0, range * outer_ * parts, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        char* const first = sums.data() + item / m_.points * sums_bytes + item % m_.points * sums_point * width_;
+        add_rows(first + ranges * sums_bytes, ranges * sums_bytes / width_, parts - 1, range * outer_, first);
       }
+    });
+    parallel(inner_, outer_ * m_.points * 4, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c)
+        taps(c, 0, outer_, sums.data() + c / range * sums_bytes + c % range * outer_ * width_, sums_point, totals);
     });
   }
 
@@ -540,7 +541,8 @@ class Gradient {
             p.c = sums.data() + point * sums_point * width_;
             p.b_step = p.c_row = panel_width;
             p.columns = panels_.columns_of(panel);
-            multiply_panel(m_, p, channels);
+            p.rows = channels;
+            m_.table.product(p);
           }
           for (int64_t c = 0; c < channels; ++c)
             taps(channel + c, panels_.begin(panel), panel_width, sums.data() + c * panel_width * width_, sums_point, totals);
@@ -570,8 +572,10 @@ bool winograd(const DataPass& original, const Kernels& kernels) {
   const Method m(taps, kernels);
   if (pass.inner < kFewestChannels) return false;
   if (mostly_border(pass.source, pass.height, pass.width)) return false;
-  const Costs costs = taps == 5 ? Costs{290, 145, 600} : Costs{200, 90, 500};
-  if (!pays(m, costs, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer)) return false;
+  const Costs costs = taps == 5 ? Costs{900, 700, 600} : Costs{600, 450, 250};
+  if (!pays(m, costs, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer,
+            direct_way(m, kernels, pass.inner, pass.outer, 0.85)))
+    return false;
   return Forward(pass, kernels, m).run();
 }
 
@@ -583,9 +587,9 @@ bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Par
     if (params.stride[d] != 1 || params.dilation[d] != 1) return false;
   const Method m(taps, kernels);
   const int64_t tiles = grad.size(0) * divide_up(grad.size(2), kTile) * divide_up(grad.size(3), kTile);
-  const Costs costs = taps == 5 ? Costs{290, 145, 2400} : Costs{200, 145, tiles <= kFewTiles ? 400.0 : 1200.0};
-  if (mostly_border(input, grad.size(2), grad.size(3))) return false;
-  if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, outer)) return false;
+  const Costs costs = taps == 5 ? Costs{1100, 700, 1500} : Costs{600, 400, tiles <= kFewTiles ? 500.0 : 1500.0};
+  if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, outer, direct_way(m, kernels, inner, outer, 0.66)))
+    return false;
   return Gradient(grad, input, params, kernels, m, result).run();
 }
 

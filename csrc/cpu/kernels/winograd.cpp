@@ -101,10 +101,10 @@ struct Points<5> {  // and w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M
   }
   template <class V>
   static TENSOROPS_INLINE void weights(const V* g, V* u) {
-    constexpr double sixth = 1.0 / 6, third = 1.0 / 3;
+    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
     const V even = sixth * (g[0] + g[2] + g[4]), odd = sixth * (g[1] + g[3]);
     const V even_re = third * (g[0] - 0.5 * (g[2] + g[4])), odd_re = third * (0.5 * g[1] - g[3]);
-    const V even_im = third * s * (g[2] - g[4]), odd_im = third * s * g[1];
+    const V even_im = third_s * (g[2] - g[4]), odd_im = third_s * g[1];
     u[0] = g[0];
     u[1] = even + odd;
     u[2] = even - odd;
@@ -129,10 +129,10 @@ struct Points<5> {  // and w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M
   }
   template <class V>
   static TENSOROPS_INLINE void taps(const V* m, V* y) {
-    constexpr double sixth = 1.0 / 6, third = 1.0 / 3;
+    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
     const V even = sixth * (m[1] + m[2]), odd = sixth * (m[1] - m[2]);
     const V even_re = third * (m[4] + m[6]), odd_re = third * (m[4] - m[6]);
-    const V even_im = third * s * (m[5] + m[7]), odd_im = third * s * (m[5] - m[7]);
+    const V even_im = third_s * (m[5] + m[7]), odd_im = third_s * (m[5] - m[7]);
     y[0] = m[0] + (even + even_re);
     y[1] = odd + (0.5 * odd_re + odd_im);
     y[2] = even + (even_im - 0.5 * even_re);
@@ -344,78 +344,75 @@ void gradient(const WinogradTiles& t) {
   }
 }
 
-// Once per weight, not per pixel: in f64, so that what is rounded to T is right to the last place.
 template <int r>
 void weights(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point) {
-  using D = Vec<double>;
   constexpr int n = Points<r>::n;
   constexpr int64_t kAhead = 8;
   for (int64_t c = 0; c < channels; ++c) {
     // Where they lie, weights are a line here and a line there.
     for (int t = 0; t < r * r; ++t) __builtin_prefetch(static_cast<const T*>(packed) + (c + kAhead) * channel + t * tap);
-    for (int64_t lane = 0; lane < width; lane += D::size) {
+    for (int64_t lane = 0; lane < width; lane += V::size) {
       const T* from = static_cast<const T*>(packed) + c * channel + lane;
-      D columns[n][r];
+      V columns[n][r];
       for (int w = 0; w < r; ++w) {
-        D g[r], u[n];
+        V g[r], u[n];
 #pragma GCC unroll 8
-        for (int h = 0; h < r; ++h) g[h] = load_vector<double>(from + (h * r + w) * tap);
+        for (int h = 0; h < r; ++h) g[h] = V::load(from + (h * r + w) * tap);
         Points<r>::weights(g, u);
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) columns[i][w] = u[i];
       }
       T* to = static_cast<T*>(points) + c * width + lane;
-      const auto store = [&](D u) TENSOROPS_LAMBDA_INLINE {
-        store_vector(u, to);
+      const auto store = [&](V u) TENSOROPS_LAMBDA_INLINE {
+        u.store(to);
         to += point;
       };
-      to_points<r, D, true>([&](int i, D* u) TENSOROPS_LAMBDA_INLINE { Points<r>::weights(columns[i], u); },
-                            Factor<D, decltype(store)>{store});
+      to_points<r, V, true>([&](int i, V* u) TENSOROPS_LAMBDA_INLINE { Points<r>::weights(columns[i], u); },
+                            Factor<V, decltype(store)>{store});
     }
   }
 }
 
 template <int r>
 bool taps(const void* points, int64_t point, void* taps, int64_t tap_stride) {
-  using D = Vec<double>;
   constexpr int n = Points<r>::n;
-  D finite(0.0);
-  for (int64_t lane = 0; lane < V::size; lane += D::size) {
-    const T* from = static_cast<const T*>(points) + lane;
-    const auto load = [&]() TENSOROPS_LAMBDA_INLINE {
-      const D m = load_vector<double>(from);
-      from += point;
-      return m;
-    };
-    D columns[r][n];
-    from_points<r, D, true>(FactorGradient<D, decltype(load)>{load}, [&](int i, const D* m) TENSOROPS_LAMBDA_INLINE {
-      D y[r];
-      Points<r>::taps(m, y);
+  const T* from = static_cast<const T*>(points);
+  const auto load = [&]() TENSOROPS_LAMBDA_INLINE {
+    const V m = V::load(from);
+    from += point;
+    return m;
+  };
+  V columns[r][n];
+  from_points<r, V, true>(FactorGradient<V, decltype(load)>{load}, [&](int i, const V* m) TENSOROPS_LAMBDA_INLINE {
+    V y[r];
+    Points<r>::taps(m, y);
 #pragma GCC unroll 8
-      for (int w = 0; w < r; ++w) columns[w][i] = y[w];
-    });
-    for (int w = 0; w < r; ++w) {
-      D y[r];
-      Points<r>::taps(columns[w], y);
+    for (int w = 0; w < r; ++w) columns[w][i] = y[w];
+  });
+  V finite(T(0));
 #pragma GCC unroll 8
-      for (int h = 0; h < r; ++h) {
-        store_vector(y[h], static_cast<T*>(taps) + (h * r + w) * tap_stride + lane);
-        finite = finite + (y[h] - y[h]);
-      }
+  for (int w = 0; w < r; ++w) {
+    V y[r];
+    Points<r>::taps(columns[w], y);
+#pragma GCC unroll 8
+    for (int h = 0; h < r; ++h) {
+      y[h].store(static_cast<T*>(taps) + (h * r + w) * tap_stride);
+      finite = finite + (y[h] - y[h]);
     }
   }
   return is_zero(finite);
 }
 
+// The rows of a tile from row `first` on.
 template <int R, int N>
-void product_of(const WinogradProduct& p) {
+void product_of(const WinogradProduct& p, int64_t first) {
   V sum[R][N];
   // The chains before this one. In memory, unless there are registers for them beside the sums.
   constexpr bool kInRegisters = 2 * R * N + N + 1 <= (kVectorBytes == 64 ? 32 : 16);
   alignas(64) T room[R * N * V::size];
   T* const kept = kInRegisters ? static_cast<T*>(room) : opaque(static_cast<T*>(room));
   const auto in_kept = [&](int i, int v) TENSOROPS_LAMBDA_INLINE { return kept + (i * N + v) * V::size; };
-  const T* a = static_cast<const T*>(p.a);
+  const T* a = static_cast<const T*>(p.a) + first * p.a_row;
   const T* b = static_cast<const T*>(p.b);
   for (int64_t done = 0;; done += p.chain) {
     for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = V(T(0)); });
@@ -425,7 +422,7 @@ void product_of(const WinogradProduct& p) {
     if (done + p.chain >= p.k) break;
     for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(in_kept(i, v)); });
   }
-  T* const c = static_cast<T*>(p.c);
+  T* const c = static_cast<T*>(p.c) + first * p.c_row;
   const int64_t c_row = p.c_row;
   const bool accumulate = p.accumulate;
   for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
@@ -434,15 +431,22 @@ void product_of(const WinogradProduct& p) {
   });
 }
 template <int N, int R = rows_of<T>>
-TENSOROPS_INLINE void product_of_rows(const WinogradProduct& p) {
+TENSOROPS_INLINE void product_of_rows(const WinogradProduct& p, int64_t first, int64_t rows) {
   if constexpr (R > 1) {
-    if (p.rows < R) return product_of_rows<N, R - 1>(p);
+    if (rows < R) return product_of_rows<N, R - 1>(p, first, rows);
   }
-  product_of<R, N>(p);
+  product_of<R, N>(p, first);
 }
 void product(const WinogradProduct& p) {
-  if (p.columns > V::size) product_of_rows<2>(p);
-  else product_of_rows<1>(p);
+  // Cut evenly: a tile of two rows takes as long as one of seven.
+  const int64_t tiles = (p.rows + rows_of<T> - 1) / rows_of<T>;
+  int64_t first = 0;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t end = p.rows * (t + 1) / tiles;
+    if (p.columns > V::size) product_of_rows<2>(p, first, end - first);
+    else product_of_rows<1>(p, first, end - first);
+    first = end;
+  }
 }
 
 // `count` pixels, adjacent in the tensor, for f(i, vector i), one square of pixels and channels.
@@ -547,7 +551,7 @@ constexpr WinogradTransforms transforms{r == 3 ? 46 : 88, weights<r>, image<r>, 
 
 extern const WinogradKernels winograd_kernels;
 const WinogradKernels winograd_kernels = {
-    rows_of<T>, {transforms<3>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
+    {transforms<3>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
 #else
 // Sums that round twice per term are up to 5 times as far off as torch's.
 extern const WinogradKernels winograd_kernels;

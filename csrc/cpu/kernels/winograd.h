@@ -55,7 +55,7 @@ struct WinogradProduct {
   int64_t b_step = 0;
   void* c = nullptr;  // whole vectors
   int64_t c_row = 0;
-  int64_t rows = 0, columns = 0;  // up to WinogradKernels::rows, and up to two vectors
+  int64_t rows = 0, columns = 0;  // columns up to two vectors
   int64_t k = 0, chain = 0;
   bool accumulate = false;
 };
@@ -74,7 +74,6 @@ struct WinogradTransforms {
 
 // All null where the instruction set has no FMA.
 struct WinogradKernels {
-  int rows;  // of a product
   WinogradTransforms transforms[2];  // r = 3, r = 5
   void (*product)(const WinogradProduct&);
   // By storage dtype, null where sums are not in f32: pixels from a tensor to vectors and back.
