@@ -73,12 +73,33 @@ TENSOROPS_INLINE void pack_transposed(const S* from, int64_t lane_stride, int64_
     }
 }
 
+// Panels whose steps are adjacent from behind, the taps of an input gradient: the same squares, stored in the other order.
+template <class S, class T>
+TENSOROPS_INLINE void pack_reversed(const S* from, int64_t lane_stride, int64_t lanes, int64_t k, int width, T* to) {
+  using V = Vec<T>;
+  for (; lanes > 0; lanes -= width, from += width * lane_stride, to += width * k)
+    for (int l = 0; l < width; l += V::size) {
+      const int64_t last = lanes - 1, part = width - l < V::size ? width - l : V::size;
+      for (int64_t p = 0; p < k; p += V::size) {
+        V rows[V::size];
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i)
+          rows[i] = load_lanes<T>(from + (l + i < last ? l + i : last) * lane_stride - (k - 1) + p, k - p);
+        transpose<T>(rows);
+#pragma GCC unroll 16
+        for (int i = 0; i < V::size; ++i)
+          if (p + i < k) store_lanes<T>(rows[i], to + (k - 1 - p - i) * width + l, part);
+      }
+    }
+}
+
 template <class S, class T>
 void pack(const void* source, int64_t lane_stride, int64_t step_stride, int64_t lanes, int64_t k, int width, void* panels) {
   const S* from = static_cast<const S*>(source);
   T* to = static_cast<T*>(panels);
   if (lane_stride == 1) return pack_adjacent<S, T>(from, step_stride, lanes, k, width, to);
   if (step_stride == 1) return pack_transposed<S, T>(from, lane_stride, lanes, k, width, to);
+  if (step_stride == -1) return pack_reversed<S, T>(from, lane_stride, lanes, k, width, to);
   for (; lanes > 0; lanes -= width, from += width * lane_stride)
     for (int64_t p = 0; p < k; ++p, to += width) {
       for (int64_t l = 0; l < width; ++l) to[l] = l < lanes ? load_as<T>(from[l * lane_stride + p * step_stride]) : T(0);
