@@ -63,7 +63,12 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& la
   }
   if (taps == 1) return pack(pass.taps[0].weight, pass.weight_inner, channels);
   if (even && pass.weight_inner == taps * spacing) return pack(pass.taps[0].weight, spacing, channels * taps);
+  // Channels of an input gradient's weights lie some lines here and some there, on another page each.
+  constexpr int64_t kAhead = 4;
+  const int64_t line = kCacheLine / element, run = std::min(columns * std::abs(pass.weight_outer), 4096 / element);
   for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t at = 0; at < run; at += line)
+      __builtin_prefetch(from + ((c + kAhead) * pass.weight_inner + at) * element, 0, 2);
     if (even) {
       pack(c * pass.weight_inner + pass.taps[0].weight, spacing, taps);
     } else {

@@ -26,7 +26,7 @@ constexpr int64_t kRangeBytes = 1 << 20;    // of sums that a task of the weight
 constexpr int64_t kTilesBytes = 256 << 10;  // of an image's tiles that one works on, where these are few
 constexpr int64_t kFewTiles = 64;
 constexpr int64_t kChannelsTogether = 16;   // of weights, in one task
-constexpr int64_t kChannelsOfPanel = 64;    // of weights that are packed at a time where a task takes a whole panel
+constexpr int64_t kChannelsOfPanel = 64;    // of weights that are at all points at a time where a task takes a whole panel
 constexpr int64_t kPanels = 8;              // at least, for panels to be worked on by themselves
 constexpr int64_t kFewestChannels = 3;      // with fewer, torch's sums are so short that their error is below half of ours
 constexpr int64_t kBlocks = 8;              // at least, where there are rows of tiles enough
@@ -241,26 +241,26 @@ class Forward {
   }
 
  private:
-  // Elements of one point of a panel's weights, [channel][the panel's width], and bytes of all points.
-  int64_t weights_point(int64_t panel) const { return pass_.inner * panels_.width_of(panel) + kCacheLine / width_; }
-  int64_t panel_bytes() const { return m_.points * (pass_.inner * kernels_.size.columns + kCacheLine / width_) * width_; }
+  // Elements of one point of the weights of `channels` channels, [channel][the panel's width], and bytes of all points.
+  int64_t weights_point(int64_t channels, int64_t panel_width) const { return channels * panel_width + kCacheLine / width_; }
+  int64_t weights_bytes(int64_t channels) const { return m_.points * weights_point(channels, kernels_.size.columns) * width_; }
   int64_t packed_bytes(int64_t channels) const { return channels * m_.taps * m_.taps * kernels_.size.columns * width_; }
 
-  // Channels [channel, channel + count) of a panel's weights at all points; `packed` has room for so many.
-  void weights(int64_t group, int64_t panel, int64_t channel, int64_t count, char* packed, char* points) const {
+  // Channels [channel, channel + count) of a panel's weights at all points, which are `point` apart; `packed` has room for so
+  // many.
+  void weights(int64_t group, int64_t panel, int64_t channel, int64_t count, char* packed, char* points, int64_t point) const {
     const int64_t panel_width = panels_.width_of(panel), first = panels_.begin(panel);
-    char* const to = points + channel * panel_width * width_;
     if (in_place_ && panels_.columns_of(panel) == panel_width) {
       const int64_t at = group * pass_.weight_group + first + channel * pass_.weight_inner + pass_.taps[0].weight;
       m_.transforms.weights(static_cast<const char*>(pass_.weight.const_data_ptr()) + at * width_, count, pass_.weight_inner,
-                            tap_, panel_width, to, weights_point(panel));
+                            tap_, panel_width, points, point);
       return;
     }
     const bool channels_inside = pass_.weight_inner == 1;  // in the order in which they lie
     pack_weights(pass_, kernels_, {Pairs::none, pass_.inner, pass_.inner}, group, first, panels_.columns_of(panel), panel_width,
                  channel, count, channels_inside, packed);
     m_.transforms.weights(packed, count, (channels_inside ? 1 : m_.taps * m_.taps) * panel_width,
-                          (channels_inside ? count : 1) * panel_width, panel_width, to, weights_point(panel));
+                          (channels_inside ? count : 1) * panel_width, panel_width, points, point);
   }
 
   // The products at one point: image by weights.
@@ -268,7 +268,7 @@ class Forward {
     WinogradProduct p;
     p.a = image + point * image_point * width_, p.a_row = channels_, p.a_step = 1;
     p.c = result + point * result_point * width_;
-    p.k = pass_.inner, p.chain = kChain;
+    p.chain = kChain;
     return p;
   }
 
@@ -314,14 +314,17 @@ class Forward {
 
   // All weights at all points first, then block after block of tiles.
   void run_blocks(int64_t group, const char* bias) {
-    const Scratch all_weights(panels_.count * panel_bytes());
+    const int64_t panel_bytes = weights_bytes(pass_.inner);
+    const Scratch all_weights(panels_.count * panel_bytes);
+    const auto weights_of = [&](int64_t panel) { return all_weights.data() + panel * panel_bytes; };
+    const auto point_of = [&](int64_t panel) { return weights_point(pass_.inner, panels_.width_of(panel)); };
     const int64_t pieces = divide_up(pass_.inner, kChannelsTogether);
     parallel(panels_.count * pieces, kChannelsTogether * kernels_.size.columns * m_.points * 4, [&](int64_t begin, int64_t end) {
       const Scratch packed(packed_bytes(kChannelsTogether));
       for (int64_t item = begin; item < end; ++item) {
         const int64_t panel = item / pieces, channel = item % pieces * kChannelsTogether;
         weights(group, panel, channel, std::min(kChannelsTogether, pass_.inner - channel), packed.data(),
-                all_weights.data() + panel * panel_bytes());
+                weights_of(panel) + channel * panels_.width_of(panel) * width_, point_of(panel));
       }
     });
     const int64_t image_point = m_.point(rows_.most_tiles() * channels_ / m_.vector);
@@ -335,10 +338,11 @@ class Forward {
                   channels_);
         for (int64_t point = 0; point < m_.points; ++point) {
           WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
+          p.k = pass_.inner;
           p.c_row = outer_;
           p.rows = (end - begin) * rows_.across;
           multiply(m_, p, panels_, [&](int64_t panel, WinogradProduct& one) {
-            one.b = all_weights.data() + panel * panel_bytes() + point * weights_point(panel) * width_;
+            one.b = weights_of(panel) + point * point_of(panel) * width_;
             one.b_step = panels_.width_of(panel);
           });
         }
@@ -360,20 +364,24 @@ class Forward {
       }
     });
     parallel(panels_.count, tiles * m_.points * channels_ * kernels_.size.columns / 4, [&](int64_t begin, int64_t end) {
-      const Scratch points(panel_bytes()), packed(packed_bytes(kChannelsOfPanel)), pixels(pixels_bytes(rows_.count));
+      const Scratch points(weights_bytes(kChannelsOfPanel)), packed(packed_bytes(kChannelsOfPanel));
+      const Scratch pixels(pixels_bytes(rows_.count));
       const Scratch result(m_.points * m_.point(tiles * kernels_.size.columns / m_.vector) * width_);
       for (int64_t panel = begin; panel < end; ++panel) {
-        for (int64_t channel = 0; channel < pass_.inner; channel += kChannelsOfPanel)
-          weights(group, panel, channel, std::min(kChannelsOfPanel, pass_.inner - channel), packed.data(), points.data());
         const int64_t panel_width = panels_.width_of(panel), columns = panels_.columns_of(panel);
         const int64_t result_point = m_.point(tiles * panel_width / m_.vector);
-        for (int64_t point = 0; point < m_.points; ++point) {
-          WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
-          p.b = points.data() + point * weights_point(panel) * width_;
-          p.b_step = p.c_row = panel_width;
-          p.columns = columns;
-          p.rows = tiles;
-          m_.table.product(p);
+        const int64_t point_of_weights = weights_point(kChannelsOfPanel, panel_width);
+        for (int64_t channel = 0; channel < pass_.inner; channel += kChannelsOfPanel) {
+          const int64_t count = std::min(kChannelsOfPanel, pass_.inner - channel);
+          weights(group, panel, channel, count, packed.data(), points.data(), point_of_weights);
+          for (int64_t point = 0; point < m_.points; ++point) {
+            WinogradProduct p = product(image.data() + channel * width_, image_point, result.data(), result_point, point);
+            p.b = points.data() + point * point_of_weights * width_;
+            p.b_step = p.c_row = panel_width;
+            p.rows = tiles, p.columns = columns, p.k = count;
+            p.accumulate = channel > 0;
+            m_.table.product(p);
+          }
         }
         store(group, 0, rows_.count, panels_.begin(panel), columns, bias, result.data(), result_point, panel_width, pixels.data());
       }

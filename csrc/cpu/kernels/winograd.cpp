@@ -257,6 +257,7 @@ void image(const WinogradTiles& t) {
   V columns[n][kTile * kTilesTogether + kept];
   const T* x = static_cast<const T*>(t.pixels);
   T* to = static_cast<T*>(t.points);
+  const int64_t point = t.point;
   for (int64_t first = 0; first < t.tiles; first += kTilesTogether) {
     const int64_t tiles = t.tiles - first < kTilesTogether ? t.tiles - first : kTilesTogether;
     if (first > 0)  // the tiles' overlap with those before
@@ -272,9 +273,9 @@ void image(const WinogradTiles& t) {
     }
     for (int64_t j = 0; j < tiles; ++j, to += t.tile) {
       T* at = to;
-      const auto store = [&](V v) TENSOROPS_LAMBDA_INLINE {
+      const auto store = [&at, point](V v) TENSOROPS_LAMBDA_INLINE {
         v.store(at);
-        at += t.point;
+        at += point;
       };
       to_points<r, V, false>([&](int i, V* v) TENSOROPS_LAMBDA_INLINE { Points<r>::image(&columns[i][kTile * j], v); },
                              Factor<V, decltype(store)>{store});
@@ -288,13 +289,14 @@ bool result(const WinogradTiles& t) {
   const V bias = t.bias == nullptr ? V(T(0)) : V::load(static_cast<const T*>(t.bias));
   const T* from = static_cast<const T*>(t.points);
   T* to = static_cast<T*>(t.pixels);
+  const int64_t point = t.point;
   V finite(T(0));  // NaN from where something is not
   for (int64_t j = 0; j < t.tiles; ++j, from += t.tile, to += kTile * V::size) {
     V columns[kTile][n];
     const T* at = from;
-    const auto load = [&]() TENSOROPS_LAMBDA_INLINE {
+    const auto load = [&at, point]() TENSOROPS_LAMBDA_INLINE {
       const V m = V::load(at);
-      at += t.point;
+      at += point;
       return m;
     };
     from_points<r, V, false>(Product<V, decltype(load)>{load}, [&](int i, const V* m) TENSOROPS_LAMBDA_INLINE {
@@ -323,6 +325,7 @@ void gradient(const WinogradTiles& t) {
   constexpr int n = Points<r>::n;
   const T* x = static_cast<const T*>(t.pixels);
   T* to = static_cast<T*>(t.points);
+  const int64_t point = t.point;
   for (int64_t j = 0; j < t.tiles; ++j, to += t.tile, x += kTile * V::size) {
     V columns[n][kTile];
 #pragma GCC unroll 4
@@ -335,9 +338,9 @@ void gradient(const WinogradTiles& t) {
       for (int i = 0; i < n; ++i) columns[i][w] = z[i];
     }
     T* at = to;
-    const auto store = [&](V v) TENSOROPS_LAMBDA_INLINE {
+    const auto store = [&at, point](V v) TENSOROPS_LAMBDA_INLINE {
       v.store(at);
-      at += t.point;
+      at += point;
     };
     to_points<r, V, false>([&](int i, V* v) TENSOROPS_LAMBDA_INLINE { Points<r>::gradient(columns[i], v); },
                            ProductGradient<V, decltype(store)>{store});
