@@ -12,6 +12,11 @@ namespace {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+constexpr int64_t power_of_two_up_to(int64_t a) {
+  int64_t power = 1;
+  while (2 * power <= a) power *= 2;
+  return power;
+}
 
 // A block of C that shares one packing of A: its panels stay in the last-level cache, its f32 sums (for bf16 and f16) in
 // bounded memory.
@@ -56,7 +61,7 @@ constexpr int64_t kStreamedDepth = 96, kStreamedUses = 208, kLowStreamedUses = 5
 // hardware sees coming.
 constexpr int64_t kFetchedRow = 128;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
-constexpr int64_t kSplitPieces = 16, kSplitDepth = 1024, kSplits = 64;
+constexpr int64_t kSplitPieces = 16, kSplitDepth = 768, kSplits = 64;
 
 // The work of one multiply-add in units of parallel(), as a fraction.
 constexpr int64_t kMultiplyAddsPerUnit = 16;
@@ -95,7 +100,9 @@ class Multiply {
                            : path() == Path::dot ? ceil_div(g_.m, kDotPieceRows) * ceil_div(g_.n, kDotColumns)
                                                  : ceil_div(g_.m, 64) * ceil_div(g_.n, 64);
     const bool floating = compute_ == Compute::f32 || compute_ == Compute::f64;
-    if (pieces < kSplitPieces && g_.k >= 2 * kSplitDepth && floating) return split(std::min(kSplits, g_.k / kSplitDepth));
+    // As many as a power of two: three pieces would keep one of two threads busy for twice as long as the other.
+    const int64_t splits = floating && pieces < kSplitPieces ? std::min(kSplits, power_of_two_up_to(g_.k / kSplitDepth)) : 1;
+    if (splits > 1) return split(splits);
     run_whole();
   }
 

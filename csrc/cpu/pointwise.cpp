@@ -2,7 +2,7 @@
 // multiplies where they lie. With a step, the pixels that are read are collected first.
 //
 // Workspace, beside that of gemm(): where pixels are collected, kCollected bytes of them or one image for each thread; for the
-// weight gradient, the images and gradients that kDeep pixels are made of.
+// weight gradient, for each thread the images and gradients that kDeep pixels are made of, and kParts - 1 small results.
 #include <cstring>
 
 #include "cpu/convolution.h"
@@ -17,6 +17,8 @@ constexpr int64_t kCollected = 4 << 20;
 // Pixels that a product over pixels runs over at least: below, it costs more to come back to the sums than to collect them
 // from several images.
 constexpr int64_t kDeep = 1024;
+// Of a weight gradient whose result has up to so many elements.
+constexpr int64_t kSmallResult = 64 << 10, kParts = 8;
 // With fewer terms to a sum a product is little more than writing its result, which other ways do faster, the more so where
 // channels are adjacent.
 constexpr int64_t kFewestTerms = 16, kFewestTermsLast = 32;
@@ -168,31 +170,50 @@ bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Pa
                  input.stride(3) * p.stride[1]};
   // A few images at a time, unless all lie in one piece.
   const bool whole = y.all_even() && x.all_even();
-  const int64_t chunk = whole ? batch : std::min(batch, divide_up(kDeep, y.count()));
-  const auto in_place = [&](const Pixels& pixels) { return whole || (chunk == 1 && pixels.even()); };
-  const Scratch grads(in_place(y) ? 0 : chunk * y.elements() * size), images(in_place(x) ? 0 : chunk * x.elements() * size);
+  const int64_t chunk = whole ? batch : std::min(batch, divide_up(kDeep, y.count())), chunks = divide_up(batch, chunk);
+  const auto in_place = [&](const Pixels& pixels) { return pixels.all_even() || (chunk == 1 && pixels.even()); };
 
   Gemm g = product(kernels);
   g.m = result.size(0), g.n = result.size(1);
-  g.c = result.data_ptr();
   g.epilogue.c_row = g.epilogue.source_row = result.stride(0);
   g.epilogue.c_column = g.epilogue.source_column = result.stride(1);
-  for (int64_t first = 0; first < batch; first += chunk) {
-    const int64_t together = std::min(chunk, batch - first);
-    g.k = together * y.count();
-    const auto channels_by_pixels = [&](const Tensor& t, const Pixels& pixels, char* room) -> GemmOperand {
-      const char* const from = static_cast<const char*>(t.const_data_ptr()) + first * pixels.image * size;
-      if (in_place(pixels)) return {from, pixels.channel, pixels.pixel, 0};
-      const Pixels dense = pixels.dense(together);
-      copy(from, pixels, room, dense, together, kernels);
-      return {room, dense.channel, dense.pixel, 0};
-    };
-    g.a = channels_by_pixels(grad, y, grads.data());
-    g.b = channels_by_pixels(input, x, images.data());
-    std::swap(g.b.row, g.b.column);
-    gemm(g);
-    g.source = g.c;
+  // The sum over some of the chunks, to c, which is as dense as the result.
+  const auto sum = [&](int64_t first_chunk, int64_t last_chunk, void* c) {
+    const Scratch grads(in_place(y) ? 0 : chunk * y.elements() * size), images(in_place(x) ? 0 : chunk * x.elements() * size);
+    Gemm part = g;
+    part.c = c;
+    for (int64_t first = first_chunk * chunk; first < std::min(last_chunk * chunk, batch); first += chunk) {
+      const int64_t together = std::min(chunk, batch - first);
+      part.k = together * y.count();
+      const auto channels_by_pixels = [&](const Tensor& t, const Pixels& pixels, char* room) -> GemmOperand {
+        const char* const from = static_cast<const char*>(t.const_data_ptr()) + first * pixels.image * size;
+        if (in_place(pixels)) return {from, pixels.channel, pixels.pixel, 0};
+        const Pixels dense = pixels.dense(together);
+        copy(from, pixels, room, dense, together, kernels);
+        return {room, dense.channel, dense.pixel, 0};
+      };
+      part.a = channels_by_pixels(grad, y, grads.data());
+      part.b = channels_by_pixels(input, x, images.data());
+      std::swap(part.b.row, part.b.column);
+      gemm(part);
+      part.source = c;
+    }
+  };
+
+  // A small result is summed in parts, as many as there are chunks for, side by side and then in order.
+  const int64_t elements = g.m * g.n, parts = elements > kSmallResult ? 1 : std::min(chunks, kParts);
+  if (parts == 1) {
+    sum(0, chunks, result.data_ptr());
+    return true;
   }
+  const Scratch others((parts - 1) * elements * size);
+  parallel(parts, chunk * y.count() * elements, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part)
+      sum(chunks * part / parts, chunks * (part + 1) / parts,
+          part == 0 ? result.data_ptr() : others.data() + (part - 1) * elements * size);
+  });
+  const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels.compute)];
+  add_rows(others.data(), elements, parts - 1, elements, result.data_ptr());
   return true;
 }
 
