@@ -532,8 +532,9 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
 
   std::vector<DataPass> phases;
   const int64_t outer = weight.size(0) / groups;
-  for (int64_t y = 0; y < std::min(p.stride[0], result.size(2)); ++y)
-    for (int64_t x = 0; x < std::min(p.stride[1], result.size(3)); ++x) {
+  const int64_t down = std::min(p.stride[0], result.size(2)), across = std::min(p.stride[1], result.size(3)), all = down * across;
+  for (int64_t y = 0; y < down; ++y)
+    for (int64_t x = 0; x < across; ++x) {
       DataPass pass{grad,
                     groups,
                     outer,
@@ -559,9 +560,11 @@ Tensor conv2d_input_gradient(const Tensor& grad, const Tensor& weight, c10::IntA
               phase_shift(x, w, p.padding[1], p.stride[1], p.dilation[1], &tap.w))
             pass.taps.push_back(tap);
         }
-      phases.push_back(std::move(pass));
+      if (!pass.taps.empty()) phases.push_back(std::move(pass));
     }
-  run(phases, Kernels(grad.scalar_type()));
+  // Pixels that no tap reached.
+  if (static_cast<int64_t>(phases.size()) < all) fill_with_zeros(result);
+  if (!phases.empty()) run(phases, Kernels(grad.scalar_type()));
   return result;
 }
 
@@ -576,7 +579,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const Tensor result = empty(weight_size, grad.scalar_type(), conv_memory_format(grad, input));
   if (result.numel() == 0) return result;
   if (grad.numel() == 0) {
-    std::memset(result.data_ptr(), 0, result.nbytes());
+    fill_with_zeros(result);
     return result;
   }
 

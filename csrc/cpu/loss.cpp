@@ -204,10 +204,7 @@ Tensor nll_loss_backward(const Tensor& grad, const Tensor& target_, const Option
   at::DimVector sizes(target.sizes());
   sizes.insert(sizes.begin() + (sizes.empty() ? 0 : 1), classes);
   const Tensor result = empty(sizes, grad.scalar_type());
-  const int64_t bytes = static_cast<int64_t>(result.nbytes());
-  parallel(bytes, 1, [&](int64_t begin, int64_t end) {
-    std::memset(static_cast<char*>(result.data_ptr()) + begin, 0, end - begin);
-  });
+  fill_with_zeros(result);
   const auto kernel = kernel_for(kernels().pick_backward, grad);
   by_compute_type(grad, [&]<class C>(C) {
     const auto weight = weight_ ? as_compute<C>(*weight_) : std::vector<C>();

@@ -17,6 +17,7 @@ constexpr int64_t kCollected = 4 << 20;
 // Pixels that a product over pixels runs over at least: below, it costs more to come back to the sums than to collect them
 // from several images.
 constexpr int64_t kDeep = 1024;
+constexpr int64_t kRowsAhead = 4;
 // Of a weight gradient whose result has up to so many elements.
 constexpr int64_t kSmallResult = 64 << 10, kParts = 8;
 // With fewer terms to a sum a product is little more than writing its result, which other ways do faster, the more so where
@@ -72,8 +73,13 @@ void copy(const char* from, const Pixels& from_pixels, char* to, const Pixels& t
   Pixels::pairs(from_pixels, to_pixels, images, [&](int64_t at, int64_t stride, int64_t to_at, int64_t to_stride, int64_t n) {
     const char* const source = from + at * size;
     char* const target = to + to_at * size;
-    if (stride != 1) kernels.load(source, stride * size, target, n);
-    else if (to_stride != 1) kernels.store(source, target, to_stride * size, n);
+    if (stride != 1) return kernels.load(source, stride * size, target, n);
+    if (to_stride != 1) {
+      // A row is too short for the hardware to see the next one coming.
+      for (int64_t byte = 0; byte < n * to_stride * size; byte += kCacheLine)
+        __builtin_prefetch(target + kRowsAhead * to_pixels.row * size + byte, 1);
+      kernels.store(source, target, to_stride * size, n);
+    }
     else std::memcpy(target, source, static_cast<size_t>(n * size));
   });
 }
