@@ -1,5 +1,8 @@
 """The convolution family: what is asked of every case, over its table."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -29,6 +32,27 @@ def test_tf32_when_allowed() -> None:
     for result, exact in zip(results, expected, strict=True):
         torch.testing.assert_close(result, exact, rtol=0, atol=1e-4)
     assert (expected[0] - expected[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("wanted", ["0", "1"])
+def test_winograd_can_be_turned_off(wanted: str) -> None:
+    """A large pixel changes what is rounded off its neighbours' results, out of its taps' reach, in Winograd's way alone."""
+    program = """
+import tensorops, torch
+x, w = torch.randn(4, 32, 16, 16), torch.randn(32, 32, 3, 3)
+plain = tensorops.conv2d(x, w, padding=1)
+x[:, :, 5, 5] = 1e6
+print(torch.equal(plain[:, :, 7:], tensorops.conv2d(x, w, padding=1)[:, :, 7:]))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"TENSOROPS_WINOGRAD": wanted},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    has_kernel = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    assert ran.stdout.split() == [str(wanted == "0" or not has_kernel)], ran.stderr
 
 
 @pytest.mark.parametrize("taps", [3, 5])

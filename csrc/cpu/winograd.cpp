@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 #include "cpu/convolution.h"
@@ -172,7 +173,11 @@ int64_t order_taps(DataPass& pass) {
 }
 
 bool has_method(const Kernels& kernels) {
-  return kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
+  static const bool wanted = [] {
+    const char* const value = std::getenv("TENSOROPS_WINOGRAD");
+    return value == nullptr || std::strcmp(value, "0") != 0;
+  }();
+  return wanted && kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
 }
 
 // Where half of all taps find nothing but the border, torch's sums have as few terms, while the transforms round as ever.
