@@ -287,7 +287,9 @@ class Multiply {
     const bool low = size_.mr <= kLowTile, b_conflict = g_.b.row * in_bytes_ % kCacheWay == 0;
     const bool near = g_.a.column == 1 || (g_.a.row == 1 && g_.a.column * in_bytes_ <= kNearStep);
     const int64_t unpacked_panels = low && near ? kLowUnpackedPanels : kUnpackedPanels;
-    const bool pack_a = !compute_type || (!block.streams && (conflict || columns > unpacked_panels * size_.nr));
+    // Adjacent elements of a row are pairs where they lie, if none stands alone at its end.
+    const bool paired = pairs_ != nullptr && g_.a.column == 1 && g_.a.row % 2 == 0 && g_.k % 2 == 0;
+    const bool pack_a = (!compute_type && !paired) || (!block.streams && (conflict || columns > unpacked_panels * size_.nr));
     const int64_t unpacked_bytes = low && !b_conflict ? kLowUnpackedBytes : kUnpackedBytes;
     const bool dense = g_.b.row * in_bytes_ <= kDenseRow;
     const bool pack_b = !compute_type || g_.b.column != 1 ||
@@ -410,7 +412,7 @@ class Multiply {
         tile.a_step = size_.mr;
       } else {
         tile.a = a_at(block.i + i, block.p);
-        tile.a_row = g_.a.row;
+        tile.a_row = pairs_ != nullptr ? g_.a.row / 2 : g_.a.row;
         tile.a_step = g_.a.column;
       }
       if (j >= block.packed_from) {

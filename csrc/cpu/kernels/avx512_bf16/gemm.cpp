@@ -7,7 +7,10 @@
 namespace tensorops::cpu::TENSOROPS_ISA {
 namespace {
 
-void micro(const GemmTile& tile, const GemmEpilogue& e) { for_columns<Bf16Pair, float, true>(tile, e); }
+void micro(const GemmTile& tile, const GemmEpilogue& e) {
+  if (tile.a_row == 1) for_columns<Bf16Pair, float, true>(tile, e);
+  else for_columns<Bf16Pair, float, false>(tile, e);
+}
 
 void pack(const void* from, int64_t lane_stride, int64_t step_stride, int64_t lanes, int64_t k, int width, void* to) {
   const BFloat16* source = static_cast<const BFloat16*>(from);
