@@ -3,8 +3,9 @@
 // of weights are.
 //
 // Workspace: the weights at all points; per thread, a block's points of the image and of the result (kBlockBytes, or those of
-// one row of tiles). By panels: the image at all points; per thread, a panel's points of the weights and of the result. For the
-// weight gradient, sums at all points (kSumsBytes, or one part of them).
+// one row of tiles). By panels: some rows of tiles of the image at all points; per thread, points of kChannelsOfPanel channels
+// of a panel's weights, and those of its result (kPanelBytes, or those of one row of tiles). For the weight gradient, sums at
+// all points (kSumsBytes, or one part of them).
 #include <torch/library.h>
 
 #include <atomic>
@@ -22,6 +23,7 @@ namespace {
 constexpr int64_t kTile = kWinogradTile;
 constexpr int64_t kChain = 32;              // rounding errors of long chains are what the transforms magnify
 constexpr int64_t kBlockBytes = 512 << 10;
+constexpr int64_t kPanelBytes = 1 << 20;    // of the result, by panels
 constexpr int64_t kSumsBytes = 8 << 20;
 constexpr int64_t kRangeBytes = 1 << 20;    // of sums that a task of the weight gradient adds to
 constexpr int64_t kTilesBytes = 256 << 10;  // of an image's tiles that one works on, where these are few
@@ -356,21 +358,27 @@ class Forward {
     });
   }
 
-  // All tiles at all points first, then panel after panel of weights, from the weights to the result in a thread's own cache.
+  // Some rows of tiles at all points first, then panel after panel of weights, from the weights to the result in a thread's own
+  // cache: rows whose part of a panel's result stays there.
   void run_panels(int64_t group, const char* bias) {
-    const int64_t tiles = rows_.count * rows_.across, image_point = m_.point(tiles * channels_ / m_.vector);
+    const int64_t row_bytes = m_.points * rows_.across * kernels_.size.columns * width_;
+    const int64_t parts = divide_up(rows_.count, std::max<int64_t>(1, kPanelBytes / row_bytes));
+    for (int64_t part = 0; part < parts; ++part)
+      run_panels(group, bias, rows_.count * part / parts, rows_.count * (part + 1) / parts);
+  }
+  void run_panels(int64_t group, const char* bias, int64_t first_row, int64_t last_row) {
+    const int64_t rows = last_row - first_row, tiles = rows * rows_.across;
+    const int64_t image_point = m_.point(tiles * channels_ / m_.vector);
     const Scratch image(m_.points * image_point * width_);
-    parallel(rows_.blocks, rows_.most_tiles() * m_.points * channels_, [&](int64_t begin_block, int64_t end_block) {
+    parallel(rows, rows_.across * m_.points * channels_, [&](int64_t begin, int64_t end) {
       const Scratch band(band_bytes(m_, rows_));
-      for (int64_t block = begin_block; block < end_block; ++block) {
-        const int64_t begin = rows_.begin(block), end = rows_.begin(block + 1);
-        transform(m_, false, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(),
-                  image.data() + begin * rows_.across * channels_ * width_, image_point, channels_);
-      }
+      for (int64_t row = begin; row < end; ++row)
+        transform(m_, false, rows_, source_, first_row + row, first_row + row + 1, group * pass_.inner, pass_.inner, band.data(),
+                  image.data() + row * rows_.across * channels_ * width_, image_point, channels_);
     });
     parallel(panels_.count, tiles * m_.points * channels_ * kernels_.size.columns / 4, [&](int64_t begin, int64_t end) {
       const Scratch points(weights_bytes(kChannelsOfPanel)), packed(packed_bytes(kChannelsOfPanel));
-      const Scratch pixels(pixels_bytes(rows_.count));
+      const Scratch pixels(pixels_bytes(rows));
       const Scratch result(m_.points * m_.point(tiles * kernels_.size.columns / m_.vector) * width_);
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t panel_width = panels_.width_of(panel), columns = panels_.columns_of(panel);
@@ -388,7 +396,8 @@ class Forward {
             m_.table.product(p);
           }
         }
-        store(group, 0, rows_.count, panels_.begin(panel), columns, bias, result.data(), result_point, panel_width, pixels.data());
+        store(group, first_row, last_row, panels_.begin(panel), columns, bias, result.data(), result_point, panel_width,
+              pixels.data());
       }
     });
   }
