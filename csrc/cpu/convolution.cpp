@@ -379,7 +379,7 @@ class DataTiles {
 };
 
 void run_pass(const DataPass& pass, const Kernels& kernels) {
-  if (winograd(pass, kernels) || pointwise(pass, kernels)) return;
+  if (winograd(pass, kernels, pass.inner * static_cast<int64_t>(pass.taps.size())) || pointwise(pass, kernels)) return;
   if (few_terms(pass, kernels)) return run_pixels(pass, kernels);
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
@@ -507,7 +507,8 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
     for (int64_t w = 0; w < weight.size(3); ++w)
       pass.taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
                            h * weight.stride(2) + w * weight.stride(3)});
-  run({pass}, Kernels(input.scalar_type()));
+  const Kernels kernels(input.scalar_type());
+  if (!strided(input, weight, b, p, kernels, result)) run({pass}, kernels);
   return result;
 }
 
@@ -601,7 +602,8 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
-  if (winograd_weight_gradient(grad, input, p, kernels, result) ||
+  if (winograd_weight_gradient(grad, input, p, kernels, result, inner * result.size(2) * result.size(3)) ||
+      strided_weight_gradient(grad, input, p, kernels, result) ||
       pointwise_weight_gradient(grad, input, p, kernels, result) ||
       pixels_weight_gradient(grad, input, result, p, border, kernels))
     return result;

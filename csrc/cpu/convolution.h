@@ -152,9 +152,23 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
 
 // Winograd's way, for what it is open to and faster at. False, and nothing is done or what was done is not valid, where it is
 // not, or where the result is not finite: an infinite pixel spoils its whole tile. The direct way is right for all.
-bool winograd(const DataPass& pass, const Kernels& kernels);
+// `terms` is how many the direct way would have to a sum.
+bool winograd(const DataPass& pass, const Kernels& kernels, int64_t terms);
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& p, const Kernels& kernels,
-                              const Tensor& result);
+                              const Tensor& result, int64_t terms);
+// Whether it is faster, for a square kernel of so many taps across.
+struct WinogradSize {
+  int64_t taps, batch, height, width, inner, outer, terms;
+};
+bool winograd_pays(const WinogradSize& size, const Kernels& kernels);
+bool winograd_gradient_pays(const WinogradSize& size, const Kernels& kernels);
+
+// Kernels of 5 by 5 and more with step 2 as ones of half the size with step 1, if Winograd's way is faster for these. False as
+// there.
+bool strided(const Tensor& input, const Tensor& weight, const Tensor& bias, const Params& p, const Kernels& kernels,
+             const Tensor& result);
+bool strided_weight_gradient(const Tensor& grad, const Tensor& input, const Params& p, const Kernels& kernels,
+                             const Tensor& result);
 
 // A kernel of one tap as a matrix product; false, and nothing is done, where it is not one or the tiles of convolution are
 // faster.

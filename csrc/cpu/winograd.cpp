@@ -40,7 +40,7 @@ constexpr int64_t kFewestParts = 4, kMostParts = 16;
 struct Method {
   Method(int64_t taps, const Kernels& kernels)
       : table(TENSOROPS_KERNELS(winograd_kernels)),
-        transforms(table.transforms[taps == 5]),
+        transforms(table.transforms[taps - 3]),
         load(table.load[static_cast<int>(kernels.dtype)]),
         store(table.store[static_cast<int>(kernels.dtype)]),
         taps(taps),
@@ -166,7 +166,8 @@ void multiply(const Method& m, WinogradProduct p, const Panels& panels, const F&
 // A pass whose taps are a square without gaps, in the order of its rows. Returns 0 where they are none that there is a
 // transform for.
 int64_t order_taps(DataPass& pass) {
-  const int64_t taps = pass.taps.size() == 9 ? 3 : pass.taps.size() == 25 ? 5 : 0;
+  const size_t count = pass.taps.size();
+  const int64_t taps = count == 9 ? 3 : count == 16 ? 4 : count == 25 ? 5 : 0;
   if (taps == 0 || pass.step_h != 1 || pass.step_w != 1) return 0;
   std::sort(pass.taps.begin(), pass.taps.end(), [](const Tap& a, const Tap& b) { return a.h != b.h ? a.h < b.h : a.w < b.w; });
   for (int64_t t = 0; t < taps * taps; ++t)
@@ -204,10 +205,9 @@ bool pays(const Method& m, const Costs& costs, int64_t batch, int64_t height, in
                           products * costs.weights;
   return winograd < kWorthwhile * pixels * direct;
 }
-// What the direct way takes for a pixel, at this share of the peak, which pairs of bf16 double.
-double direct_way(const Method& m, const Kernels& kernels, int64_t inner, int64_t outer, double share) {
-  const auto products = static_cast<double>(m.taps * m.taps * inner * m.channel_blocks(outer));
-  return products / (kernels.pairs == nullptr ? share : 2 * share);
+// What the direct way takes for a pixel of a sum of `terms`, at this share of the peak, which pairs of bf16 double.
+double direct_way(const Method& m, const Kernels& kernels, int64_t terms, int64_t outer, double share) {
+  return static_cast<double>(terms * m.channel_blocks(outer)) / (kernels.pairs == nullptr ? share : 2 * share);
 }
 
 // A pass in the direction of the data.
@@ -586,33 +586,40 @@ class Gradient {
 
 }  // namespace
 
-bool winograd(const DataPass& original, const Kernels& kernels) {
+bool winograd_pays(const WinogradSize& size, const Kernels& kernels) {
+  if (!has_method(kernels) || size.taps < 3 || size.taps > 5 || size.inner < kFewestChannels) return false;
+  const Method m(size.taps, kernels);
+  const Costs costs = size.taps == 5 ? Costs{900, 700, 600} : size.taps == 4 ? Costs{750, 600, 450} : Costs{600, 450, 250};
+  return pays(m, costs, size.batch, size.height, size.width, size.inner, size.outer,
+              direct_way(m, kernels, size.terms, size.outer, 0.85));
+}
+bool winograd(const DataPass& original, const Kernels& kernels, int64_t terms) {
   if (!has_method(kernels)) return false;
   DataPass pass = original;
   const int64_t taps = order_taps(pass);
-  if (taps == 0) return false;
-  const Method m(taps, kernels);
-  if (pass.inner < kFewestChannels) return false;
-  if (mostly_border(pass.source, pass.height, pass.width)) return false;
-  const Costs costs = taps == 5 ? Costs{900, 700, 600} : Costs{600, 450, 250};
-  if (!pays(m, costs, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer,
-            direct_way(m, kernels, pass.inner, pass.outer, 0.85)))
-    return false;
-  return Forward(pass, kernels, m).run();
+  if (taps == 0 || mostly_border(pass.source, pass.height, pass.width)) return false;
+  if (!winograd_pays({taps, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer, terms}, kernels)) return false;
+  return Forward(pass, kernels, Method(taps, kernels)).run();
 }
 
+bool winograd_gradient_pays(const WinogradSize& size, const Kernels& kernels) {
+  if (!has_method(kernels) || size.taps < 3 || size.taps > 5) return false;
+  const Method m(size.taps, kernels);
+  const int64_t tiles = size.batch * divide_up(size.height, kTile) * divide_up(size.width, kTile);
+  const Costs costs = size.taps == 5   ? Costs{1100, 700, 1500}
+                      : size.taps == 4 ? Costs{900, 600, 1500}
+                                       : Costs{600, 400, tiles <= kFewTiles ? 500.0 : 1500.0};
+  return pays(m, costs, size.batch, size.height, size.width, size.inner, size.outer,
+              direct_way(m, kernels, size.terms, size.outer, 0.66));
+}
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& params, const Kernels& kernels,
-                              const Tensor& result) {
+                              const Tensor& result, int64_t terms) {
   const int64_t taps = result.size(2), inner = result.size(1), outer = result.size(0) / params.groups;
-  if (!has_method(kernels) || (taps != 3 && taps != 5) || result.size(3) != taps) return false;
+  if (result.size(3) != taps || mostly_border(input, grad.size(2), grad.size(3))) return false;
   for (int d = 0; d < 2; ++d)
     if (params.stride[d] != 1 || params.dilation[d] != 1) return false;
-  const Method m(taps, kernels);
-  const int64_t tiles = grad.size(0) * divide_up(grad.size(2), kTile) * divide_up(grad.size(3), kTile);
-  const Costs costs = taps == 5 ? Costs{1100, 700, 1500} : Costs{600, 400, tiles <= kFewTiles ? 500.0 : 1500.0};
-  if (!pays(m, costs, grad.size(0), grad.size(2), grad.size(3), inner, outer, direct_way(m, kernels, inner, outer, 0.66)))
-    return false;
-  return Gradient(grad, input, params, kernels, m, result).run();
+  if (!winograd_gradient_pays({taps, grad.size(0), grad.size(2), grad.size(3), inner, outer, terms}, kernels)) return false;
+  return Gradient(grad, input, params, kernels, Method(taps, kernels), result).run();
 }
 
 }  // namespace tensorops::cpu::conv

@@ -17,13 +17,13 @@ constexpr int kTile = kWinogradTile;
 // The transforms in one dimension. With M(x) the product of x - p over the finite points p, the row of B' for p holds the
 // coefficients of M(x) / (x - p), that of G the powers of p divided by M'(p), and that of A those powers; at infinity they are
 // M's coefficients and the highest power alone. Of two conjugate points only one is kept, as its real and imaginary part, with
-// twice the weight: values come as those at 0, 1, -1 and infinity, then as pairs.
+// twice the weight: values come as `reals` at 0, 1, -1 and infinity, then as pairs.
 template <int r>
 struct Points;
 
 template <>
 struct Points<3> {  // and i: M(x) = x^5 - x
-  static constexpr int n = 6;
+  static constexpr int n = 6, reals = 4;
   template <class V>
   static TENSOROPS_INLINE void image(const V* d, V* v) {
     const V even = d[2] + d[4], odd = d[1] + d[3];
@@ -71,9 +71,76 @@ struct Points<3> {  // and i: M(x) = x^5 - x
   }
 };
 
+// Those of 5 without 0: M(x) = x^6 - 1, M'(p) = 6 / p, of which the rows of B' take the 1 / p.
+template <>
+struct Points<4> {
+  static constexpr int n = 7, reals = 3;
+  static constexpr double s = 0.86602540378443864676;  // sqrt(3)/2
+  template <class V>
+  static TENSOROPS_INLINE void image(const V* d, V* v) {
+    const V even = d[2] + d[4], odd = d[1] + d[5];
+    const V even_re = fma(V(-0.5), even, d[0]), odd_re = fma(V(0.5), odd, V(0.0) - d[3]);
+    const V even_im = d[4] - d[2], odd_im = d[5] - d[1];
+    const V even_one = even + d[0], odd_one = odd + d[3];
+    v[0] = even_one + odd_one;
+    v[1] = even_one - odd_one;
+    v[2] = d[6] - d[0];
+    v[3] = even_re + odd_re;
+    v[4] = V(s) * (even_im + odd_im);
+    v[5] = even_re - odd_re;
+    v[6] = V(s) * (even_im - odd_im);
+  }
+  template <class V>
+  static TENSOROPS_INLINE void result(const V* m, V* y) {
+    const V even = m[0] + m[1], odd = m[0] - m[1];
+    const V even_re = m[3] + m[5], odd_re = m[3] - m[5], even_im = m[4] + m[6], odd_im = m[4] - m[6];
+    y[0] = even + even_re;
+    y[1] = fma(V(-s), odd_im, fma(V(0.5), odd_re, odd));
+    y[2] = fma(V(-s), even_im, fma(V(-0.5), even_re, even));
+    y[3] = m[2] + (odd - odd_re);
+  }
+  template <class V>
+  static TENSOROPS_INLINE void weights(const V* g, V* u) {
+    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
+    const V even = sixth * (g[0] + g[2]), odd = sixth * (g[1] + g[3]);
+    const V even_re = third * (g[0] - 0.5 * g[2]), odd_re = third * (0.5 * g[1] - g[3]);
+    const V even_im = third_s * g[2], odd_im = third_s * g[1];
+    u[0] = even + odd;
+    u[1] = even - odd;
+    u[2] = g[3];
+    u[3] = even_re + odd_re;
+    u[4] = even_im + odd_im;
+    u[5] = even_re - odd_re;
+    u[6] = even_im - odd_im;
+  }
+  template <class V>
+  static TENSOROPS_INLINE void gradient(const V* y, V* z) {
+    const V even = y[0] + y[2], odd = y[1] + y[3];
+    const V even_re = fma(V(-0.5), y[2], y[0]), odd_re = fma(V(0.5), y[1], V(0.0) - y[3]);
+    z[0] = even + odd;
+    z[1] = even - odd;
+    z[2] = y[3];
+    z[3] = even_re + odd_re;
+    z[4] = V(-s) * (y[2] + y[1]);
+    z[5] = even_re - odd_re;
+    z[6] = V(-s) * (y[2] - y[1]);
+  }
+  template <class V>
+  static TENSOROPS_INLINE void taps(const V* m, V* y) {
+    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
+    const V even = sixth * (m[0] + m[1]), odd = sixth * (m[0] - m[1]);
+    const V even_re = third * (m[3] + m[5]), odd_re = third * (m[3] - m[5]);
+    const V even_im = third_s * (m[4] + m[6]), odd_im = third_s * (m[4] - m[6]);
+    y[0] = even + even_re;
+    y[1] = odd + (0.5 * odd_re + odd_im);
+    y[2] = even + (even_im - 0.5 * even_re);
+    y[3] = m[2] + (odd - odd_re);
+  }
+};
+
 template <>
 struct Points<5> {  // and w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M(x) = x^7 - x
-  static constexpr int n = 8;
+  static constexpr int n = 8, reals = 4;
   static constexpr double s = 0.86602540378443864676;  // sqrt(3)/2
   template <class V>
   static TENSOROPS_INLINE void image(const V* d, V* v) {
@@ -145,26 +212,26 @@ struct Points<5> {  // and w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M
 // put(x), pairs to put(re, im); a pair of pairs is two complex points, (p, q) and (p, conj q), of which weights count half.
 template <int r, class V, bool Weights, class Row, class Put>
 TENSOROPS_INLINE void to_points(const Row& row, const Put& put) {
-  constexpr int n = Points<r>::n;
+  constexpr int n = Points<r>::n, reals = Points<r>::reals;
   const auto scaled = [](V x) TENSOROPS_LAMBDA_INLINE { return Weights ? 0.5 * x : x; };
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < reals; ++i) {
     V v[n];
     row(i, v);
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) put(v[j]);
+    for (int j = 0; j < reals; ++j) put(v[j]);
 #pragma GCC unroll 2
-    for (int j = 4; j < n; j += 2) put(v[j], v[j + 1]);
+    for (int j = reals; j < n; j += 2) put(v[j], v[j + 1]);
   }
 #pragma GCC unroll 2
-  for (int i = 4; i < n; i += 2) {
+  for (int i = reals; i < n; i += 2) {
     V re[n], im[n];
     row(i, re);
     row(i + 1, im);
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) put(re[j], im[j]);
+    for (int j = 0; j < reals; ++j) put(re[j], im[j]);
 #pragma GCC unroll 2
-    for (int j = 4; j < n; j += 2) {
+    for (int j = reals; j < n; j += 2) {
       put(scaled(re[j] - im[j + 1]), scaled(re[j + 1] + im[j]));
       put(scaled(re[j] + im[j + 1]), scaled(im[j] - re[j + 1]));
     }
@@ -173,24 +240,24 @@ TENSOROPS_INLINE void to_points(const Row& row, const Put& put) {
 // And back: get() and get(re, im) in the same order, for row(i, values of row i).
 template <int r, class V, bool Weights, class Get, class Row>
 TENSOROPS_INLINE void from_points(const Get& get, const Row& row) {
-  constexpr int n = Points<r>::n;
+  constexpr int n = Points<r>::n, reals = Points<r>::reals;
   const auto scaled = [](V x) TENSOROPS_LAMBDA_INLINE { return Weights ? 0.5 * x : x; };
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < reals; ++i) {
     V m[n];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) m[j] = get();
+    for (int j = 0; j < reals; ++j) m[j] = get();
 #pragma GCC unroll 2
-    for (int j = 4; j < n; j += 2) get(m[j], m[j + 1]);
+    for (int j = reals; j < n; j += 2) get(m[j], m[j + 1]);
     row(i, m);
   }
 #pragma GCC unroll 2
-  for (int i = 4; i < n; i += 2) {
+  for (int i = reals; i < n; i += 2) {
     V re[n], im[n];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) get(re[j], im[j]);
+    for (int j = 0; j < reals; ++j) get(re[j], im[j]);
 #pragma GCC unroll 2
-    for (int j = 4; j < n; j += 2) {
+    for (int j = reals; j < n; j += 2) {
       V sum_re, sum_im, difference_re, difference_im;
       get(sum_re, sum_im);
       get(difference_re, difference_im);
@@ -544,8 +611,12 @@ void store_pixels(const WinogradPixels& p) {
     }
 }
 
+// A pair and a real value are one complex point, two pairs are two.
 template <int r>
-constexpr WinogradTransforms transforms{r == 3 ? 46 : 88, weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
+constexpr int points = Points<r>::reals * Points<r>::reals +
+                       3 * (Points<r>::n - Points<r>::reals) * (Points<r>::reals + (Points<r>::n - Points<r>::reals) / 2);
+template <int r>
+constexpr WinogradTransforms transforms{points<r>, weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
 
 // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
 #define STORAGE(f) {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half>, f<float>, nullptr, nullptr, f<BFloat16>}
@@ -554,7 +625,7 @@ constexpr WinogradTransforms transforms{r == 3 ? 46 : 88, weights<r>, image<r>, 
 
 extern const WinogradKernels winograd_kernels;
 const WinogradKernels winograd_kernels = {
-    {transforms<3>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
+    {transforms<3>, transforms<4>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
 #else
 // Sums that round twice per term are up to 5 times as far off as torch's.
 extern const WinogradKernels winograd_kernels;
