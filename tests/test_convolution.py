@@ -58,10 +58,12 @@ print(torch.equal(plain[:, :, 7:], tensorops.conv2d(x, w, padding=1)[:, :, 7:]))
 @pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 3e38])
 @pytest.mark.parametrize(
-    ("inner", "outer", "width", "column"), [(24, 40, 16, 6), (2, 5, 28, 0)], ids=["winograd", "few channels"]
+    ("inner", "outer", "width", "column", "stride"),
+    [(24, 40, 16, 6, 1), (2, 5, 28, 0, 1), (24, 40, 16, 6, 2)],
+    ids=["winograd", "few channels", "phases"],
 )
 def test_an_extreme_pixel_reaches_only_its_neighbours(
-    taps: int, value: float, inner: int, outer: int, width: int, column: int
+    taps: int, value: float, inner: int, outer: int, width: int, column: int, stride: int
 ) -> None:
     """Winograd's transforms mix the pixels of a tile; what is not finite, or overflows there, must not spread further than
     in the sum over taps: in the result, in the input's gradient, and in the weight's. Nor may lanes behind a row's end."""
@@ -69,13 +71,13 @@ def test_an_extreme_pixel_reaches_only_its_neighbours(
     padding = taps // 2
     x = torch.randn(6, inner, 16, width, generator=generator, requires_grad=True)
     w = torch.randn(outer, inner, taps, taps, generator=generator, requires_grad=True)
-    grad = torch.randn(6, outer, 16, width, generator=generator)
+    grad = torch.randn(6, outer, 16 // stride, width // stride, generator=generator)
     with torch.no_grad():
         x[1, 1, 5, column] = value
-        grad[2, 3, 8, 3] = value  # Nearer to the border its product with the zeros there is NaN, as in im2col.
+        grad[2, 3, 8 // stride, 3] = value  # Nearer to the border its product with the zeros there is NaN, as in im2col.
 
     def results(conv2d: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
-        result = conv2d(x.to(dtype), w.to(dtype), padding=padding)
+        result = conv2d(x.to(dtype), w.to(dtype), stride=stride, padding=padding)
         return [result.detach(), *torch.autograd.grad(result, (x, w), grad.to(dtype))]
 
     for ours_, torchs in zip(
