@@ -129,9 +129,10 @@ class Multiply {
         tile.b = offset(b, j * g_.b.column, in_bytes_);
         tile.b_step = g_.b.row;
         if (g_.b.column != 1 || tile.columns % size_.vector != 0) {
-          pack_(tile.b, g_.b.column, g_.b.row, tile.columns, g_.k, size_.nr, panel);
+          const int width = tile.columns > size_.vector ? size_.nr : size_.vector;
+          pack_(tile.b, g_.b.column, g_.b.row, tile.columns, g_.k, width, panel);
           tile.b = panel;
-          tile.b_step = size_.nr;
+          tile.b_step = width;
         }
         for (int64_t i = 0; i < g_.m; i += size_.mr) {
           tile.rows = std::min<int64_t>(size_.mr, g_.m - i);

@@ -15,6 +15,10 @@ namespace {
 template <class S, class T>
 TENSOROPS_INLINE void pack_adjacent(const S* from, int64_t step_stride, int64_t lanes, int64_t k, int width, T* to) {
   using V = Vec<T>;
+  if (width == V::size && lanes <= width) {  // the few columns of a small matrix
+    for (int64_t p = 0; p < k; ++p) store_vector<T>(load_lanes<T>(from + p * step_stride, lanes), to + p * width);
+    return;
+  }
   constexpr int64_t kTogether = 4, kAhead = 8, kLine = 64 / sizeof(S);
   const int64_t run = kTogether * width, last_vector = (width - 1) / V::size * V::size;
   for (; lanes > 0; lanes -= run, from += run, to += run * k) {
