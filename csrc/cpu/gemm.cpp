@@ -109,14 +109,16 @@ class Multiply {
   // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
   static constexpr int64_t kTinyBytes = 8 * 1024;
   bool is_tiny() const {
-    return g_.m * g_.n * g_.k <= kSmall && g_.k <= max_chain() && is_compute_type(g_.type, compute_) &&
-           size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
+    return g_.m * g_.n * g_.k <= kSmall && (g_.k <= max_chain() || g_.epilogue.c_type == compute_dtype()) &&
+           is_compute_type(g_.type, compute_) && size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
   }
   void tiny(int64_t begin, int64_t end) const {
     alignas(64) char panel[kTinyBytes];
     const GemmEpilogue& e = g_.epilogue;
+    const int64_t chain = chain_length();
+    GemmEpilogue epilogues[2][2];
+    if (g_.k > chain) set_epilogues(nullptr, 0, epilogues);
     GemmTile tile;
-    tile.k = g_.k;
     tile.a_row = g_.a.row;
     tile.a_step = g_.a.column;
     for (int64_t index = begin; index < end; ++index) {
@@ -139,7 +141,15 @@ class Multiply {
           tile.a = offset(a, i * g_.a.row, in_bytes_);
           tile.c = offset(c, i * e.c_row + j * e.c_column, c_bytes_);
           tile.source = source == nullptr ? nullptr : offset(source, i * e.source_row + j * e.source_column, source_bytes_);
-          micro_(tile, e);
+          const void* const first_b = tile.b;
+          for (int64_t p = 0; p == 0 || p < g_.k; p += chain) {
+            tile.k = std::min(chain, g_.k - p);
+            micro_(tile, g_.k > chain ? epilogues[p == 0][p + chain >= g_.k] : e);
+            tile.a = offset(tile.a, chain * tile.a_step, width_);
+            tile.b = offset(tile.b, chain * tile.b_step, width_);
+            tile.source = tile.c;
+          }
+          tile.b = first_b;
         }
       }
     }
@@ -152,6 +162,31 @@ class Multiply {
         if (g_.m * g_.n <= elements) return std::min(length, streams() ? kStreamedDepth : kDepthBytes / width_);
     }
     return kDepthBytes / width_ * (pairs_ != nullptr ? 2 : 1);
+  }
+  int64_t chain_length() const {
+    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
+    return std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
+  }
+  // What becomes of the sums of a chain: it may be the first of k, the last, both or neither. In between they are in C, unless
+  // there are `sums`, whose rows are `sums_row` apart.
+  void set_epilogues(const void* sums, int64_t sums_row, GemmEpilogue (&epilogues)[2][2]) const {
+    const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
+      type = compute_dtype();
+      row = sums != nullptr ? sums_row : g_.epilogue.c_row;
+      column = sums != nullptr ? 1 : g_.epilogue.c_column;
+    };
+    for (const bool first : {false, true})
+      for (const bool last : {false, true}) {
+        GemmEpilogue& e = epilogues[first][last] = g_.epilogue;
+        if (!first) {
+          e.beta = {};
+          sums_are(e.source_type, e.source_row, e.source_column);
+        }
+        if (!last) {
+          e.activation = GemmActivation::none;
+          sums_are(e.c_type, e.c_row, e.c_column);
+        }
+      }
   }
   bool streams() const {
     const int64_t uses = size_.mr <= kLowTile ? kLowStreamedUses : kStreamedUses;
@@ -272,12 +307,12 @@ class Multiply {
   };
   void multiply_area(const Area& area) const {
     const int64_t rows = area.bottom - area.top, columns = area.right - area.left;
-    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
     const int64_t row_blocks = ceil_div(rows, kBlockRows), block_rows = ceil_div(rows, row_blocks);
     const int64_t block_columns = std::min(round_up(columns, size_.nr), kBlockColumns);
     const int64_t band = std::min(block_columns, kBandColumns);
     Block block;
-    block.chain = std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
+    block.chain = chain_length();
+    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
     const bool small = row_blocks == 1 && columns <= band && block.chain < kDepthBytes / width_;
     const int64_t packed_bytes = small ? kPackedBytes / (block_rows + band) : kDepthBytes;
     block.streams = streams();
@@ -383,25 +418,8 @@ class Multiply {
   };
 
   void multiply_block(const Block& block) const {
-    const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
-      type = compute_dtype();
-      row = block.sums != nullptr ? block.sums_row : g_.epilogue.c_row;
-      column = block.sums != nullptr ? 1 : g_.epilogue.c_column;
-    };
-    // What becomes of the sums of a chain: it may be the first of k, the last, both or neither.
     GemmEpilogue epilogues[2][2];
-    for (const bool first : {false, true})
-      for (const bool last : {false, true}) {
-        GemmEpilogue& e = epilogues[first][last] = g_.epilogue;
-        if (!first) {
-          e.beta = {};
-          sums_are(e.source_type, e.source_row, e.source_column);
-        }
-        if (!last) {
-          e.activation = GemmActivation::none;
-          sums_are(e.c_type, e.c_row, e.c_column);
-        }
-      }
+    set_epilogues(block.sums, block.sums_row, epilogues);
     const int64_t k_steps = steps(block.k), chain_steps = steps(block.chain);
     const auto multiply_tile = [&](int64_t panel, int64_t j) {
       const int64_t i = block.row_of(panel);
