@@ -74,9 +74,8 @@ def test_an_extreme_pixel_reaches_only_its_neighbours(
     grad = torch.randn(6, outer, 16 // stride, width // stride, generator=generator)
     with torch.no_grad():
         x[1, 1, 5, column] = value
-        grad[2, 3, 8 // stride, 3] = (
-            value  # Nearer to the border its product with the zeros there is NaN, as in im2col.
-        )
+        # Nearer to the border its product with the zeros there is NaN, as in im2col.
+        grad[2, 3, 8 // stride, 3] = value
 
     def results(conv2d: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
         result = conv2d(x.to(dtype), w.to(dtype), stride=stride, padding=padding)
