@@ -206,18 +206,21 @@ bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Pa
     }
   };
 
-  // A small result is summed in parts, as many as there are chunks for, side by side and then in order.
+  // A small result is summed in parts, as many as there are chunks for, and these in order: side by side, or one after the other
+  // by all threads where there are more of those.
   const int64_t elements = g.m * g.n, parts = elements > kSmallResult ? 1 : std::min(chunks, kParts);
   if (parts == 1) {
     sum(0, chunks, result.data_ptr());
     return true;
   }
   const Scratch others((parts - 1) * elements * size);
-  parallel(parts, chunk * y.count() * elements, [&](int64_t begin, int64_t end) {
+  const auto sum_parts = [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part)
       sum(chunks * part / parts, chunks * (part + 1) / parts,
           part == 0 ? result.data_ptr() : others.data() + (part - 1) * elements * size);
-  });
+  };
+  if (parts < at::get_num_threads()) sum_parts(0, parts);
+  else parallel(parts, chunk * y.count() * elements, sum_parts);
   const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels.compute)];
   add_rows(others.data(), elements, parts - 1, elements, result.data_ptr());
   return true;
