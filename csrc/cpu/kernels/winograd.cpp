@@ -71,142 +71,83 @@ struct Points<3> {  // and i: M(x) = x^5 - x
   }
 };
 
-// Those of 5 without 0: M(x) = x^6 - 1, M'(p) = 6 / p, of which the rows of B' take the 1 / p.
-template <>
-struct Points<4> {
-  static constexpr int n = 7, reals = 3;
+// And w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M(x) = x^7 - x. Or without 0: M(x) = x^6 - 1, M'(p) = 6 / p, of which
+// the rows of B' take the 1 / p.
+template <bool Zero>
+struct SixthRoots {
+  static constexpr int n = 7 + Zero, reals = 3 + Zero, one = Zero, infinite = one + 2, r = n - 3;
   static constexpr double s = 0.86602540378443864676;  // sqrt(3)/2
   template <class V>
   static TENSOROPS_INLINE void image(const V* d, V* v) {
-    const V even = d[2] + d[4], odd = d[1] + d[5];
-    const V even_re = fma(V(-0.5), even, d[0]), odd_re = fma(V(0.5), odd, V(0.0) - d[3]);
+    const V sixth = d[Zero ? 6 : 0], even = d[2] + d[4], odd = d[1] + d[5];
+    const V even_re = fma(V(-0.5), even, sixth), odd_re = fma(V(0.5), odd, V(0.0) - d[3]);
     const V even_im = d[4] - d[2], odd_im = d[5] - d[1];
-    const V even_one = even + d[0], odd_one = odd + d[3];
-    v[0] = even_one + odd_one;
-    v[1] = even_one - odd_one;
-    v[2] = d[6] - d[0];
-    v[3] = even_re + odd_re;
-    v[4] = V(s) * (even_im + odd_im);
-    v[5] = even_re - odd_re;
-    v[6] = V(s) * (even_im - odd_im);
+    const V even_one = even + sixth, odd_one = odd + d[3];
+    if constexpr (Zero) v[0] = d[0] - d[6];
+    put(even_one, odd_one, v + one);
+    v[infinite] = d[n - 1] - d[n - 7];
+    v[reals] = even_re + odd_re;
+    v[reals + 1] = V(s) * (even_im + odd_im);
+    v[reals + 2] = even_re - odd_re;
+    v[reals + 3] = V(s) * (even_im - odd_im);
   }
   template <class V>
   static TENSOROPS_INLINE void result(const V* m, V* y) {
-    const V even = m[0] + m[1], odd = m[0] - m[1];
-    const V even_re = m[3] + m[5], odd_re = m[3] - m[5], even_im = m[4] + m[6], odd_im = m[4] - m[6];
+    const V *const real = m + one, *const pair = m + reals;
+    const V even = real[0] + real[1], odd = real[0] - real[1];
+    const V even_re = pair[0] + pair[2], odd_re = pair[0] - pair[2], even_im = pair[1] + pair[3], odd_im = pair[1] - pair[3];
     y[0] = even + even_re;
+    if constexpr (Zero) y[0] = m[0] + y[0];
     y[1] = fma(V(-s), odd_im, fma(V(0.5), odd_re, odd));
     y[2] = fma(V(-s), even_im, fma(V(-0.5), even_re, even));
-    y[3] = m[2] + (odd - odd_re);
+    y[3] = m[infinite] + (odd - odd_re);
   }
   template <class V>
   static TENSOROPS_INLINE void weights(const V* g, V* u) {
-    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
-    const V even = sixth * (g[0] + g[2]), odd = sixth * (g[1] + g[3]);
-    const V even_re = third * (g[0] - 0.5 * g[2]), odd_re = third * (0.5 * g[1] - g[3]);
-    const V even_im = third_s * g[2], odd_im = third_s * g[1];
-    u[0] = even + odd;
-    u[1] = even - odd;
-    u[2] = g[3];
-    u[3] = even_re + odd_re;
-    u[4] = even_im + odd_im;
-    u[5] = even_re - odd_re;
-    u[6] = even_im - odd_im;
+    V plus = g[2], minus = g[2];  // with the fifth, if there is one
+    if constexpr (r == 5) plus = g[2] + g[4], minus = g[2] - g[4];
+    put(sixth * (g[0] + plus), sixth * (g[1] + g[3]), u + one);
+    u[infinite] = g[r - 1];
+    if constexpr (Zero) u[0] = g[0];
+    put_pairs(third * (g[0] - 0.5 * plus), third * (0.5 * g[1] - g[3]), third_s * minus, third_s * g[1], u + reals);
   }
   template <class V>
   static TENSOROPS_INLINE void gradient(const V* y, V* z) {
-    const V even = y[0] + y[2], odd = y[1] + y[3];
+    if constexpr (Zero) z[0] = y[0];
+    put(y[0] + y[2], y[1] + y[3], z + one);
+    z[infinite] = y[3];
     const V even_re = fma(V(-0.5), y[2], y[0]), odd_re = fma(V(0.5), y[1], V(0.0) - y[3]);
-    z[0] = even + odd;
-    z[1] = even - odd;
-    z[2] = y[3];
-    z[3] = even_re + odd_re;
-    z[4] = V(-s) * (y[2] + y[1]);
-    z[5] = even_re - odd_re;
-    z[6] = V(-s) * (y[2] - y[1]);
+    put_pairs(even_re, odd_re, V(-s) * y[2], V(-s) * y[1], z + reals);
   }
   template <class V>
   static TENSOROPS_INLINE void taps(const V* m, V* y) {
-    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
-    const V even = sixth * (m[0] + m[1]), odd = sixth * (m[0] - m[1]);
-    const V even_re = third * (m[3] + m[5]), odd_re = third * (m[3] - m[5]);
-    const V even_im = third_s * (m[4] + m[6]), odd_im = third_s * (m[4] - m[6]);
+    const V *const real = m + one, *const pair = m + reals;
+    const V even = sixth * (real[0] + real[1]), odd = sixth * (real[0] - real[1]);
+    const V even_re = third * (pair[0] + pair[2]), odd_re = third * (pair[0] - pair[2]);
+    const V even_im = third_s * (pair[1] + pair[3]), odd_im = third_s * (pair[1] - pair[3]);
     y[0] = even + even_re;
-    y[1] = odd + (0.5 * odd_re + odd_im);
-    y[2] = even + (even_im - 0.5 * even_re);
-    y[3] = m[2] + (odd - odd_re);
-  }
-};
-
-template <>
-struct Points<5> {  // and w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M(x) = x^7 - x
-  static constexpr int n = 8, reals = 4;
-  static constexpr double s = 0.86602540378443864676;  // sqrt(3)/2
-  template <class V>
-  static TENSOROPS_INLINE void image(const V* d, V* v) {
-    const V even = d[2] + d[4], odd = d[1] + d[5];
-    const V even_re = fma(V(-0.5), even, d[6]), odd_re = fma(V(0.5), odd, V(0.0) - d[3]);
-    const V even_im = d[4] - d[2], odd_im = d[5] - d[1];
-    const V even_one = even + d[6], odd_one = odd + d[3];
-    v[0] = d[0] - d[6];
-    v[1] = even_one + odd_one;
-    v[2] = even_one - odd_one;
-    v[3] = d[7] - d[1];
-    v[4] = even_re + odd_re;
-    v[5] = V(s) * (even_im + odd_im);
-    v[6] = even_re - odd_re;
-    v[7] = V(s) * (even_im - odd_im);
-  }
-  template <class V>
-  static TENSOROPS_INLINE void result(const V* m, V* y) {
-    const V even = m[1] + m[2], odd = m[1] - m[2];
-    const V even_re = m[4] + m[6], odd_re = m[4] - m[6], even_im = m[5] + m[7], odd_im = m[5] - m[7];
-    y[0] = m[0] + (even + even_re);
-    y[1] = fma(V(-s), odd_im, fma(V(0.5), odd_re, odd));
-    y[2] = fma(V(-s), even_im, fma(V(-0.5), even_re, even));
-    y[3] = m[3] + (odd - odd_re);
-  }
-  template <class V>
-  static TENSOROPS_INLINE void weights(const V* g, V* u) {
-    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
-    const V even = sixth * (g[0] + g[2] + g[4]), odd = sixth * (g[1] + g[3]);
-    const V even_re = third * (g[0] - 0.5 * (g[2] + g[4])), odd_re = third * (0.5 * g[1] - g[3]);
-    const V even_im = third_s * (g[2] - g[4]), odd_im = third_s * g[1];
-    u[0] = g[0];
-    u[1] = even + odd;
-    u[2] = even - odd;
-    u[3] = g[4];
-    u[4] = even_re + odd_re;
-    u[5] = even_im + odd_im;
-    u[6] = even_re - odd_re;
-    u[7] = even_im - odd_im;
-  }
-  template <class V>
-  static TENSOROPS_INLINE void gradient(const V* y, V* z) {
-    const V even = y[0] + y[2], odd = y[1] + y[3];
-    const V even_re = fma(V(-0.5), y[2], y[0]), odd_re = fma(V(0.5), y[1], V(0.0) - y[3]);
-    z[0] = y[0];
-    z[1] = even + odd;
-    z[2] = even - odd;
-    z[3] = y[3];
-    z[4] = even_re + odd_re;
-    z[5] = V(-s) * (y[2] + y[1]);
-    z[6] = even_re - odd_re;
-    z[7] = V(-s) * (y[2] - y[1]);
-  }
-  template <class V>
-  static TENSOROPS_INLINE void taps(const V* m, V* y) {
-    constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
-    const V even = sixth * (m[1] + m[2]), odd = sixth * (m[1] - m[2]);
-    const V even_re = third * (m[4] + m[6]), odd_re = third * (m[4] - m[6]);
-    const V even_im = third_s * (m[5] + m[7]), odd_im = third_s * (m[5] - m[7]);
-    y[0] = m[0] + (even + even_re);
+    if constexpr (Zero) y[0] = m[0] + y[0];
     y[1] = odd + (0.5 * odd_re + odd_im);
     y[2] = even + (even_im - 0.5 * even_re);
     y[3] = odd - odd_re;
-    y[4] = m[3] + (even - (0.5 * even_re + even_im));
+    if constexpr (r == 5) y[4] = even - (0.5 * even_re + even_im);
+    y[r - 1] = m[infinite] + y[r - 1];
+  }
+
+ private:
+  static constexpr double sixth = 1.0 / 6, third = 1.0 / 3, third_s = s / 3;
+  // At 1 and -1, and at w and -w, from the even and the odd powers.
+  template <class V>
+  static TENSOROPS_INLINE void put(V even, V odd, V* u) { u[0] = even + odd, u[1] = even - odd; }
+  template <class V>
+  static TENSOROPS_INLINE void put_pairs(V even_re, V odd_re, V even_im, V odd_im, V* u) {
+    u[0] = even_re + odd_re, u[1] = even_im + odd_im, u[2] = even_re - odd_re, u[3] = even_im - odd_im;
   }
 };
+template <>
+struct Points<4> : SixthRoots<false> {};
+template <>
+struct Points<5> : SixthRoots<true> {};
 
 // The second dimension, rows of values of the first one to points: row(i, v) makes the row of value i. Real values go to
 // put(x), pairs to put(re, im); a pair of pairs is two complex points, (p, q) and (p, conj q), of which weights count half.
