@@ -312,7 +312,7 @@ class Multiply {
     const int64_t band = std::min(block_columns, kBandColumns);
     Block block;
     block.chain = chain_length();
-    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
+    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, block.chain));
     const bool small = row_blocks == 1 && columns <= band && block.chain < kDepthBytes / width_;
     const int64_t packed_bytes = small ? kPackedBytes / (block_rows + band) : kDepthBytes;
     block.streams = streams();
