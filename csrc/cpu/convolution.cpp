@@ -21,6 +21,32 @@ namespace tensorops::cpu {
 
 namespace conv {
 
+DataPass forward_pass(const Tensor& input, const Tensor& weight, const Tensor& bias, const Params& p, const Tensor& result) {
+  DataPass pass{input,
+                p.groups,
+                weight.size(1),
+                weight.size(0) / p.groups,
+                {},
+                p.stride[0],
+                p.stride[1],
+                weight,
+                weight.size(0) / p.groups * weight.stride(0),
+                weight.stride(0),
+                weight.stride(1),
+                bias,
+                result,
+                result.size(2),
+                result.size(3),
+                result.stride(2),
+                result.stride(3),
+                0};
+  for (int64_t h = 0; h < weight.size(2); ++h)
+    for (int64_t w = 0; w < weight.size(3); ++w)
+      pass.taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
+                           h * weight.stride(2) + w * weight.stride(3)});
+  return pass;
+}
+
 void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& layout, int64_t group, int64_t first,
                   int64_t columns, int64_t width, int64_t channel, int64_t channels, bool channels_inside, char* to) {
   const auto element = static_cast<int64_t>(pass.weight.element_size());
@@ -485,30 +511,8 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   const Tensor result = empty(sizes, input.scalar_type(), conv_memory_format(input, weight));
   if (result.numel() == 0) return result;
 
-  DataPass pass{input,
-                groups,
-                weight.size(1),
-                weight.size(0) / groups,
-                {},
-                p.stride[0],
-                p.stride[1],
-                weight,
-                weight.size(0) / groups * weight.stride(0),
-                weight.stride(0),
-                weight.stride(1),
-                b,
-                result,
-                result.size(2),
-                result.size(3),
-                result.stride(2),
-                result.stride(3),
-                0};
-  for (int64_t h = 0; h < weight.size(2); ++h)
-    for (int64_t w = 0; w < weight.size(3); ++w)
-      pass.taps.push_back({h * p.dilation[0] - p.padding[0], w * p.dilation[1] - p.padding[1],
-                           h * weight.stride(2) + w * weight.stride(3)});
   const Kernels kernels(input.scalar_type());
-  if (!strided(input, weight, b, p, kernels, result)) run({pass}, kernels);
+  if (!strided(input, weight, b, p, kernels, result)) run({forward_pass(input, weight, b, p, result)}, kernels);
   return result;
 }
 

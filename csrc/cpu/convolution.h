@@ -106,6 +106,9 @@ struct DataPass {
   int64_t row_stride, pixel_stride, offset;
 };
 
+// The convolution itself.
+DataPass forward_pass(const Tensor& input, const Tensor& weight, const Tensor& bias, const Params& p, const Tensor& result);
+
 // Rows and columns of zeros around an image.
 struct Border {
   int64_t top = 0, left = 0, bottom = 0, right = 0;

@@ -12,23 +12,25 @@ namespace tensorops::cpu::conv {
 namespace {
 
 struct Phases {
-  Phases(const Tensor& input, int64_t kernel, const Params& p) : inner(input.size(1)), kernel(kernel) {
-    last = input.stride(1) == 1 && input.stride(3) == inner;
+  Phases(const Tensor& image, const Tensor& weight, const Params& p)
+      : inner(image.size(1)),
+        kernel(weight.size(2)),
+        last(image.stride(1) == 1 && image.stride(3) == inner),
+        padding{p.padding[0], p.padding[1]},
+        step_1(p) {
+    int64_t across[2];
     for (int d = 0; d < 2; ++d) {
-      padding[d] = p.padding[d];
-      first[d] = -((padding[d] + 1) / 2);
-      taps[d] = ((kernel - 1 - padding[d]) >> 1) - first[d] + 1;
+      step_1.stride[d] = 1;
+      step_1.padding[d] = (padding[d] + 1) / 2;
+      across[d] = ((kernel - 1 - padding[d]) >> 1) + step_1.padding[d] + 1;
     }
+    const bool steps = p.stride[0] == 2 && p.stride[1] == 2 && p.dilation[0] == 1 && p.dilation[1] == 1;
+    const bool square = weight.size(3) == kernel && kernel >= 5 && across[0] == across[1];
+    if (steps && square && p.groups == 1 && (image.stride(3) == 1 || last)) taps = across[0];
   }
-  // Whether `image` can be arranged, and how many taps there are across a phase's kernel.
-  static int64_t across(const Tensor& image, const Tensor& weight, const Params& p, const Kernels& kernels) {
-    const int64_t kernel = weight.size(2);
-    if (p.groups != 1 || kernel < 5 || weight.size(3) != kernel || kernels.dtype != DType::f32) return 0;
-    for (int d = 0; d < 2; ++d)
-      if (p.stride[d] != 2 || p.dilation[d] != 1) return 0;
-    const Phases phases(image, kernel, p);
-    const bool rows = image.stride(3) == 1 || phases.last;
-    return rows && phases.taps[0] == phases.taps[1] ? phases.taps[0] : 0;
+  // What the products are made of, for a result of `height` by `width` pixels.
+  WinogradSize size(const Tensor& image, const Tensor& weight, int64_t height, int64_t width) const {
+    return {taps, image.size(0), height, width, channels(), weight.size(0), inner * kernel * kernel};
   }
 
   int64_t channels() const { return 4 * inner; }
@@ -69,86 +71,64 @@ struct Phases {
     return result;
   }
 
-  // f(channel, row, column, element of the kernel's own (channel, row, column) or -1) for all taps of one filter.
+  // f(element of the phases' weights, which are dense, element of `weight` or -1) for all taps of all filters.
   template <class F>
   void each_tap(const Tensor& weight, const F& f) const {
-    for (int64_t odd_row = 0; odd_row < 2; ++odd_row)
-      for (int64_t odd_column = 0; odd_column < 2; ++odd_column)
-        for (int64_t c = 0; c < inner; ++c)
-          for (int64_t h = 0; h < taps[0]; ++h)
-            for (int64_t w = 0; w < taps[1]; ++w) {
-              const int64_t y = 2 * (first[0] + h) + odd_row + padding[0], x = 2 * (first[1] + w) + odd_column + padding[1];
-              const bool exists = 0 <= y && y < kernel && 0 <= x && x < kernel;
-              f(channel(odd_row, odd_column, c), h, w,
-                exists ? c * weight.stride(1) + y * weight.stride(2) + x * weight.stride(3) : -1);
-            }
+    parallel(weight.size(0), channels() * taps * taps, [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o)
+        for (int64_t odd_row = 0; odd_row < 2; ++odd_row)
+          for (int64_t odd_column = 0; odd_column < 2; ++odd_column)
+            for (int64_t c = 0; c < inner; ++c)
+              for (int64_t h = 0; h < taps; ++h)
+                for (int64_t w = 0; w < taps; ++w) {
+                  const int64_t y = 2 * (h - step_1.padding[0]) + odd_row + padding[0];
+                  const int64_t x = 2 * (w - step_1.padding[1]) + odd_column + padding[1];
+                  const bool exists = 0 <= y && y < kernel && 0 <= x && x < kernel;
+                  f(((o * channels() + channel(odd_row, odd_column, c)) * taps + h) * taps + w,
+                    exists ? o * weight.stride(0) + c * weight.stride(1) + y * weight.stride(2) + x * weight.stride(3) : -1);
+                }
+    });
   }
 
-  int64_t inner, kernel, padding[2], first[2], taps[2];
-  bool last;
+  const int64_t inner, kernel;
+  const bool last;  // channels are adjacent
+  const int64_t padding[2];
+  Params step_1;     // of the convolution of phases
+  int64_t taps = 0;  // of its kernel, in each dimension; 0 where there is none
 };
+
+// Sums in f32, of f32 as it lies.
+bool serves(const Phases& phases, int64_t outer, const Kernels& kernels) {
+  return phases.taps > 0 && kernels.dtype == DType::f32 && !few_channels(outer, kernels);
+}
 
 }  // namespace
 
 bool strided(const Tensor& input, const Tensor& weight, const Tensor& bias, const Params& p, const Kernels& kernels,
              const Tensor& result) {
-  const int64_t across = Phases::across(input, weight, p, kernels), kernel = weight.size(2), outer = weight.size(0);
-  if (across == 0 || few_channels(outer, kernels)) return false;
-  const int64_t terms = weight.size(1) * kernel * kernel;
-  if (!winograd_pays({across, input.size(0), result.size(2), result.size(3), 4 * input.size(1), outer, terms}, kernels))
-    return false;
-  const Phases phases(input, kernel, p);
-  const Tensor weights = empty({outer, phases.channels(), across, across}, weight.scalar_type());
+  const Phases phases(input, weight, p);
+  if (!serves(phases, weight.size(0), kernels)) return false;
+  const WinogradSize size = phases.size(input, weight, result.size(2), result.size(3));
+  if (!winograd_pays(size, kernels)) return false;
+  const Tensor weights = empty({size.outer, size.inner, size.taps, size.taps}, weight.scalar_type());
   const float* const from = weight.const_data_ptr<float>();
   float* const to = weights.data_ptr<float>();
-  parallel(outer, phases.channels() * across * across, [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o)
-      phases.each_tap(weight, [&](int64_t channel, int64_t h, int64_t w, int64_t element) {
-        to[((o * phases.channels() + channel) * across + h) * across + w] = element < 0 ? 0 : from[o * weight.stride(0) + element];
-      });
-  });
-  DataPass pass{phases.arranged(input),
-                1,
-                phases.channels(),
-                outer,
-                {},
-                1,
-                1,
-                weights,
-                weights.numel(),
-                weights.stride(0),
-                weights.stride(1),
-                bias,
-                result,
-                result.size(2),
-                result.size(3),
-                result.stride(2),
-                result.stride(3),
-                0};
-  for (int64_t h = 0; h < across; ++h)
-    for (int64_t w = 0; w < across; ++w) pass.taps.push_back({phases.first[0] + h, phases.first[1] + w, h * across + w});
-  return winograd(pass, kernels, terms);
+  phases.each_tap(weight, [&](int64_t tap, int64_t own) { to[tap] = own < 0 ? 0 : from[own]; });
+  return winograd(forward_pass(phases.arranged(input), weights, bias, phases.step_1, result), kernels, size.terms);
 }
 
 bool strided_weight_gradient(const Tensor& grad, const Tensor& input, const Params& p, const Kernels& kernels,
                              const Tensor& result) {
-  const int64_t across = Phases::across(input, result, p, kernels), kernel = result.size(2), outer = result.size(0);
-  if (across == 0 || few_channels(outer, kernels)) return false;
-  const int64_t terms = result.size(1) * kernel * kernel;
-  if (!winograd_gradient_pays({across, grad.size(0), grad.size(2), grad.size(3), 4 * input.size(1), outer, terms}, kernels))
-    return false;
-  const Phases phases(input, kernel, p);
-  Params step_1 = p;
-  for (int d = 0; d < 2; ++d) step_1.stride[d] = 1, step_1.padding[d] = -phases.first[d];
-  const Tensor sums = empty({outer, phases.channels(), across, across}, result.scalar_type());
-  if (!winograd_weight_gradient(grad, phases.arranged(input), step_1, kernels, sums, terms)) return false;
+  const Phases phases(input, result, p);
+  if (!serves(phases, result.size(0), kernels)) return false;
+  const WinogradSize size = phases.size(input, result, grad.size(2), grad.size(3));
+  if (!winograd_gradient_pays(size, kernels)) return false;
+  const Tensor sums = empty({size.outer, size.inner, size.taps, size.taps}, result.scalar_type());
+  if (!winograd_weight_gradient(grad, phases.arranged(input), phases.step_1, kernels, sums, size.terms)) return false;
   const float* const from = sums.const_data_ptr<float>();
   float* const to = result.data_ptr<float>();
-  parallel(outer, phases.channels() * across * across, [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o)
-      phases.each_tap(result, [&](int64_t channel, int64_t h, int64_t w, int64_t element) {
-        if (element >= 0) to[o * result.stride(0) + element] = from[((o * phases.channels() + channel) * across + h) * across + w];
-      });
+  phases.each_tap(result, [&](int64_t tap, int64_t own) {
+    if (own >= 0) to[own] = from[tap];
   });
   return true;
 }
