@@ -1,5 +1,6 @@
 // Convolution on the CPU: three passes over one inner kernel (kernels/convolution.h), a product of tiles that reads the
-// image through tables of offsets.
+// image through tables of offsets. Other ways, each where it is faster, have a file each and are declared in convolution.h:
+// winograd, strided, pointwise, planes, channels.
 //
 // Workspace, beside the result: the weights once more, packed; what a thread works on of the image, with its zero
 // border and in the compute type (kStaged, or one image where that is larger; nothing when there is no border and no
@@ -64,7 +65,6 @@ void pack_weights(const DataPass& pass, const Kernels& kernels, const Layout& la
     to += k * width * kernels.width;
   };
   const auto taps = static_cast<int64_t>(pass.taps.size());
-  if (taps == 0) return;
   if (channels_inside) {
     for (const Tap& tap : pass.taps) {
       if (layout.pairs == Pairs::channels) pack_pairs(tap.weight, true, 2 * pass.weight_inner, divide_up(channels, 2));
