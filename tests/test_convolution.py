@@ -1,6 +1,7 @@
 """The convolution family: what is asked of every case, over its table."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,3 +90,33 @@ def test_an_extreme_pixel_reaches_only_its_neighbours(
         assert bool(finite.any())
         scale = torchs[finite].abs()
         assert bool(((ours_[finite] - torchs[finite]).abs() <= 1e-3 + 1e-5 * scale).all())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_drawn_sizes(seed: int) -> None:
+    """Whatever the sizes, each way of convolving takes what it is right for alone: result and gradients are torch's in f64."""
+    dice = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(100):
+        groups = dice.choice([1, 1, 1, 2, 3])
+        inner, outer = dice.choice([1, 3, 4, 15, 16, 17, 32, 33]), dice.choice([1, 3, 8, 16, 17, 33, 64])
+        kernel = dice.choice([(1, 1), (2, 2), (3, 3), (3, 3), (4, 4), (5, 5), (7, 7), (3, 5), (1, 3)])
+        stride, dilation = dice.choice([(1, 1), (2, 2), (2, 2), (2, 1), (3, 2)]), dice.choice([(1, 1), (1, 1), (2, 3)])
+        padding = (dice.randint(0, kernel[0]), dice.randint(0, kernel[1]))
+        size = [dice.randint(d * (k - 1) + 1, d * (k - 1) + 24) for d, k in zip(dilation, kernel, strict=True)]
+        x = torch.randn(dice.randint(1, 6), groups * inner, *size, generator=generator)
+        w = torch.randn(groups * outer, inner, *kernel, generator=generator)
+        if dice.random() < 0.4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        kwargs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        results = []
+        for conv2d, dtype in ((F.conv2d, torch.float32), (torch.nn.functional.conv2d, torch.float64)):
+            inputs = [t.to(dtype).requires_grad_() for t in (x, w)]
+            result = conv2d(*inputs, **kwargs)
+            grad = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed))
+            results.append([result.detach(), *torch.autograd.grad(result, inputs, grad.to(dtype))])
+        for name, mine, exact in zip(("result", "input's", "weight's"), *results, strict=True):
+            atol = 1e-5 * max(1.0, float(exact.abs().max()))
+            torch.testing.assert_close(
+                mine.double(), exact, rtol=0, atol=atol, msg=lambda m: f"{name}: {m} {x.shape} {w.shape} {kwargs}"
+            )

@@ -102,6 +102,8 @@ bool pointwise(const DataPass& pass, const Kernels& kernels) {
     return false;
   const int64_t size = kernels.width, batch = pass.source.size(0);
   const Tensor &source = pass.source, &result = pass.result;
+  // Pixels of an input that the kernel, with a step, stops short of have a gradient of zero, which only a border gives.
+  if ((pass.height - 1) * pass.step_h >= source.size(2) || (pass.width - 1) * pass.step_w >= source.size(3)) return false;
   const Pixels in{pass.inner, pass.height, pass.width, source.stride(0), source.stride(1), source.stride(2) * pass.step_h,
                   source.stride(3) * pass.step_w};
   const Pixels out{pass.outer, pass.height, pass.width, result.stride(0), result.stride(1), pass.row_stride, pass.pixel_stride};

@@ -113,6 +113,9 @@ CASES: list[Case] = [
     conv("asymmetric-kernel", (2, 3, 6, 8), (4, 3, 1, 5), padding=(0, 2)),
     conv("stride-2", (2, 3, 9, 8), (4, 3, 3, 3), stride=2, padding=1),
     conv("stride-3-2", (2, 3, 11, 9), (5, 3, 3, 3), stride=(3, 2), padding=(2, 0)),
+    # Rows and columns at the end that the kernel stops short of: their phase has one tap, with and without a dilation.
+    conv("stride-2-stops-short", (2, 18, 10, 12), (20, 18, 3, 3), stride=2, smooth=False),
+    conv("stride-2-dilation-stops-short", (2, 18, 11, 13), (20, 18, 2, 2), stride=2, dilation=3, smooth=False),
     conv("stride-beyond-kernel", (2, 3, 9, 9), (4, 3, 2, 2), stride=3),
     conv("stride-beyond-kernel-1x1", (2, 3, 7, 7), (4, 3, 1, 1), stride=2),
     conv("padding-beyond-kernel", (1, 2, 4, 4), (3, 2, 2, 2), padding=3),
