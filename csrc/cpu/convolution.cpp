@@ -405,7 +405,7 @@ class DataTiles {
 };
 
 void run_pass(const DataPass& pass, const Kernels& kernels) {
-  if (winograd(pass, kernels, pass.inner * static_cast<int64_t>(pass.taps.size())) || pointwise(pass, kernels)) return;
+  if (winograd(pass, kernels) || pointwise(pass, kernels)) return;
   if (few_terms(pass, kernels)) return run_pixels(pass, kernels);
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
@@ -606,7 +606,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
     plane_weight_gradient(grad, input, result, p, border, kernels);
     return result;
   }
-  if (winograd_weight_gradient(grad, input, p, kernels, result, inner * result.size(2) * result.size(3)) ||
+  if (winograd_weight_gradient(grad, input, p, kernels, result) ||
       strided_weight_gradient(grad, input, p, kernels, result) ||
       pointwise_weight_gradient(grad, input, p, kernels, result) ||
       pixels_weight_gradient(grad, input, result, p, border, kernels))

@@ -155,18 +155,34 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
 
 // Winograd's way, for what it is open to and faster at. False, and nothing is done or what was done is not valid, where it is
 // not, or where the result is not finite: an infinite pixel spoils its whole tile. The direct way is right for all.
-// `terms` is how many the direct way would have to a sum.
-bool winograd(const DataPass& pass, const Kernels& kernels, int64_t terms);
+//
+// Channels may be four phases of as many: what the taps in odd columns of a kernel with step 2 find, those in even rows and
+// columns, in odd rows, and in both, in this order. A kernel with an odd number of taps across has fewer odd ones than even ones;
+// in the place of what is lacking are zeros.
+enum class Phases { none, of_even_kernel, of_odd_kernel };
+bool winograd(const DataPass& pass, const Kernels& kernels, Phases phases = Phases::none);
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& p, const Kernels& kernels,
-                              const Tensor& result, int64_t terms);
+                              const Tensor& result, Phases phases = Phases::none);
 // Whether it is faster, for a square kernel of so many taps across.
 struct WinogradSize {
-  int64_t taps, batch, height, width, inner, outer, terms;
+  int64_t taps, batch, height, width, inner, outer;
+  Phases phases = Phases::none;
+
+  // Of a sum, as the direct way has them.
+  int64_t terms() const {
+    const int64_t odd = 2 * taps - 1;
+    return phases == Phases::of_odd_kernel ? inner / 4 * odd * odd : inner * taps * taps;
+  }
 };
 bool winograd_pays(const WinogradSize& size, const Kernels& kernels);
 bool winograd_gradient_pays(const WinogradSize& size, const Kernels& kernels);
 
-// Kernels of 5 by 5 and more with step 2 as ones of half the size with step 1, if Winograd's way is faster for these. False as
+// Where half of all taps find nothing but the border, torch's sums have as few terms, while Winograd's transforms round as ever.
+inline bool mostly_border(const Tensor& image, int64_t height, int64_t width) {
+  return 2 * image.size(2) * image.size(3) < height * width;
+}
+
+// Kernels of 3 by 3 and more with step 2 as ones of half the size with step 1, if Winograd's way is faster for these. False as
 // there.
 bool strided(const Tensor& input, const Tensor& weight, const Tensor& bias, const Params& p, const Kernels& kernels,
              const Tensor& result);

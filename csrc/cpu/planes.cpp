@@ -59,7 +59,7 @@ class Planes {
     } else {
       for (int64_t h = first; h < last; ++h, from += row_stride_ * element_, to += row * width) {
         if (!as_it_is_) kernels_.load(from, pixel_stride_ * element_, line, inside_);
-        split_(as_it_is_ ? from : line, inside_, border_.left, step_, to, part_);
+        split_(as_it_is_ ? from : line, inside_, border_.left, step_, to, part_, part_);
       }
     }
     std::memset(to, 0, (below * row + kernels_.size.vector) * width);
@@ -75,7 +75,7 @@ class Planes {
   const Border border_;
   const int64_t step_;
   const Kernels& kernels_;
-  void (*const split_)(const void*, int64_t, int64_t, int64_t, void*, int64_t);
+  void (*const split_)(const void*, int64_t, int64_t, int64_t, void*, int64_t, int64_t);
   const bool as_it_is_;  // a row needs no conversion
   const int64_t part_;
 };

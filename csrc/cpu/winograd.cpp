@@ -31,32 +31,44 @@ constexpr int64_t kFewTiles = 64;
 constexpr int64_t kChannelsTogether = 16;   // of weights, in one task
 constexpr int64_t kChannelsOfPanel = 64;    // of weights that are at all points at a time where a task takes a whole panel
 constexpr int64_t kPanels = 8;              // at least, for panels to be worked on by themselves
-constexpr int64_t kFewestChannels = 3;      // with fewer, torch's sums are so short that their error is below half of ours
+constexpr int64_t kFewestChannels = 3, kFewestTerms = 27;  // with fewer, torch's short sums have less than half of our error
 constexpr int64_t kBlocks = 8;              // at least, where there are rows of tiles enough
 constexpr int64_t kTilesOfPart = 256;       // of the weight gradient
 constexpr int64_t kFewestParts = 4, kMostParts = 16;
 
 // What the transforms for one size of kernel need to know.
 struct Method {
-  Method(int64_t taps, const Kernels& kernels)
+  Method(const WinogradSize& size, const Kernels& kernels)
       : table(TENSOROPS_KERNELS(winograd_kernels)),
-        transforms(table.transforms[taps - 3]),
+        transforms(table.transforms[size.taps - 2]),
         load(table.load[static_cast<int>(kernels.dtype)]),
         store(table.store[static_cast<int>(kernels.dtype)]),
-        taps(taps),
+        taps(size.taps),
         points(transforms.points),
+        phase(size.phases == Phases::of_odd_kernel ? size.inner / 4 : 0),
         width(kernels.width),
         vector(kernels.size.vector) {}
 
   int64_t channel_blocks(int64_t channels) const { return divide_up(channels, vector); }
   // Elements of `count` vectors at one point: a line more, lest all points fall into one set of the first cache.
   int64_t point(int64_t count) const { return count * vector + kCacheLine / width; }
+  // Of channels [first, last), those whose weights at a point are not all zeros.
+  std::pair<int64_t, int64_t> channels_at(int64_t point, int64_t first, int64_t last) const {
+    int64_t from = 0, until = 4;  // phases
+    const WinogradNeeds needs = phase == 0 ? WinogradNeeds::nothing : transforms.needs[point];
+    if (needs == WinogradNeeds::rows || needs == WinogradNeeds::both) until = 2;
+    if (needs == WinogradNeeds::columns || needs == WinogradNeeds::both) from = 1, until = std::min<int64_t>(until, 3);
+    if (needs == WinogradNeeds::either) until = 3;
+    if (needs == WinogradNeeds::nothing) return {first, last};
+    return {std::clamp(from * phase, first, last), std::clamp(until * phase, first, last)};
+  }
 
   const WinogradKernels& table;
   const WinogradTransforms& transforms;
   void (*const load)(const WinogradPixels&);
   void (*const store)(const WinogradPixels&);
   const int64_t taps, points;
+  const int64_t phase;  // channels of each phase of an odd kernel, or 0
   const int64_t width, vector;
 };
 
@@ -167,7 +179,7 @@ void multiply(const Method& m, WinogradProduct p, const Panels& panels, const F&
 // transform for.
 int64_t order_taps(DataPass& pass) {
   const size_t count = pass.taps.size();
-  const int64_t taps = count == 9 ? 3 : count == 16 ? 4 : count == 25 ? 5 : 0;
+  const int64_t taps = count == 4 ? 2 : count == 9 ? 3 : count == 16 ? 4 : count == 25 ? 5 : 0;
   if (taps == 0 || pass.step_h != 1 || pass.step_w != 1) return 0;
   std::sort(pass.taps.begin(), pass.taps.end(), [](const Tap& a, const Tap& b) { return a.h != b.h ? a.h < b.h : a.w < b.w; });
   for (int64_t t = 0; t < taps * taps; ++t)
@@ -183,31 +195,27 @@ bool has_method(const Kernels& kernels) {
   return wanted && kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
 }
 
-// Where half of all taps find nothing but the border, torch's sums have as few terms, while the transforms round as ever.
-bool mostly_border(const Tensor& image, int64_t height, int64_t width) {
-  const int64_t reached = image.size(2) * image.size(3), all = height * width;
-  return 2 * reached < all;
-}
-
 // Whether it takes less time than the direct way, both counted in multiply-adds of vectors. What the transforms take was
 // measured: of a vector's worth of one tile of the image and of the result, and of one vector of weights.
 struct Costs {
   double image, result, weights;
 };
-bool pays(const Method& m, const Costs& costs, int64_t batch, int64_t height, int64_t width, int64_t inner, int64_t outer,
-          double direct) {
+// `share`: of the peak, that the direct way reaches, which pairs of bf16 double.
+bool pays(const WinogradSize& size, const Kernels& kernels, const Costs& costs, double share) {
+  const Method m(size, kernels);
   constexpr double kProducts = 0.9, kWorthwhile = 0.95;  // shares of the peak, and of the direct way's time
-  const auto pixels = static_cast<double>(batch * height * width);
-  const auto tiles = static_cast<double>(batch * divide_up(height, kTile) * divide_up(width, kTile));
-  const auto in = static_cast<double>(m.channel_blocks(inner)), out = static_cast<double>(m.channel_blocks(outer));
-  const double products = static_cast<double>(inner) * out;
-  const double winograd = tiles * (static_cast<double>(m.points) * products / kProducts + in * costs.image + out * costs.result) +
-                          products * costs.weights;
-  return winograd < kWorthwhile * pixels * direct;
-}
-// What the direct way takes for a pixel of a sum of `terms`, at this share of the peak, which pairs of bf16 double.
-double direct_way(const Method& m, const Kernels& kernels, int64_t terms, int64_t outer, double share) {
-  return static_cast<double>(terms * m.channel_blocks(outer)) / (kernels.pairs == nullptr ? share : 2 * share);
+  int64_t at_points = 0;  // channels, of all points together
+  for (int64_t point = 0; point < m.points; ++point) {
+    const auto [from, until] = m.channels_at(point, 0, size.inner);
+    at_points += until - from;
+  }
+  const auto pixels = static_cast<double>(size.batch * size.height * size.width);
+  const auto tiles = static_cast<double>(size.batch * divide_up(size.height, kTile) * divide_up(size.width, kTile));
+  const auto in = static_cast<double>(m.channel_blocks(size.inner)), out = static_cast<double>(m.channel_blocks(size.outer));
+  const double winograd = tiles * (static_cast<double>(at_points) * out / kProducts + in * costs.image + out * costs.result) +
+                          static_cast<double>(size.inner) * out * costs.weights;
+  const double direct = pixels * static_cast<double>(size.terms()) * out / (kernels.pairs == nullptr ? share : 2 * share);
+  return winograd < kWorthwhile * direct;
 }
 
 // A pass in the direction of the data.
@@ -344,13 +352,14 @@ class Forward {
         transform(m_, false, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(), image.data(), image_point,
                   channels_);
         for (int64_t point = 0; point < m_.points; ++point) {
-          WinogradProduct p = product(image.data(), image_point, result.data(), result_point, point);
-          p.k = pass_.inner;
+          const auto [from, until] = m_.channels_at(point, 0, pass_.inner);
+          WinogradProduct p = product(image.data() + from * width_, image_point, result.data(), result_point, point);
+          p.k = until - from;
           p.c_row = outer_;
           p.rows = (end - begin) * rows_.across;
-          multiply(m_, p, panels_, [&](int64_t panel, WinogradProduct& one) {
-            one.b = weights_of(panel) + point * point_of(panel) * width_;
+          multiply(m_, p, panels_, [&, from = from](int64_t panel, WinogradProduct& one) {
             one.b_step = panels_.width_of(panel);
+            one.b = weights_of(panel) + (point * point_of(panel) + from * one.b_step) * width_;
           });
         }
         store(group, begin, end, 0, pass_.outer, bias, result.data(), result_point, outer_, pixels.data());
@@ -388,11 +397,13 @@ class Forward {
           const int64_t count = std::min(kChannelsOfPanel, pass_.inner - channel);
           weights(group, panel, channel, count, packed.data(), points.data(), point_of_weights);
           for (int64_t point = 0; point < m_.points; ++point) {
-            WinogradProduct p = product(image.data() + channel * width_, image_point, result.data(), result_point, point);
-            p.b = points.data() + point * point_of_weights * width_;
+            const auto [from, until] = m_.channels_at(point, channel, channel + count);
+            if (from == until) continue;
+            WinogradProduct p = product(image.data() + from * width_, image_point, result.data(), result_point, point);
+            p.b = points.data() + (point * point_of_weights + (from - channel) * panel_width) * width_;
             p.b_step = p.c_row = panel_width;
-            p.rows = tiles, p.columns = columns, p.k = count;
-            p.accumulate = channel > 0;
+            p.rows = tiles, p.columns = columns, p.k = until - from;
+            p.accumulate = from > m_.channels_at(point, 0, pass_.inner).first;
             m_.table.product(p);
           }
         }
@@ -474,6 +485,11 @@ class Gradient {
     p.k = tiles, p.chain = kChain;
     return p;
   }
+  // Zeros for the sums of all but channels [from, until), of which there are none.
+  void clear_others(char* sums, int64_t row, int64_t from, int64_t until, int64_t channels) const {
+    std::memset(sums, 0, from * row * width_);
+    std::memset(sums + until * row * width_, 0, (channels - until) * row * width_);
+  }
   // The taps of channel c and `count` out channels from `first` on, from sums at points that are `point` apart.
   void taps(int64_t c, int64_t first, int64_t count, const char* sums, int64_t point, char* totals) {
     const int64_t taps = m_.taps * m_.taps, row = channels_inside_ ? c : c * taps;
@@ -506,10 +522,15 @@ class Gradient {
           transform(m_, true, rows, grads_, first, last, group * all_outer_, all_outer_, band.data(), tiles.data(), grad_point,
                     outer_);
           for (int64_t point = 0; point < m_.points; ++point) {
-            WinogradProduct p = product(image.data() + point * image_point * width_, range, (last - first) * rows.across);
-            p.c = sums.data() + task * sums_bytes + point * sums_point * width_, p.c_row = outer_;
+            const auto [from, until] = m_.channels_at(point, channel, channel + channels);
+            char* const c = sums.data() + task * sums_bytes + point * sums_point * width_;
+            if (block == first_block) clear_others(c, outer_, from - channel, until - channel, channels);
+            if (from == until) continue;
+            WinogradProduct p = product(image.data() + (point * image_point + from - channel) * width_, range,
+                                        (last - first) * rows.across);
+            p.c = c + (from - channel) * outer_ * width_, p.c_row = outer_;
             p.accumulate = block > first_block;
-            p.rows = channels;
+            p.rows = until - from;
             multiply(m_, p, panels_, [&](int64_t panel, WinogradProduct& one) {
               one.b = tiles.data() + (point * grad_point + panels_.begin(panel)) * width_;
               one.b_step = outer_;
@@ -558,12 +579,16 @@ class Gradient {
         for (int64_t panel = 0; panel < panels_.count; ++panel) {
           const int64_t panel_width = panels_.width_of(panel);
           for (int64_t point = 0; point < m_.points; ++point) {
-            WinogradProduct p = product(image.data() + point * image_point * width_, range, tiles);
+            const auto [from, until] = m_.channels_at(point, channel, channel + channels);
+            char* const c = sums.data() + point * sums_point * width_;
+            clear_others(c, panel_width, from - channel, until - channel, channels);
+            if (from == until) continue;
+            WinogradProduct p = product(image.data() + (point * image_point + from - channel) * width_, range, tiles);
             p.b = grad_tiles.data() + panel * panel_bytes + point * grad_point * width_;
-            p.c = sums.data() + point * sums_point * width_;
+            p.c = c + (from - channel) * panel_width * width_;
             p.b_step = p.c_row = panel_width;
             p.columns = panels_.columns_of(panel);
-            p.rows = channels;
+            p.rows = until - from;
             m_.table.product(p);
           }
           for (int64_t c = 0; c < channels; ++c)
@@ -587,39 +612,40 @@ class Gradient {
 }  // namespace
 
 bool winograd_pays(const WinogradSize& size, const Kernels& kernels) {
-  if (!has_method(kernels) || size.taps < 3 || size.taps > 5 || size.inner < kFewestChannels) return false;
-  const Method m(size.taps, kernels);
-  const Costs costs = size.taps == 5 ? Costs{900, 700, 600} : size.taps == 4 ? Costs{750, 600, 450} : Costs{600, 450, 250};
-  return pays(m, costs, size.batch, size.height, size.width, size.inner, size.outer,
-              direct_way(m, kernels, size.terms, size.outer, 0.85));
+  if (!has_method(kernels) || size.taps < 2 || size.taps > 5 || size.inner < kFewestChannels || size.terms() < kFewestTerms)
+    return false;
+  constexpr Costs kCosts[] = {{400, 400, 150}, {600, 450, 250}, {750, 600, 450}, {900, 700, 600}};  // by taps
+  Costs costs = kCosts[size.taps - 2];
+  if (size.phases != Phases::none) costs.image += 700, costs.weights += 700;
+  return pays(size, kernels, costs, 0.85);
 }
-bool winograd(const DataPass& original, const Kernels& kernels, int64_t terms) {
+bool winograd(const DataPass& original, const Kernels& kernels, Phases phases) {
   if (!has_method(kernels)) return false;
   DataPass pass = original;
   const int64_t taps = order_taps(pass);
   if (taps == 0 || mostly_border(pass.source, pass.height, pass.width)) return false;
-  if (!winograd_pays({taps, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer, terms}, kernels)) return false;
-  return Forward(pass, kernels, Method(taps, kernels)).run();
+  const WinogradSize size{taps, pass.source.size(0), pass.height, pass.width, pass.inner, pass.outer, phases};
+  return winograd_pays(size, kernels) && Forward(pass, kernels, Method(size, kernels)).run();
 }
 
 bool winograd_gradient_pays(const WinogradSize& size, const Kernels& kernels) {
-  if (!has_method(kernels) || size.taps < 3 || size.taps > 5) return false;
-  const Method m(size.taps, kernels);
+  if (!has_method(kernels) || size.taps < 2 || size.taps > 5) return false;
   const int64_t tiles = size.batch * divide_up(size.height, kTile) * divide_up(size.width, kTile);
-  const Costs costs = size.taps == 5   ? Costs{1100, 700, 1500}
-                      : size.taps == 4 ? Costs{900, 600, 1500}
-                                       : Costs{600, 400, tiles <= kFewTiles ? 500.0 : 1500.0};
-  return pays(m, costs, size.batch, size.height, size.width, size.inner, size.outer,
-              direct_way(m, kernels, size.terms, size.outer, 0.66));
+  constexpr Costs kCosts[] = {{400, 350, 1000}, {600, 400, 1500}, {900, 600, 1500}, {1100, 700, 1500}};
+  Costs costs = kCosts[size.taps - 2];
+  if (size.taps < 4 && tiles <= kFewTiles) costs.weights = 500;
+  else if (size.phases != Phases::none) costs.weights += 4000;  // the sums at all points are more than the caches hold
+  if (size.phases != Phases::none) costs.image += 900;
+  return pays(size, kernels, costs, 0.66);
 }
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& params, const Kernels& kernels,
-                              const Tensor& result, int64_t terms) {
-  const int64_t taps = result.size(2), inner = result.size(1), outer = result.size(0) / params.groups;
-  if (result.size(3) != taps || mostly_border(input, grad.size(2), grad.size(3))) return false;
+                              const Tensor& result, Phases phases) {
+  if (result.size(2) != result.size(3) || mostly_border(input, grad.size(2), grad.size(3))) return false;
   for (int d = 0; d < 2; ++d)
     if (params.stride[d] != 1 || params.dilation[d] != 1) return false;
-  if (!winograd_gradient_pays({taps, grad.size(0), grad.size(2), grad.size(3), inner, outer, terms}, kernels)) return false;
-  return Gradient(grad, input, params, kernels, Method(taps, kernels), result).run();
+  const WinogradSize size{result.size(2), grad.size(0), grad.size(2),  grad.size(3), result.size(1), result.size(0) / params.groups,
+                          phases};
+  return winograd_gradient_pays(size, kernels) && Gradient(grad, input, params, kernels, Method(size, kernels), result).run();
 }
 
 }  // namespace tensorops::cpu::conv

@@ -691,14 +691,14 @@ void border(const void* from, int64_t from_row, int64_t rows, int64_t n, int64_t
 }
 
 template <class T>
-void split(const void* row, int64_t n, int64_t left, int64_t step, void* to, int64_t phase) {
+void split(const void* row, int64_t n, int64_t left, int64_t step, void* to, int64_t length, int64_t distance) {
   using V = Vec<T>;
   const T* from = static_cast<const T*>(row);
   T* out = static_cast<T*>(to);
   // Where the first of every step-th element goes: the part, and how many zeros come before it.
   int64_t part = left % step, zeros = left / step, i = 0;
   if (step == 2) {
-    T *const to_even = out + part * phase + zeros, *const to_odd = out + (1 - part) * phase + zeros + part;
+    T *const to_even = out + part * distance + zeros, *const to_odd = out + (1 - part) * distance + zeros + part;
     for (; i + 2 * V::size <= n; i += 2 * V::size) {
       const V a = V::load(from + i), b = V::load(from + i + V::size);
       every_other<0>(a, b).store(to_even + i / 2);
@@ -707,7 +707,7 @@ void split(const void* row, int64_t n, int64_t left, int64_t step, void* to, int
   }
   const int64_t done = i / step;
   for (int64_t first = 0; first < step; ++first) {
-    T *const begin = out + part * phase, *const end = begin + phase, *at = begin + zeros + done;
+    T *const begin = out + part * distance, *const end = begin + length, *at = begin + zeros + done;
     for (T* zero = begin; zero < begin + zeros; ++zero) *zero = T(0);
     for (int64_t j = i + first; j < n; j += step) *at++ = from[j];
     for (; at < end; ++at) *at = T(0);

@@ -187,10 +187,10 @@ struct ConvKernels {
   // Rows of n adjacent elements, from a storage dtype to its compute type, between `left` and `right` zeros.
   void (*border[static_cast<int>(DType::count)])(const void* from, int64_t from_row, int64_t rows, int64_t n,
                                                  int64_t left, int64_t right, void* to, int64_t to_row);
-  // A row of n elements of the compute type between `left` zeros and as many as it takes, dealt out to `step` rows of `phase`
-  // elements: to[i % step * phase + i / step] is element i.
+  // A row of n elements of the compute type between `left` zeros and as many as it takes, dealt out to `step` rows of `length`
+  // elements: to[i % step * distance + i / step] is element i.
   void (*split[static_cast<int>(Compute::count)])(const void* row, int64_t n, int64_t left, int64_t step, void* to,
-                                                  int64_t phase);
+                                                  int64_t length, int64_t distance);
   // Of the compute type: *sum (f64 for f32) += the sum of n adjacent elements; sums[i] += each of `count` rows' element
   // i < n.
   void (*sum_run[static_cast<int>(Compute::count)])(const void* from, int64_t n, void* sum);

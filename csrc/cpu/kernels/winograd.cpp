@@ -17,62 +17,74 @@ constexpr int kTile = kWinogradTile;
 // The transforms in one dimension. With M(x) the product of x - p over the finite points p, the row of B' for p holds the
 // coefficients of M(x) / (x - p), that of G the powers of p divided by M'(p), and that of A those powers; at infinity they are
 // M's coefficients and the highest power alone. Of two conjugate points only one is kept, as its real and imaginary part, with
-// twice the weight: values come as `reals` at 0, 1, -1 and infinity, then as pairs.
+// twice the weight: values come as `reals` at 0 (but for r = 2 and 4), 1, -1 and
+// infinity, then as pairs.
 template <int r>
 struct Points;
 
-template <>
-struct Points<3> {  // and i: M(x) = x^5 - x
-  static constexpr int n = 6, reals = 4;
+// And i: M(x) = x^5 - x. Or without 0: M(x) = x^4 - 1, M'(p) = 4 / p, of which the rows of B' take the 1 / p.
+template <bool Zero>
+struct FourthRoots {
+  static constexpr int n = 5 + Zero, reals = 3 + Zero, one = Zero, infinite = one + 2, r = n - 3;
   template <class V>
   static TENSOROPS_INLINE void image(const V* d, V* v) {
-    const V even = d[2] + d[4], odd = d[1] + d[3];
-    v[0] = d[0] - d[4];
-    v[1] = even + odd;
-    v[2] = even - odd;
-    v[3] = d[5] - d[1];
-    v[4] = d[4] - d[2];
-    v[5] = d[3] - d[1];
+    const V fourth = d[Zero ? 4 : 0], even = d[2] + fourth, odd = d[1] + d[3];
+    if constexpr (Zero) v[0] = d[0] - d[4];
+    v[one] = even + odd;
+    v[one + 1] = even - odd;
+    v[infinite] = d[n - 1] - d[n - 5];
+    v[reals] = fourth - d[2];
+    v[reals + 1] = d[3] - d[1];
   }
   template <class V>
   static TENSOROPS_INLINE void result(const V* m, V* y) {
-    const V even = m[1] + m[2], odd = m[1] - m[2];
-    y[0] = m[0] + (even + m[4]);
-    y[1] = odd - m[5];
-    y[2] = even - m[4];
-    y[3] = m[3] + (odd + m[5]);
+    const V *const real = m + one, *const pair = m + reals;
+    const V even = real[0] + real[1], odd = real[0] - real[1];
+    y[0] = even + pair[0];
+    if constexpr (Zero) y[0] = m[0] + y[0];
+    y[1] = odd - pair[1];
+    y[2] = even - pair[0];
+    y[3] = m[infinite] + (odd + pair[1]);
   }
   template <class V>
   static TENSOROPS_INLINE void weights(const V* g, V* u) {
-    const V even = 0.25 * (g[0] + g[2]), odd = 0.25 * g[1];
-    u[0] = g[0];
-    u[1] = even + odd;
-    u[2] = even - odd;
-    u[3] = g[2];
-    u[4] = 0.5 * (g[0] - g[2]);
-    u[5] = 0.5 * g[1];
+    V plus = g[0], minus = g[0];  // with the third, if there is one
+    if constexpr (r == 3) plus = g[0] + g[2], minus = g[0] - g[2];
+    const V even = 0.25 * plus, odd = 0.25 * g[1];
+    if constexpr (Zero) u[0] = g[0];
+    u[one] = even + odd;
+    u[one + 1] = even - odd;
+    u[infinite] = g[r - 1];
+    u[reals] = 0.5 * minus;
+    u[reals + 1] = 0.5 * g[1];
   }
   template <class V>
   static TENSOROPS_INLINE void gradient(const V* y, V* z) {
     const V even = y[0] + y[2], odd = y[1] + y[3];
-    z[0] = y[0];
-    z[1] = even + odd;
-    z[2] = even - odd;
-    z[3] = y[3];
-    z[4] = y[0] - y[2];
-    z[5] = y[3] - y[1];
+    if constexpr (Zero) z[0] = y[0];
+    z[one] = even + odd;
+    z[one + 1] = even - odd;
+    z[infinite] = y[3];
+    z[reals] = y[0] - y[2];
+    z[reals + 1] = y[3] - y[1];
   }
   template <class V>
   static TENSOROPS_INLINE void taps(const V* m, V* y) {
-    const V even = 0.25 * (m[1] + m[2]), odd = 0.25 * (m[1] - m[2]);
-    y[0] = m[0] + (even + 0.5 * m[4]);
-    y[1] = odd + 0.5 * m[5];
-    y[2] = m[3] + (even - 0.5 * m[4]);
+    const V *const real = m + one, *const pair = m + reals;
+    const V even = 0.25 * (real[0] + real[1]), odd = 0.25 * (real[0] - real[1]);
+    y[0] = even + 0.5 * pair[0];
+    if constexpr (Zero) y[0] = m[0] + y[0];
+    y[1] = odd + 0.5 * pair[1];
+    if constexpr (r == 3) y[2] = even - 0.5 * pair[0];
+    y[r - 1] = m[infinite] + y[r - 1];
   }
 };
+template <>
+struct Points<2> : FourthRoots<false> {};
+template <>
+struct Points<3> : FourthRoots<true> {};
 
-// And w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M(x) = x^7 - x. Or without 0: M(x) = x^6 - 1, M'(p) = 6 / p, of which
-// the rows of B' take the 1 / p.
+// And w, -w, the sixth roots of 1, w = 1/2 + i sqrt(3)/2: M(x) = x^7 - x. Or without 0: M(x) = x^6 - 1, M'(p) = 6 / p.
 template <bool Zero>
 struct SixthRoots {
   static constexpr int n = 7 + Zero, reals = 3 + Zero, one = Zero, infinite = one + 2, r = n - 3;
@@ -556,8 +568,42 @@ void store_pixels(const WinogradPixels& p) {
 template <int r>
 constexpr int points = Points<r>::reals * Points<r>::reals +
                        3 * (Points<r>::n - Points<r>::reals) * (Points<r>::reals + (Points<r>::n - Points<r>::reals) / 2);
+
+// In the order of to_points(). At infinity lies the last of the weights alone; of a kernel with one tap in a dimension, which
+// the phases of a kernel of 3 have, no value has an imaginary part.
 template <int r>
-constexpr WinogradTransforms transforms{points<r>, weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
+struct NeedsOf {
+  WinogradNeeds of[points<r>];
+};
+template <int r>
+constexpr NeedsOf<r> needs_of() {
+  constexpr int n = Points<r>::n, reals = Points<r>::reals;
+  using Needs = WinogradNeeds;
+  const auto both_of = [](bool rows, bool columns) {
+    return rows && columns ? Needs::both : rows ? Needs::rows : columns ? Needs::columns : Needs::nothing;
+  };
+  NeedsOf<r> needs{};
+  Needs* at = needs.of;
+  const auto put = [&](Needs re, Needs im) { *at++ = re, *at++ = r == 2 ? im : re, *at++ = re; };
+  for (int i = 0; i < n; i += i < reals ? 1 : 2)
+    for (int j = 0; j < n; j += j < reals ? 1 : 2) {
+      const bool last_row = i == Points<r>::infinite, last_column = j == Points<r>::infinite;
+      const Needs real = both_of(last_row, last_column);
+      if (i < reals && j < reals) {
+        *at++ = real;
+      } else if (i < reals || j < reals) {
+        put(real, both_of(last_row || i >= reals, last_column || j >= reals));
+      } else {
+        put(Needs::nothing, Needs::either);
+        put(Needs::nothing, Needs::either);
+      }
+    }
+  return needs;
+}
+template <int r>
+constexpr NeedsOf<r> needs = needs_of<r>();
+template <int r>
+constexpr WinogradTransforms transforms{points<r>, needs<r>.of, weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
 
 // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
 #define STORAGE(f) {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half>, f<float>, nullptr, nullptr, f<BFloat16>}
@@ -566,7 +612,7 @@ constexpr WinogradTransforms transforms{points<r>, weights<r>, image<r>, result<
 
 extern const WinogradKernels winograd_kernels;
 const WinogradKernels winograd_kernels = {
-    {transforms<3>, transforms<4>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
+    {transforms<2>, transforms<3>, transforms<4>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
 #else
 // Sums that round twice per term are up to 5 times as far off as torch's.
 extern const WinogradKernels winograd_kernels;

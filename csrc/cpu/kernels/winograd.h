@@ -1,4 +1,4 @@
-// Inner kernels of Winograd's convolution with square kernels of r = 3 to 5 taps and step 1 (Winograd 1980; Lavin and Gray,
+// Inner kernels of Winograd's convolution with square kernels of r = 2 to 5 taps and step 1 (Winograd 1980; Lavin and Gray,
 // "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308): results are made in tiles of 4 by 4 from n by n
 // pixels of the image, n = r + 3, with P multiplications for each pair of channels where the sum over taps needs 16 * r * r.
 //
@@ -6,10 +6,10 @@
 //   weight gradient  w_grad = G' [ (A tile A') * (B' image B) ] G
 //
 // `*` multiplies element by element, over n * n points, and is summed over channels (over tiles for the weight gradient): a
-// matrix product per point. The polynomials behind it are evaluated at 0 (but for r = 4), 1, -1, infinity and the other fourth
-// (r = 3) or sixth roots of 1. Complex points come with their conjugates, of which one suffices, and take three real products
-// (Meng and Brothers, "Efficient Winograd Convolution via Integer Arithmetic", arXiv:1901.01965): P is 46, 69 and 88. Roots of 1
-// magnify rounding errors by 2.3 per dimension, the best real points 3.8; sums are kept in short chains for the same reason.
+// matrix product per point. The polynomials behind it are evaluated at 0 (but for even r), 1, -1, infinity and the other fourth
+// (r = 2, 3) or sixth roots of 1. Complex points come with their conjugates, of which one suffices, and take three real products
+// (Meng and Brothers, "Efficient Winograd Convolution via Integer Arithmetic", arXiv:1901.01965): P is 33, 46, 69 and 88. Roots of
+// 1 magnify rounding errors by 2.3 per dimension, the best real points 3.8; sums are kept in short chains for the same reason.
 //
 // Images are seen in blocks of channels, a vector's worth each: a block of a pixel is a vector, so that no transform moves
 // values across lanes. All sums are in f32: in f64 torch's own are so short that the direct way alone is as accurate. All
@@ -60,8 +60,13 @@ struct WinogradProduct {
   bool accumulate = false;
 };
 
+// What a kernel must have for its weights at a point not to be zeros for sure. A kernel that lacks it has its last row, or its
+// last column, of zeros.
+enum class WinogradNeeds : uint8_t { nothing, rows, columns, both, either };
+
 struct WinogradTransforms {
   int64_t points;  // P
+  const WinogradNeeds* needs;  // of each
   // G w G' of weights, `width` of them (one or two vectors) side by side and their channels and taps so many elements apart, to
   // `points` as [point][channel][width].
   void (*weights)(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point);
@@ -74,7 +79,7 @@ struct WinogradTransforms {
 
 // All null where the instruction set has no FMA.
 struct WinogradKernels {
-  WinogradTransforms transforms[3];  // r = 3, 4, 5
+  WinogradTransforms transforms[4];  // r = 2, 3, 4, 5
   void (*product)(const WinogradProduct&);
   // By storage dtype, null where sums are not in f32: pixels from a tensor to vectors and back.
   void (*load[static_cast<int>(DType::count)])(const WinogradPixels&);
