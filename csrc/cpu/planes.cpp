@@ -83,15 +83,18 @@ class Planes {
 constexpr int64_t kPlaneBytes =
     256 << 10;  // of bordered rows that a task works on, or one row's taps where that is more
 
-// Each group: its weights, which pack(group, where they go) puts there, then its biases, zeros where there are none.
+// Each group: its weights, which pack(group, piece, where the group's go) puts there in so many pieces, then its biases, zeros
+// where there are none.
 template <class F>
 void pack_groups(const DataPass& pass, const Kernels& kernels, int64_t group_weights, int64_t group_biases, char* to,
-                 F pack) {
+                 int64_t pieces, F pack) {
   const int64_t width = kernels.width, group_bytes = (group_weights + group_biases) * width;
-  parallel(pass.groups, (group_weights + group_biases) * 4, [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
+  parallel(pass.groups * pieces, (group_weights + group_biases) * 4 / pieces, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t group = item / pieces, piece = item % pieces;
       char* const at = to + group * group_bytes;
-      pack(group, at);
+      pack(group, piece, at);
+      if (piece > 0) continue;
       char* const bias = at + group_weights * width;
       std::memset(bias, 0, group_biases * width);
       if (!pass.bias.defined()) continue;
@@ -291,7 +294,7 @@ class PlanePass {
  private:
   void pack() {
     const auto weight_element = static_cast<int64_t>(pass_.weight.element_size());
-    pack_groups(pass_, kernels_, group_weights_, pass_.outer, weights_.data(), [&](int64_t group, char* to) {
+    pack_groups(pass_, kernels_, group_weights_, pass_.outer, weights_.data(), 1, [&](int64_t group, int64_t, char* to) {
       for (int64_t o = 0; o < pass_.outer; ++o)
         for (int64_t c = 0; c < pass_.inner; ++c)
           for (const Tap& tap : pass_.taps) {
@@ -336,6 +339,7 @@ bool one_row(const DataPass& pass, const Kernels& kernels) {
 // Sums of few terms over images whose channels are planes: the transposed store of a tile of pixels by channels would
 // take about as long as kTransposed terms. More than that must not be lost on the lanes of a row's last vector.
 constexpr int64_t kFewTerms = 256, kTransposed = 16;
+constexpr int64_t kPanelsTogether = 8;  // of pixels' weights, to pack
 // Weight gradients of so few terms, from rows of so many vectors: to pack the gradient for tiles takes longer than they save.
 constexpr int64_t kFewRows = 32, kLongRow = 3;
 constexpr int64_t kRowBytes = 16 << 10;  // of bordered rows that stay in the first cache for all channels of the gradient
@@ -429,10 +433,13 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
   const int64_t padded = divide_up(pass.outer, panel) * panel;
   const int64_t group_weights = padded * k, group_bytes = (group_weights + padded) * width;
   const Scratch weights(pass.groups * group_bytes);
-  pack_groups(pass, kernels, group_weights, padded, weights.data(), [&](int64_t group, char* to) {
-    for (int64_t first = 0; first < pass.outer; first += panel)
-      pack_weights(pass, kernels, layout, group, first, std::min(panel, pass.outer - first), panel, 0, pass.inner, false,
-                   to + first * k * width);
+  // Of one tap, some panels side by side: the weights of adjacent channels may lie together.
+  const int64_t together = panel * (taps == 1 ? kPanelsTogether : 1);
+  pack_groups(pass, kernels, group_weights, padded, weights.data(), divide_up(pass.outer, together),
+              [&](int64_t group, int64_t piece, char* to) {
+    const int64_t first = piece * together;
+    pack_weights(pass, kernels, layout, group, first, std::min(together, pass.outer - first), panel, 0, pass.inner, false,
+                 to + first * k * width);
   });
 
   const auto element = static_cast<int64_t>(pass.result.element_size());

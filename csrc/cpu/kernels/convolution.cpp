@@ -289,6 +289,8 @@ constexpr int kPixelChannels = 4, kPixelVectors = 3;
 constexpr int kPixelChannels = 4, kPixelVectors = 2;
 #endif
 
+constexpr int64_t kFetchedTerms = 16;  // sums of so many take longer to make than their lines to fetch
+
 // One panel of channels by N vectors of pixels, of which all `channels` there are are stored.
 template <class T, int N>
 void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight, const T* bias, T* out, int64_t channels) {
@@ -296,6 +298,10 @@ void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight
   constexpr int O = kPixelChannels;
   const T* x[N];
   for (int v = 0; v < N; ++v) x[v] = static_cast<const T*>(p.x) + vectors[v].x;
+  // Lines of the result are on their way while the sums are made.
+  if (p.k >= kFetchedTerms)
+    for (int c = 0; c < O && c < channels; ++c)
+      for (int v = 0; v < N; ++v) __builtin_prefetch(out + c * p.out_channel + vectors[v].out, 1);
   V sum[O][N], total[O][N];
   for (int64_t done = 0;; done += kChain) {
 #pragma GCC unroll 8
