@@ -14,9 +14,11 @@ namespace tensorops::cpu::conv {
 namespace {
 
 constexpr int64_t kCollected = 4 << 20;
-// Pixels that a product over pixels runs over at least: below, it costs more to come back to the sums than to collect them
-// from several images.
+// Pixels that a product over pixels runs over at least, where it costs more to come back to the sums than to collect them from
+// several images.
 constexpr int64_t kDeep = 1024;
+// Panels of columns up to which gemm() reads rows where they lie.
+constexpr int64_t kUnpackedPanels = 4;
 constexpr int64_t kRowsAhead = 4;
 // Of a weight gradient whose result has up to so many elements.
 constexpr int64_t kSmallResult = 64 << 10, kParts = 8;
@@ -176,16 +178,19 @@ bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Pa
   const Pixels y{grad.size(1), height, width, grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   const Pixels x{input.size(1), height, width, input.stride(0), input.stride(1), input.stride(2) * p.stride[0],
                  input.stride(3) * p.stride[1]};
+  const int64_t outer = result.size(0), inner = result.size(1);
   // A few images at a time, unless all lie in one piece.
-  const bool whole = y.all_even() && x.all_even();
-  const int64_t chunk = whole ? batch : std::min(batch, divide_up(kDeep, y.count())), chunks = divide_up(batch, chunk);
+  const bool whole = y.all_even() && x.all_even(), few_sums = outer * inner < (outer + inner) * y.count();
+  const int64_t some = few_sums && y.even() && x.even() ? 1 : std::min(batch, divide_up(kDeep, y.count()));
+  const int64_t chunk = whole ? batch : some, chunks = divide_up(batch, chunk);
   const auto in_place = [&](const Pixels& pixels) { return pixels.all_even() || (chunk == 1 && pixels.even()); };
 
+  // Of planes, columns are packed. Few of them are the better ones to be: the result is turned over at the end.
+  const bool turned = inner > outer && outer <= kUnpackedPanels * kernels.size.columns && !x.last() && !y.last();
   Gemm g = product(kernels);
-  g.m = result.size(0), g.n = result.size(1);
-  g.epilogue.c_row = g.epilogue.source_row = result.stride(0);
-  g.epilogue.c_column = g.epilogue.source_column = result.stride(1);
-  // The sum over some of the chunks, to c, which is as dense as the result.
+  g.m = turned ? inner : outer, g.n = turned ? outer : inner;
+  g.epilogue.c_row = g.epilogue.source_row = g.n;
+  // The sum over some of the chunks, to c.
   const auto sum = [&](int64_t first_chunk, int64_t last_chunk, void* c) {
     const Scratch grads(in_place(y) ? 0 : chunk * y.elements() * size), images(in_place(x) ? 0 : chunk * x.elements() * size);
     Gemm part = g;
@@ -202,6 +207,7 @@ bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Pa
       };
       part.a = channels_by_pixels(grad, y, grads.data());
       part.b = channels_by_pixels(input, x, images.data());
+      if (turned) std::swap(part.a, part.b);
       std::swap(part.b.row, part.b.column);
       gemm(part);
       part.source = c;
@@ -211,20 +217,23 @@ bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Pa
   // A small result is summed in parts, as many as there are chunks for, and these in order: side by side, or one after the other
   // by all threads where there are more of those.
   const int64_t elements = g.m * g.n, parts = elements > kSmallResult ? 1 : std::min(chunks, kParts);
-  if (parts == 1) {
-    sum(0, chunks, result.data_ptr());
-    return true;
-  }
-  const Scratch others((parts - 1) * elements * size);
+  const Scratch others((parts - 1 + turned) * elements * size);
+  char* const to = static_cast<char*>(result.data_ptr());
+  char* const total = turned ? others.data() + (parts - 1) * elements * size : to;
   const auto sum_parts = [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part)
-      sum(chunks * part / parts, chunks * (part + 1) / parts,
-          part == 0 ? result.data_ptr() : others.data() + (part - 1) * elements * size);
+      sum(chunks * part / parts, chunks * (part + 1) / parts, part == 0 ? total : others.data() + (part - 1) * elements * size);
   };
   if (parts < at::get_num_threads()) sum_parts(0, parts);
   else parallel(parts, chunk * y.count() * elements, sum_parts);
-  const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels.compute)];
-  add_rows(others.data(), elements, parts - 1, elements, result.data_ptr());
+  if (parts > 1) {
+    const auto add_rows = TENSOROPS_KERNELS(conv_kernels).add_rows[static_cast<int>(kernels.compute)];
+    add_rows(others.data(), elements, parts - 1, elements, total);
+  }
+  if (turned)
+    parallel(outer, inner, [&](int64_t begin, int64_t end) {
+      kernels.pack(total + begin * size, outer, 1, inner, end - begin, static_cast<int>(inner), to + begin * inner * size);
+    });
   return true;
 }
 
