@@ -190,6 +190,7 @@ bool pointwise_weight_gradient(const Tensor& grad, const Tensor& input, const Pa
   Gemm g = product(kernels);
   g.m = turned ? inner : outer, g.n = turned ? outer : inner;
   g.epilogue.c_row = g.epilogue.source_row = g.n;
+  g.epilogue.c_column = g.epilogue.source_column = 1;
   // The sum over some of the chunks, to c.
   const auto sum = [&](int64_t first_chunk, int64_t last_chunk, void* c) {
     const Scratch grads(in_place(y) ? 0 : chunk * y.elements() * size), images(in_place(x) ? 0 : chunk * x.elements() * size);

@@ -166,6 +166,10 @@ CASES: list[Case] = [
     conv("pointwise-channels-last-stride", (3, 40, 9, 7), (20, 40, 1, 1), stride=2, input_last=True, smooth=False),
     conv("pointwise-channels-last-weight", (3, 40, 7, 7), (33, 40, 1, 1), weight_last=True, smooth=False),
     Case("conv2d", _pointwise_strided, "pointwise-strided", gradient=False),
+    # Weight gradients summed image by image: many sums, and a result that is turned over.
+    conv("pointwise-many", (3, 270, 14, 14), (260, 270, 1, 1), smooth=False),
+    conv("pointwise-turned", (3, 70, 13, 11), (40, 70, 1, 1), bias=False, smooth=False),
+    conv("pointwise-turned-many", (3, 600, 13, 13), (120, 600, 1, 1), bias=False, dtypes=SUMMED_IN_F32, smooth=False),
     conv("same", (2, 3, 6, 7), (4, 3, 3, 5), padding="same"),
     conv("same-even", (2, 3, 6, 7), (4, 3, 2, 4), padding="same"),
     conv("same-even-dilated", (1, 2, 7, 7), (3, 2, 2, 4), padding="same", dilation=(3, 1)),
