@@ -51,6 +51,7 @@ constexpr int64_t kKeepsSubnormals = 16 * 16 * 16;
 // reach the rows of A and takes its time over a row of B. Then A may meet more panels, if its steps are adjacent or so near
 // that those of a chain do not share few sets of the L1 cache, and B lie in the L2 cache.
 constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
+constexpr int64_t kShallowRow = 512, kShallowUnpackedPanels = 16;
 constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kNearStep = 256, kLowUnpackedBytes = 96 * 1024;
 // Nor does it take rows of B from the L2 cache for packed ones where these are hardly longer than a panel's.
 constexpr int64_t kDenseRow = 512;
@@ -322,7 +323,8 @@ class Multiply {
     const bool conflict = g_.a.row * in_bytes_ % kCacheWay == 0 && columns > size_.nr && rows > 1;
     const bool low = size_.mr <= kLowTile, b_conflict = g_.b.row * in_bytes_ % kCacheWay == 0;
     const bool near = g_.a.column == 1 || (g_.a.row == 1 && g_.a.column * in_bytes_ <= kNearStep);
-    const int64_t unpacked_panels = low && near ? kLowUnpackedPanels : kUnpackedPanels;
+    const bool shallow = !low && g_.a.column == 1 && g_.k * in_bytes_ <= kShallowRow;
+    const int64_t unpacked_panels = low && near ? kLowUnpackedPanels : shallow ? kShallowUnpackedPanels : kUnpackedPanels;
     // Adjacent elements of a row are pairs where they lie, if none stands alone at its end.
     const bool paired = pairs_ != nullptr && g_.a.column == 1 && g_.a.row % 2 == 0 && g_.k % 2 == 0;
     const bool pack_a = (!compute_type && !paired) || (!block.streams && (conflict || columns > unpacked_panels * size_.nr));
