@@ -314,6 +314,8 @@ void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight
       V value[N];
 #pragma GCC unroll 3
       for (int v = 0; v < N; ++v) value[v] = V::load(x[v] + step);
+#pragma GCC unroll 3
+      for (int v = 0; v < N; ++v) __builtin_prefetch(x[v] + step + N * V::size);
 #pragma GCC unroll 8
       for (int c = 0; c < O; ++c) {
         const V w = weight[c];
