@@ -339,6 +339,7 @@ bool one_row(const DataPass& pass, const Kernels& kernels) {
 // Sums of few terms over images whose channels are planes: the transposed store of a tile of pixels by channels would
 // take about as long as kTransposed terms. More than that must not be lost on the lanes of a row's last vector.
 constexpr int64_t kFewTerms = 256, kTransposed = 16;
+constexpr double kWorthSkipping = 0.9;  // of rows of pixels and taps, those that find the image
 constexpr int64_t kPanelsTogether = 8;  // of pixels' weights, to pack
 // Weight gradients of so few terms, from rows of so many vectors: to pack the gradient for tiles takes longer than they save.
 constexpr int64_t kFewRows = 32, kLongRow = 3;
@@ -404,7 +405,8 @@ bool fills_pixels(const DataPass& pass, const Kernels& kernels) {
          pixels_adjacent(pass, kernels);
 }
 
-void run_pixels(const DataPass& pass, const Kernels& kernels) {
+void run_pixels(const DataPass& original, const Kernels& kernels) {
+  const DataPass pass = sorted(original);
   const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const Border border = border_of(pass);
   const Planes planes(pass.source, border, pass.step_w, kernels);
@@ -424,10 +426,24 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
   const int64_t rows = (block - 1) * pass.step_h + reach, plane = in_place ? pass.source.stride(1) : planes.elements(rows);
   const int64_t blocks = in_place ? divide_up(pixels, piece) : divide_up(height, block);
 
+  // Where it pays, sums run over rows of taps first, so that those that find nothing but the border can be left out.
+  std::vector<AlikeRows> runs = alike_rows(pass);
+  int64_t reaching = 0, tap_columns = 0;
+  for (const AlikeRows& run : runs) reaching += run.rows * run.taps;
+  while (tap_columns < taps && pass.taps[tap_columns].h == pass.taps[0].h) ++tap_columns;
+  if (static_cast<double>(reaching) >= kWorthSkipping * static_cast<double>(pass.height * taps)) {
+    tap_columns = taps;
+    runs = {{0, pass.height, 0, taps}};
+  }
+  const auto tap_rows = [&](const auto& f) {
+    for (auto first = pass.taps.begin(); first != pass.taps.end(); first += tap_columns) f(first, first + tap_columns);
+  };
   std::vector<int64_t> steps;
-  for (int64_t c = 0; c < pass.inner; ++c)
-    for (const Tap& tap : pass.taps)
-      steps.push_back(c * plane + (in_place ? 0 : (tap.h + border.top) * planes.row + planes.column(tap.w + border.left)));
+  tap_rows([&](auto first, auto last) {
+    for (int64_t c = 0; c < pass.inner; ++c)
+      for (auto tap = first; tap != last; ++tap)
+        steps.push_back(c * plane + (in_place ? 0 : (tap->h + border.top) * planes.row + planes.column(tap->w + border.left)));
+  });
 
   const Layout layout{Pairs::none, pass.inner, pass.inner};
   const int64_t padded = divide_up(pass.outer, panel) * panel;
@@ -438,8 +454,13 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
   pack_groups(pass, kernels, group_weights, padded, weights.data(), divide_up(pass.outer, together),
               [&](int64_t group, int64_t piece, char* to) {
     const int64_t first = piece * together;
-    pack_weights(pass, kernels, layout, group, first, std::min(together, pass.outer - first), panel, 0, pass.inner, false,
-                 to + first * k * width);
+    to += first * k * width;
+    DataPass some = pass;
+    tap_rows([&](auto first_tap, auto last_tap) {
+      some.taps.assign(first_tap, last_tap);
+      pack_weights(some, kernels, layout, group, first, std::min(together, pass.outer - first), panel, 0, pass.inner, false, to);
+      to += pass.inner * tap_columns * panel * width;
+    });
   });
 
   const auto element = static_cast<int64_t>(pass.result.element_size());
@@ -458,7 +479,18 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
       const int64_t part = task % blocks, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
       char* const out = result + (n * out_image + group * pass.outer * out_channel) * element;
       ConvPixels p;
-      vectors.clear();
+      p.steps = steps.data();
+      p.k = k;
+      p.weight = weights.data() + group * group_bytes;
+      p.weight_panel = panel * k;
+      p.bias = static_cast<const char*>(p.weight) + group_weights * width;
+      p.channels = pass.outer;
+      const auto run = [&] {
+        p.vectors = vectors.data();
+        p.vector_count = static_cast<int64_t>(vectors.size());
+        pixels_kernel(p);
+        vectors.clear();
+      };
       if (in_place) {
         const int64_t first = divide_up(pixels, lanes) * part / blocks * lanes;
         const int64_t last = std::min(divide_up(pixels, lanes) * (part + 1) / blocks * lanes, pixels);
@@ -470,27 +502,29 @@ void run_pixels(const DataPass& pass, const Kernels& kernels) {
         p.x = source + (n * source_image + group * pass.inner * source_channel) * element;
         p.out = out;
         p.out_channel = out_channel;
+        run();
       } else {
         const int64_t first = part * block, here = std::min(block, height - first);
         for (int64_t c = 0; c < pass.inner; ++c)
           planes.copy(n, group * pass.inner + c, first * pass.step_h, (here - 1) * pass.step_h + reach,
                       copies.data() + c * plane * width, line.data());
         const int64_t out_row = plain ? pass.row_stride : across;
-        for (int64_t i = 0; i < here; ++i)
-          for (int64_t j = 0; j < across; j += lanes)
-            vectors.push_back({i * pass.step_h * planes.row + j, i * out_row + j, std::min(lanes, across - j)});
         p.x = copies.data();
         p.out = plain ? out + first * pass.row_stride * element : sums.data();
         p.out_channel = plain ? out_channel : here * across;
+        for (const AlikeRows& alike : runs) {
+          const int64_t begin_row = std::max<int64_t>(alike.first - first, 0);
+          const int64_t end_row = std::min(alike.first + alike.rows - first, here);
+          for (int64_t i = begin_row; i < end_row; ++i)
+            for (int64_t j = 0; j < across; j += lanes)
+              vectors.push_back({i * pass.step_h * planes.row + j, i * out_row + j, std::min(lanes, across - j)});
+          if (vectors.empty()) continue;
+          p.steps = steps.data() + alike.tap * pass.inner;
+          p.k = alike.taps * pass.inner;
+          p.weight = weights.data() + group * group_bytes + alike.tap * pass.inner * panel * width;
+          run();
+        }
       }
-      p.vectors = vectors.data();
-      p.vector_count = static_cast<int64_t>(vectors.size());
-      p.steps = steps.data();
-      p.k = k;
-      p.weight = weights.data() + group * group_bytes;
-      p.bias = static_cast<const char*>(p.weight) + group_weights * width;
-      p.channels = pass.outer;
-      pixels_kernel(p);
       if (!plain) {
         const int64_t first = part * block, here = std::min(block, height - first);
         for (int64_t o = 0; o < pass.outer; ++o)

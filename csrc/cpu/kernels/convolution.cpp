@@ -350,7 +350,7 @@ void pixels(const ConvPixels& p) {
   const T* weight = static_cast<const T*>(p.weight);
   const T* bias = static_cast<const T*>(p.bias);
   T* out = static_cast<T*>(p.out);
-  for (int64_t c = 0; c < p.channels; c += O, weight += O * p.k, bias += O, out += O * p.out_channel) {
+  for (int64_t c = 0; c < p.channels; c += O, weight += p.weight_panel, bias += O, out += O * p.out_channel) {
     int64_t v = 0;
     for (; v + N <= p.vector_count; v += N) pixels_tile<T, N>(p, p.vectors + v, weight, bias, out, p.channels - c);
     for (; v < p.vector_count; ++v) pixels_tile<T, 1>(p, p.vectors + v, weight, bias, out, p.channels - c);

@@ -97,6 +97,7 @@ struct ConvPixels {
   const int64_t* steps = nullptr;
   int64_t k = 0;
   const void* weight = nullptr;
+  int64_t weight_panel = 0;    // elements from one panel to the next
   const void* bias = nullptr;  // of whole panels
   void* out = nullptr;
   int64_t out_channel = 0;
