@@ -250,8 +250,43 @@ void axpy_rows(const GemmTile& tile, const GemmEpilogue& e) {
   }
 }
 
+// K rows of B, as few as the sums need no memory for: an outer product above all.
+template <class S, class T, int K>
+void axpy_thin(const GemmTile& tile, const GemmEpilogue& e) {
+  using V = Vec<T>;
+  const V alpha = scalar_of<T>(e.alpha);
+  for_storage<T>(e.c_type, [&]<class C>(C) TENSOROPS_LAMBDA_INLINE {
+    for (int64_t i = 0; i < tile.rows; ++i) {
+      const S *const a = static_cast<const S*>(tile.a) + i * tile.a_row, *const b = static_cast<const S*>(tile.b);
+      C* const c = static_cast<C*>(tile.c) + i * e.c_row;
+      V x[K];
+      for (int p = 0; p < K; ++p) x[p] = load_as<T>(a[p * tile.a_step]);
+      const auto sum = [&](auto load) TENSOROPS_LAMBDA_INLINE {
+        V total = x[0] * load(b);
+#pragma GCC unroll 4
+        for (int p = 1; p < K; ++p) total = fma(x[p], load(b + p * tile.b_step), total);
+        return alpha * total;
+      };
+      int64_t j = 0;
+      for (; j + V::size <= tile.columns; j += V::size)
+        store_vector(sum([&](const S* y) TENSOROPS_LAMBDA_INLINE { return load_vector<T>(y + j); }), c + j);
+      const int64_t left = tile.columns - j;
+      if (left > 0) store_lanes(sum([&](const S* y) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(y + j, left); }), c + j, left);
+    }
+  });
+}
+
 template <class S, class T>
 void axpy(const GemmTile& tile, const GemmEpilogue& e) {
+  if (e.c_column == 1 && e.activation == GemmActivation::none && tile.source == nullptr) {
+    switch (tile.k) {
+      case 1: return axpy_thin<S, T, 1>(tile, e);
+      case 2: return axpy_thin<S, T, 2>(tile, e);
+      case 3: return axpy_thin<S, T, 3>(tile, e);
+      case 4: return axpy_thin<S, T, 4>(tile, e);
+      default: break;
+    }
+  }
   switch (tile.rows) {
     case 1: return axpy_rows<S, T, 1>(tile, e);
     case 2: return axpy_rows<S, T, 2>(tile, e);
