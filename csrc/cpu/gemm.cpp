@@ -50,7 +50,8 @@ constexpr int64_t kKeepsSubnormals = 16 * 16 * 16;
 // pay; B also when it fits the L1 cache. To the low tile of narrow registers packing saves little: it needs two pointers to
 // reach the rows of A and takes its time over a row of B. Then A may meet more panels, if its steps are adjacent or so near
 // that those of a chain do not share few sets of the L1 cache, and B lie in the L2 cache.
-constexpr int64_t kUnpackedPanels = 4, kUnpackedBytes = 24 * 1024;
+constexpr int64_t kUnpackedBytes = 24 * 1024;
+// Short rows of A stay in the L1 cache for as many panels as pass by; then a packed A is read in longer runs.
 constexpr int64_t kShallowRow = 512, kShallowUnpackedPanels = 16;
 constexpr int64_t kLowTile = 6, kLowUnpackedPanels = 32, kNearStep = 256, kLowUnpackedBytes = 96 * 1024;
 // Nor does it take rows of B from the L2 cache for packed ones where these are hardly longer than a panel's.

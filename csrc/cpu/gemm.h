@@ -22,6 +22,9 @@ struct Gemm {
   GemmEpilogue epilogue;
 };
 
+// Panels of columns up to which rows of A are read where they lie, whatever their length.
+constexpr int64_t kUnpackedPanels = 4;
+
 void gemm(const Gemm& problem);
 
 }  // namespace tensorops::cpu

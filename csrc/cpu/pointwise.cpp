@@ -17,8 +17,6 @@ constexpr int64_t kCollected = 4 << 20;
 // Pixels that a product over pixels runs over at least, where it costs more to come back to the sums than to collect them from
 // several images.
 constexpr int64_t kDeep = 1024;
-// Panels of columns up to which gemm() reads rows where they lie.
-constexpr int64_t kUnpackedPanels = 4;
 constexpr int64_t kRowsAhead = 4;
 // Of a weight gradient whose result has up to so many elements.
 constexpr int64_t kSmallResult = 64 << 10, kParts = 8;
