@@ -479,13 +479,14 @@ void run_pixels(const DataPass& original, const Kernels& kernels) {
       const int64_t part = task % blocks, group = task / blocks % pass.groups, n = task / (blocks * pass.groups);
       char* const out = result + (n * out_image + group * pass.outer * out_channel) * element;
       ConvPixels p;
-      p.steps = steps.data();
-      p.k = k;
-      p.weight = weights.data() + group * group_bytes;
+      const char* const group_data = weights.data() + group * group_bytes;
       p.weight_panel = panel * k;
-      p.bias = static_cast<const char*>(p.weight) + group_weights * width;
+      p.bias = group_data + group_weights * width;
       p.channels = pass.outer;
-      const auto run = [&] {
+      const auto run = [&](int64_t first_tap, int64_t tap_count) {
+        p.steps = steps.data() + first_tap * pass.inner;
+        p.k = tap_count * pass.inner;
+        p.weight = group_data + first_tap * pass.inner * panel * width;
         p.vectors = vectors.data();
         p.vector_count = static_cast<int64_t>(vectors.size());
         pixels_kernel(p);
@@ -502,7 +503,7 @@ void run_pixels(const DataPass& original, const Kernels& kernels) {
         p.x = source + (n * source_image + group * pass.inner * source_channel) * element;
         p.out = out;
         p.out_channel = out_channel;
-        run();
+        run(0, taps);
       } else {
         const int64_t first = part * block, here = std::min(block, height - first);
         for (int64_t c = 0; c < pass.inner; ++c)
@@ -518,11 +519,7 @@ void run_pixels(const DataPass& original, const Kernels& kernels) {
           for (int64_t i = begin_row; i < end_row; ++i)
             for (int64_t j = 0; j < across; j += lanes)
               vectors.push_back({i * pass.step_h * planes.row + j, i * out_row + j, std::min(lanes, across - j)});
-          if (vectors.empty()) continue;
-          p.steps = steps.data() + alike.tap * pass.inner;
-          p.k = alike.taps * pass.inner;
-          p.weight = weights.data() + group * group_bytes + alike.tap * pass.inner * panel * width;
-          run();
+          if (!vectors.empty()) run(alike.tap, alike.taps);
         }
       }
       if (!plain) {
