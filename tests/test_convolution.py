@@ -56,6 +56,32 @@ print(torch.equal(plain[:, :, 7:], tensorops.conv2d(x, w, padding=1)[:, :, 7:]))
     assert ran.stdout.split() == [str(wanted == "0" or not has_winograd)], ran.stderr
 
 
+@pytest.mark.skipif(EMULATED_CUDA, reason="the emulated CUDA kernels know no Winograd")
+def test_winograd_at_sizes_where_it_does_not_pay() -> None:
+    """All cases of its own in float32, and sizes drawn at random; which of them pay changes with what was measured."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "--no-header",
+        __file__,
+    ]
+    command += ["-k", "drawn or ((winograd- or strided-) and (forward or gradient))"]
+    ran = subprocess.run(
+        command,
+        env=os.environ | {"TENSOROPS_WINOGRAD": "always", "TENSOROPS_TEST_FEW_DTYPES": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
+
+
 @pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 3e38])
 @pytest.mark.parametrize(

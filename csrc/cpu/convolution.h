@@ -182,7 +182,7 @@ inline bool mostly_border(const Tensor& image, int64_t height, int64_t width) {
   return 2 * image.size(2) * image.size(3) < height * width;
 }
 
-// Kernels of 3 by 3 and more with step 2 as ones of half the size with step 1, if Winograd's way is faster for these. False as
+// Kernels of 4 by 4 and more with step 2 as ones of half the size with step 1, if Winograd's way is faster for these. False as
 // there.
 bool strided(const Tensor& input, const Tensor& weight, const Tensor& bias, const Params& p, const Kernels& kernels,
              const Tensor& result);

@@ -3,7 +3,6 @@
 // kernel has fewer odd taps than even ones; what is lacking is zeros, most of whose products are left out.
 //
 // Workspace: the image and the weights so arranged.
-#include <array>
 #include <cstring>
 #include <vector>
 
@@ -32,7 +31,7 @@ struct Arrangement {
       step_1.stride[d] = 1;
       step_1.padding[d] = 0;
     }
-    const bool square = weight.size(3) == kernel && kernel >= 3;
+    const bool square = weight.size(3) == kernel && kernel >= 4;
     if (!steps || !square || p.groups != 1 || !(image.stride(3) == 1 || last)) return;
     if (mostly_border(image, 2 * grad.size(2), 2 * grad.size(3))) return;
     const int64_t taps = divide_up(kernel, 2);

@@ -54,12 +54,9 @@ struct Method {
   int64_t point(int64_t count) const { return count * vector + kCacheLine / width; }
   // Of channels [first, last), those whose weights at a point are not all zeros.
   std::pair<int64_t, int64_t> channels_at(int64_t point, int64_t first, int64_t last) const {
-    int64_t from = 0, until = 4;  // phases
-    const WinogradNeeds needs = phase == 0 ? WinogradNeeds::nothing : transforms.needs[point];
-    if (needs == WinogradNeeds::rows || needs == WinogradNeeds::both) until = 2;
-    if (needs == WinogradNeeds::columns || needs == WinogradNeeds::both) from = 1, until = std::min<int64_t>(until, 3);
-    if (needs == WinogradNeeds::either) until = 3;
-    if (needs == WinogradNeeds::nothing) return {first, last};
+    if (phase == 0) return {first, last};
+    constexpr int64_t kPhases[][2] = {{0, 4}, {0, 2}, {1, 3}, {1, 2}};  // by WinogradNeeds
+    const auto [from, until] = kPhases[static_cast<int>(transforms.needs[point])];
     return {std::clamp(from * phase, first, last), std::clamp(until * phase, first, last)};
   }
 
@@ -187,12 +184,14 @@ int64_t order_taps(DataPass& pass) {
   return taps;
 }
 
+// TENSOROPS_WINOGRAD: 0 for never, "always" for tests, which try it at sizes where it does not pay.
+bool is_wished(const char* wish) {
+  const char* const value = std::getenv("TENSOROPS_WINOGRAD");
+  return value != nullptr && std::strcmp(value, wish) == 0;
+}
 bool has_method(const Kernels& kernels) {
-  static const bool wanted = [] {
-    const char* const value = std::getenv("TENSOROPS_WINOGRAD");
-    return value == nullptr || std::strcmp(value, "0") != 0;
-  }();
-  return wanted && kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
+  static const bool never = is_wished("0");
+  return !never && kernels.compute == Compute::f32 && TENSOROPS_KERNELS(winograd_kernels).product != nullptr;
 }
 
 // Whether it takes less time than the direct way, both counted in multiply-adds of vectors. What the transforms take was
@@ -215,7 +214,8 @@ bool pays(const WinogradSize& size, const Kernels& kernels, const Costs& costs, 
   const double winograd = tiles * (static_cast<double>(at_points) * out / kProducts + in * costs.image + out * costs.result) +
                           static_cast<double>(size.inner) * out * costs.weights;
   const double direct = pixels * static_cast<double>(size.terms()) * out / (kernels.pairs == nullptr ? share : 2 * share);
-  return winograd < kWorthwhile * direct;
+  static const bool always = is_wished("always");
+  return always || winograd < kWorthwhile * direct;
 }
 
 // A pass in the direction of the data.

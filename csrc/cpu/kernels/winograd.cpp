@@ -17,8 +17,7 @@ constexpr int kTile = kWinogradTile;
 // The transforms in one dimension. With M(x) the product of x - p over the finite points p, the row of B' for p holds the
 // coefficients of M(x) / (x - p), that of G the powers of p divided by M'(p), and that of A those powers; at infinity they are
 // M's coefficients and the highest power alone. Of two conjugate points only one is kept, as its real and imaginary part, with
-// twice the weight: values come as `reals` at 0 (but for r = 2 and 4), 1, -1 and
-// infinity, then as pairs.
+// twice the weight: values come as `reals` at 0 (but for r = 2 and 4), 1, -1 and infinity, then as pairs.
 template <int r>
 struct Points;
 
@@ -569,34 +568,24 @@ template <int r>
 constexpr int points = Points<r>::reals * Points<r>::reals +
                        3 * (Points<r>::n - Points<r>::reals) * (Points<r>::reals + (Points<r>::n - Points<r>::reals) / 2);
 
-// In the order of to_points(). At infinity lies the last of the weights alone; of a kernel with one tap in a dimension, which
-// the phases of a kernel of 3 have, no value has an imaginary part.
+// In the order of to_points(): at infinity lies the last of the weights alone.
 template <int r>
 struct NeedsOf {
   WinogradNeeds of[points<r>];
 };
 template <int r>
 constexpr NeedsOf<r> needs_of() {
-  constexpr int n = Points<r>::n, reals = Points<r>::reals;
-  using Needs = WinogradNeeds;
-  const auto both_of = [](bool rows, bool columns) {
-    return rows && columns ? Needs::both : rows ? Needs::rows : columns ? Needs::columns : Needs::nothing;
-  };
+  constexpr int n = Points<r>::n, reals = Points<r>::reals, infinite = Points<r>::infinite;
   NeedsOf<r> needs{};
-  Needs* at = needs.of;
-  const auto put = [&](Needs re, Needs im) { *at++ = re, *at++ = r == 2 ? im : re, *at++ = re; };
+  WinogradNeeds* at = needs.of;
   for (int i = 0; i < n; i += i < reals ? 1 : 2)
     for (int j = 0; j < n; j += j < reals ? 1 : 2) {
-      const bool last_row = i == Points<r>::infinite, last_column = j == Points<r>::infinite;
-      const Needs real = both_of(last_row, last_column);
-      if (i < reals && j < reals) {
-        *at++ = real;
-      } else if (i < reals || j < reals) {
-        put(real, both_of(last_row || i >= reals, last_column || j >= reals));
-      } else {
-        put(Needs::nothing, Needs::either);
-        put(Needs::nothing, Needs::either);
-      }
+      const int products = i < reals && j < reals ? 1 : i < reals || j < reals ? 3 : 6;
+      for (int p = 0; p < products; ++p)
+        *at++ = i == infinite && j == infinite ? WinogradNeeds::both
+                : i == infinite                ? WinogradNeeds::row
+                : j == infinite                ? WinogradNeeds::column
+                                               : WinogradNeeds::nothing;
     }
   return needs;
 }

@@ -60,9 +60,8 @@ struct WinogradProduct {
   bool accumulate = false;
 };
 
-// What a kernel must have for its weights at a point not to be zeros for sure. A kernel that lacks it has its last row, or its
-// last column, of zeros.
-enum class WinogradNeeds : uint8_t { nothing, rows, columns, both, either };
+// What a kernel must not be zeros for its weights at a point not to be: its last row, its last column.
+enum class WinogradNeeds : uint8_t { nothing, row, column, both };
 
 struct WinogradTransforms {
   int64_t points;  // P
