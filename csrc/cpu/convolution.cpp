@@ -662,14 +662,22 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto element = static_cast<int64_t>(grad.element_size());
   const auto tile_kernel = paired ? kernels.pairs->tile : kernels.tile;
   const bool one_run = grad.stride(2) == across * grad.stride(3);
+  // Channels side by side are read where they lie, if pixels are whole panels apart.
+  const auto is_packed = [&](int64_t panel) {
+    const int64_t panel_width = panels.width_of(panel);
+    return grad.stride(1) == 1 && panels.columns_of(panel) == panel_width && grad.stride(0) % panel_width == 0 &&
+           grad.stride(2) % panel_width == 0 && grad.stride(3) % panel_width == 0 &&
+           is_compute_type(kernels.dtype, kernels.compute);
+  };
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
+    const bool lies_packed = is_packed(panel);
+    const int64_t panels_apart = grad.stride(3) / panel_width;
     ConvStep steps[kBlockPixels], some[kBlockPixels];
     int64_t out_rows[kMostRows];
     for (int64_t r = 0; r < kMostRows; ++r) out_rows[r] = r * panel_width;
     ConvTile tile;
-    tile.b = packed;
     tile.columns = panel_width;
     tile.out_type = kernels.compute_dtype();
     tile.out_rows = out_rows;
@@ -685,6 +693,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
       tile.x = (images.in_place() ? images.original(n) : staged) + group * inner * images.channel * width;
       const char* from = static_cast<const char*>(grad.const_data_ptr()) +
                          (n * grad.stride(0) + (group * outer + panels.begin(panel)) * grad.stride(1)) * element;
+      tile.b = lies_packed ? from : packed;
       for (int64_t begin = 0; begin < pixels; begin += block) {
         // Runs of pixels inside a row: their steps, and their gradients packed, all rows at once where they are one run.
         int64_t k = 0;
@@ -701,12 +710,14 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
         };
         const int64_t end = std::min(begin + block, pixels);
         for (int64_t image = 0; image < images_here; ++image) {
-          if (one_run) pack_run(image, begin / across, begin % across, end - begin, k);
+          if (!lies_packed && one_run) pack_run(image, begin / across, begin % across, end - begin, k);
           for (int64_t at = begin; at < end;) {
             const int64_t i = at / across, j = at % across, run = std::min(end - at, across - j);
-            if (!one_run) pack_run(image, i, j, run, k);
+            if (!lies_packed && !one_run) pack_run(image, i, j, run, k);
+            const int64_t panels_before = (image * grad.stride(0) + i * grad.stride(2)) / panel_width;
             for (int64_t t = 0; t < run; ++t) {
-              steps[k + t] = {image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel, k + t};
+              steps[k + t] = {image * image_step + i * p.stride[0] * images.row + (j + t) * p.stride[1] * images.pixel,
+                              lies_packed ? panels_before + (j + t) * panels_apart : k + t};
               pixel_rows[k + t] = i;
             }
             k += run;

@@ -390,6 +390,20 @@ RowLanes row_lanes(const DataPass& pass, const Kernels& kernels) {
   return {all, all - across};
 }
 
+// The size of panel that fills up the channels with the fewest zeros, and which it is.
+struct PixelPanel {
+  int64_t channels, padded;
+  int size;
+};
+PixelPanel pixel_panel(int64_t channels) {
+  PixelPanel best{};
+  for (int size = 0; size < kPixelPanels; ++size) {
+    const int64_t panel = TENSOROPS_KERNELS(conv_kernels).pixel_channels[size], padded = divide_up(channels, panel) * panel;
+    if (size == 0 || padded < best.padded) best = {panel, padded, size};
+  }
+  return best;
+}
+
 }  // namespace
 
 bool few_terms(const DataPass& pass, const Kernels& kernels) {
@@ -399,9 +413,8 @@ bool few_terms(const DataPass& pass, const Kernels& kernels) {
 }
 
 bool fills_pixels(const DataPass& pass, const Kernels& kernels) {
-  const int64_t panel = TENSOROPS_KERNELS(conv_kernels).pixel_channels;
   const auto [all, lost] = row_lanes(pass, kernels);
-  return pass.inner > 1 && 2 * pass.outer * (all - lost) >= divide_up(pass.outer, panel) * panel * all &&
+  return pass.inner > 1 && 2 * pass.outer * (all - lost) >= pixel_panel(pass.outer).padded * all &&
          pixels_adjacent(pass, kernels);
 }
 
@@ -410,7 +423,8 @@ void run_pixels(const DataPass& original, const Kernels& kernels) {
   const ConvKernels& table = TENSOROPS_KERNELS(conv_kernels);
   const Border border = border_of(pass);
   const Planes planes(pass.source, border, pass.step_w, kernels);
-  const int64_t width = kernels.width, lanes = kernels.size.vector, panel = table.pixel_channels;
+  const int64_t width = kernels.width, lanes = kernels.size.vector;
+  const auto [panel, padded, panel_size] = pixel_panel(pass.outer);
   const auto taps = static_cast<int64_t>(pass.taps.size()), k = pass.inner * taps;
   const bool plain = is_compute_type(kernels.dtype, kernels.compute);
   const bool in_place = one_row(pass, kernels);
@@ -446,7 +460,6 @@ void run_pixels(const DataPass& original, const Kernels& kernels) {
   });
 
   const Layout layout{Pairs::none, pass.inner, pass.inner};
-  const int64_t padded = divide_up(pass.outer, panel) * panel;
   const int64_t group_weights = padded * k, group_bytes = (group_weights + padded) * width;
   const Scratch weights(pass.groups * group_bytes);
   // Of one tap, some panels side by side: the weights of adjacent channels may lie together.
@@ -480,6 +493,7 @@ void run_pixels(const DataPass& original, const Kernels& kernels) {
       char* const out = result + (n * out_image + group * pass.outer * out_channel) * element;
       ConvPixels p;
       const char* const group_data = weights.data() + group * group_bytes;
+      p.panel = panel_size;
       p.weight_panel = panel * k;
       p.bias = group_data + group_weights * width;
       p.channels = pass.outer;

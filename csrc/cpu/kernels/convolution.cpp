@@ -281,21 +281,24 @@ void stencil(const ConvPlane& p) {
   else stencil_masked<T, false>(p);
 }
 
+// By size of panel: channels, and vectors of pixels whose sums fill the registers.
+struct PixelTile {
+  int channels, vectors;
+};
 #if defined(__AVX512F__)
-constexpr int kPixelChannels = 8, kPixelVectors = 3;
+constexpr PixelTile kPixelTiles[kPixelPanels] = {{8, 3}, {6, 4}, {4, 6}};
 #elif defined(__AVX2__)
-constexpr int kPixelChannels = 4, kPixelVectors = 3;
+constexpr PixelTile kPixelTiles[kPixelPanels] = {{4, 3}, {3, 3}, {2, 4}};
 #else
-constexpr int kPixelChannels = 4, kPixelVectors = 2;
+constexpr PixelTile kPixelTiles[kPixelPanels] = {{4, 2}, {3, 2}, {2, 3}};
 #endif
 
 constexpr int64_t kFetchedTerms = 16;  // sums of so many take longer to make than their lines to fetch
 
-// One panel of channels by N vectors of pixels, of which all `channels` there are are stored.
-template <class T, int N>
+// A panel of O channels by N vectors of pixels, of which all `channels` there are are stored.
+template <class T, int O, int N>
 void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight, const T* bias, T* out, int64_t channels) {
   using V = Vec<T>;
-  constexpr int O = kPixelChannels;
   const T* x[N];
   for (int v = 0; v < N; ++v) x[v] = static_cast<const T*>(p.x) + vectors[v].x;
   // Lines of the result are on their way while the sums are made.
@@ -306,55 +309,70 @@ void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight
   for (int64_t done = 0;; done += kChain) {
 #pragma GCC unroll 8
     for (int c = 0; c < O; ++c)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
       for (int v = 0; v < N; ++v) sum[c][v] = V(T(0));
     const int64_t end = p.k - done < kChain ? p.k : done + kChain;
     for (int64_t k = done; k < end; ++k, weight += O) {
       const int64_t step = p.steps[k];
       V value[N];
-#pragma GCC unroll 3
+#pragma GCC unroll 6
       for (int v = 0; v < N; ++v) value[v] = V::load(x[v] + step);
-#pragma GCC unroll 3
+#pragma GCC unroll 6
       for (int v = 0; v < N; ++v) __builtin_prefetch(x[v] + step + N * V::size);
 #pragma GCC unroll 8
       for (int c = 0; c < O; ++c) {
         const V w = weight[c];
-#pragma GCC unroll 3
+#pragma GCC unroll 6
         for (int v = 0; v < N; ++v) sum[c][v] = fma(value[v], w, sum[c][v]);
       }
     }
     if (done > 0) {
 #pragma GCC unroll 8
       for (int c = 0; c < O; ++c)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
         for (int v = 0; v < N; ++v) sum[c][v] = sum[c][v] + total[c][v];
     }
     if (done + kChain >= p.k) break;
 #pragma GCC unroll 8
     for (int c = 0; c < O; ++c)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
       for (int v = 0; v < N; ++v) total[c][v] = sum[c][v];
   }
 #pragma GCC unroll 8
   for (int c = 0; c < O; ++c, out += p.out_channel) {
     if (c == channels) return;
     const V first = bias[c];
-#pragma GCC unroll 3
+#pragma GCC unroll 6
     for (int v = 0; v < N; ++v) store_lanes(sum[c][v] + first, out + vectors[v].out, vectors[v].lanes);
   }
 }
 
-template <class T>
-void pixels(const ConvPixels& p) {
-  constexpr int O = kPixelChannels, N = kPixelVectors;
+template <class T, int O, int N>
+TENSOROPS_INLINE void pixels_left(const ConvPixels& p, const ConvVector* vectors, int64_t count, const T* weight, const T* bias,
+                                  T* out, int64_t channels) {
+  if constexpr (N > 0) {
+    if (count < N) return pixels_left<T, O, N - 1>(p, vectors, count, weight, bias, out, channels);
+    pixels_tile<T, O, N>(p, vectors, weight, bias, out, channels);
+  }
+}
+
+template <class T, int Panel>
+void pixels_of_panel(const ConvPixels& p) {
+  constexpr int O = kPixelTiles[Panel].channels, N = kPixelTiles[Panel].vectors;
   const T* weight = static_cast<const T*>(p.weight);
   const T* bias = static_cast<const T*>(p.bias);
   T* out = static_cast<T*>(p.out);
   for (int64_t c = 0; c < p.channels; c += O, weight += p.weight_panel, bias += O, out += O * p.out_channel) {
     int64_t v = 0;
-    for (; v + N <= p.vector_count; v += N) pixels_tile<T, N>(p, p.vectors + v, weight, bias, out, p.channels - c);
-    for (; v < p.vector_count; ++v) pixels_tile<T, 1>(p, p.vectors + v, weight, bias, out, p.channels - c);
+    for (; v + N <= p.vector_count; v += N) pixels_tile<T, O, N>(p, p.vectors + v, weight, bias, out, p.channels - c);
+    pixels_left<T, O, N - 1>(p, p.vectors + v, p.vector_count - v, weight, bias, out, p.channels - c);
   }
+}
+template <class T>
+void pixels(const ConvPixels& p) {
+  if (p.panel == 0) pixels_of_panel<T, 0>(p);
+  else if (p.panel == 1) pixels_of_panel<T, 1>(p);
+  else pixels_of_panel<T, 2>(p);
 }
 
 // O channels of the gradient by K taps. Chains of kChain pixels are added to the sums lane by lane.
@@ -777,7 +795,7 @@ const ConvKernels conv_kernels = {
     {plane<float>, plane<double>, plane<int32_t>, plane<int64_t>},
     {masked_vectors<float>, masked_vectors<double>, masked_vectors<int32_t>, masked_vectors<int64_t>},
     {stencil<float>, stencil<double>, nullptr, nullptr},
-    kPixelChannels,
+    {kPixelTiles[0].channels, kPixelTiles[1].channels, kPixelTiles[2].channels},
     {pixels<float>, pixels<double>, nullptr, nullptr},
     {pixels_gradient<float>, pixels_gradient<double>, nullptr, nullptr},
     {plane_gradient<float>, plane_gradient<double>, plane_gradient<int32_t>, plane_gradient<int64_t>},

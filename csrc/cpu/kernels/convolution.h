@@ -82,13 +82,16 @@ constexpr int64_t kStencilTaps = 64;
 // Few terms to a sum: vectors run along pixels too, of many output channels, whose weights are broadcast. A tile of
 // ConvTile's kind would be transposed for as long as it is summed. For each vector v of pixels:
 //
-//   out[c * out_channel + v.out + l] = bias[c] + sum over p of weight[c / channels][p][c % channels] * x[v.x + steps[p] + l]
+//   out[c * out_channel + v.out + l] = bias[c] + sum over p of weight[c / panel][p][c % panel] * x[v.x + steps[p] + l]
 //
-// in panels of ConvKernels::pixel_channels, the last of which is filled with zeros. x is read as far as whole vectors reach.
+// in panels of ConvKernels::pixel_channels[p.panel] channels, the last of which is filled with zeros. x is read as far as whole
+// vectors reach.
 struct ConvVector {
   int64_t x, out;  // element offsets
   int64_t lanes;   // that exist
 };
+
+constexpr int kPixelPanels = 3;  // sizes of them, the largest first
 
 struct ConvPixels {
   const void* x = nullptr;  // this and the rest of the compute type
@@ -96,6 +99,7 @@ struct ConvPixels {
   int64_t vector_count = 0;
   const int64_t* steps = nullptr;
   int64_t k = 0;
+  int panel = 0;
   const void* weight = nullptr;
   int64_t weight_panel = 0;    // elements from one panel to the next
   const void* bias = nullptr;  // of whole panels
@@ -177,7 +181,7 @@ struct ConvKernels {
   // registers goes into the sums of all rows that it belongs to. To be given masks whatever a row's length, if at all. Null for
   // integers.
   void (*stencil[static_cast<int>(Compute::count)])(const ConvPlane&);
-  int pixel_channels;
+  int pixel_channels[kPixelPanels];
   void (*pixels[static_cast<int>(Compute::count)])(const ConvPixels&);  // null for integers
   void (*pixels_gradient[static_cast<int>(Compute::count)])(const ConvPixelsGradient&);  // null for integers
   void (*plane_gradient[static_cast<int>(Compute::count)])(const ConvPlaneGradient&);
