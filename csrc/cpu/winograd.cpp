@@ -441,6 +441,7 @@ class Gradient {
         vector_(m.vector),
         outer_(panels_.total()),
         channels_inside_(result.stride(1) == 1 && inner_ > 1),
+        together_(channels_inside_ ? kWeightRows : kChannelsTogether),
         images_{input, -params.padding[0], -params.padding[1]},
         grads_{grad, 0, 0} {}
 
@@ -458,21 +459,9 @@ class Gradient {
     const int64_t tiles = rows.count * rows.across;
     const int64_t few = std::max<int64_t>(1, kTilesBytes / (m_.points * tiles * vector_ * width_)) * vector_;
     const bool few_tiles = tiles <= kFewTiles && m_.points * tiles * outer_ * width_ <= kSumsBytes;
-    const int64_t out_rows = inner_ * m_.taps * m_.taps;
-    const Scratch totals(out_rows * outer_ * width_);
     for (int64_t group = 0; group < groups_; ++group) {
-      if (few_tiles) run_panels(group, rows, few, totals.data());
-      else run_blocks(group, rows, range, ranges, totals.data());
-      const int64_t pieces = divide_up(out_rows, kWeightRows);
-      parallel(panels_.count * pieces, kWeightRows * kernels_.size.columns, [&](int64_t begin, int64_t end) {
-        const Scratch turned(kWeightRows * kernels_.size.columns * width_);
-        for (int64_t item = begin; item < end; ++item) {
-          const int64_t first = item % pieces * kWeightRows, panel = item / pieces;
-          store_weight_rows(totals.data() + (first * outer_ + panels_.begin(panel)) * width_, outer_,
-                            group * all_outer_ + panels_.begin(panel), panels_.columns_of(panel), first,
-                            std::min(kWeightRows, out_rows - first), kernels_, turned.data(), result_);
-        }
-      });
+      if (few_tiles) run_panels(group, rows, few);
+      else run_blocks(group, rows, range, ranges);
     }
     return finite_;
   }
@@ -490,19 +479,38 @@ class Gradient {
     std::memset(sums, 0, from * row * width_);
     std::memset(sums + until * row * width_, 0, (channels - until) * row * width_);
   }
-  // The taps of channel c and `count` out channels from `first` on, from sums at points that are `point` apart.
-  void taps(int64_t c, int64_t first, int64_t count, const char* sums, int64_t point, char* totals) {
-    const int64_t taps = m_.taps * m_.taps, row = channels_inside_ ? c : c * taps;
+  // What a thread needs to store the taps of `together_` channels.
+  struct Room {
+    explicit Room(const Gradient& g)
+        : taps(g.together_ * g.m_.taps * g.m_.taps * g.kernels_.size.columns * g.width_),
+          turned(kWeightRows * g.kernels_.size.columns * g.width_) {}
+    const Scratch taps, turned;
+  };
+  // The taps of channels [first, first + count) and a panel of out channels, to the result. Of their sums, channels are `row`
+  // apart and points `point`.
+  void store_taps(int64_t group, int64_t panel, int64_t first, int64_t count, const char* sums, int64_t row, int64_t point,
+                  const Room& room) {
+    const int64_t taps = m_.taps * m_.taps, panel_width = panels_.width_of(panel);
     bool all = true;
-    for (int64_t o = 0; o < count; o += vector_)
-      all &= m_.transforms.taps(sums + o * width_, point, totals + (row * outer_ + first + o) * width_,
-                                (channels_inside_ ? inner_ : 1) * outer_);
+    for (int64_t c = 0; c < count; ++c)
+      for (int64_t o = 0; o < panel_width; o += vector_)
+        all &= m_.transforms.taps(sums + (c * row + o) * width_, point,
+                                  room.taps.data() + ((channels_inside_ ? c : c * taps) * panel_width + o) * width_,
+                                  (channels_inside_ ? count : 1) * panel_width);
     if (!all) finite_ = false;
+    // In the order of the result's memory: rows of every tap, or all of them.
+    const int64_t runs = channels_inside_ ? taps : 1, run = channels_inside_ ? count : count * taps;
+    for (int64_t i = 0; i < runs; ++i)
+      for (int64_t at = 0; at < run; at += kWeightRows)
+        store_weight_rows(room.taps.data() + (i * run + at) * panel_width * width_, panel_width,
+                          group * all_outer_ + panels_.begin(panel), panels_.columns_of(panel),
+                          (channels_inside_ ? i * inner_ + first : first * taps) + at, std::min(kWeightRows, run - at), kernels_,
+                          room.turned.data(), result_);
   }
 
   // Block after block of tiles, added to the sums of a range of channels. The rows of tiles are cut into parts as well, whose
   // sums are added in order.
-  void run_blocks(int64_t group, const TileRows& rows, int64_t range, int64_t ranges, char* totals) {
+  void run_blocks(int64_t group, const TileRows& rows, int64_t range, int64_t ranges) {
     const int64_t sums_point = m_.point(range * outer_ / vector_), sums_bytes = m_.points * sums_point * width_;
     const int64_t wanted = std::clamp<int64_t>(rows.count * rows.across / kTilesOfPart, kFewestParts, kMostParts);
     const int64_t parts =
@@ -546,15 +554,21 @@ class Gradient {
         add_rows(first + ranges * sums_bytes, ranges * sums_bytes / width_, parts - 1, range * outer_, first);
       }
     });
-    parallel(inner_, outer_ * m_.points * 4, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c)
-        taps(c, 0, outer_, sums.data() + c / range * sums_bytes + c % range * outer_ * width_, sums_point, totals);
+    const int64_t pieces = divide_up(range, together_);
+    parallel(ranges * panels_.count * pieces, together_ * kernels_.size.columns * m_.points * 4, [&](int64_t begin, int64_t end) {
+      const Room room(*this);
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t task = item / (panels_.count * pieces), panel = item / pieces % panels_.count;
+        const int64_t c = item % pieces * together_, channel = task * range + c;
+        store_taps(group, panel, channel, std::min({together_, range - c, inner_ - channel}),
+                   sums.data() + task * sums_bytes + (c * outer_ + panels_.begin(panel)) * width_, outer_, sums_point, room);
+      }
     });
   }
 
   // All tiles of the gradient at all points first, panel after panel; then range after range of channels, from the image to the
   // taps in a thread's own caches.
-  void run_panels(int64_t group, const TileRows& rows, int64_t range, char* totals) {
+  void run_panels(int64_t group, const TileRows& rows, int64_t range) {
     const int64_t tiles = rows.count * rows.across, grad_point = m_.point(tiles * kernels_.size.columns / vector_);
     const int64_t panel_bytes = m_.points * grad_point * width_;
     const auto transform_all = [&](bool gradient, const Source& source, int64_t channel, int64_t channels, char* band,
@@ -573,6 +587,7 @@ class Gradient {
     const int64_t image_point = m_.point(tiles * range / vector_), sums_point = m_.point(range * kernels_.size.columns / vector_);
     parallel(divide_up(inner_, range), tiles * m_.points * range * outer_ / 4, [&](int64_t begin, int64_t end) {
       const Scratch band(band_bytes(m_, rows)), image(m_.points * image_point * width_), sums(m_.points * sums_point * width_);
+      const Room room(*this);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t channel = task * range, channels = std::min(range, inner_ - channel);
         transform_all(false, images_, group * inner_ + channel, channels, band.data(), image.data(), image_point, range);
@@ -591,8 +606,9 @@ class Gradient {
             p.rows = until - from;
             m_.table.product(p);
           }
-          for (int64_t c = 0; c < channels; ++c)
-            taps(channel + c, panels_.begin(panel), panel_width, sums.data() + c * panel_width * width_, sums_point, totals);
+          for (int64_t c = 0; c < channels; c += together_)
+            store_taps(group, panel, channel + c, std::min(together_, channels - c), sums.data() + c * panel_width * width_,
+                       panel_width, sums_point, room);
         }
       }
     });
@@ -605,6 +621,7 @@ class Gradient {
   const Panels panels_;
   const int64_t width_, vector_, outer_;  // outer: filled up to whole vectors
   const bool channels_inside_;
+  const int64_t together_;  // channels whose taps are stored at a time: in rows of some lines
   const Source images_, grads_;
   std::atomic<bool> finite_{true};
 };
