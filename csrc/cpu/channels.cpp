@@ -132,6 +132,7 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
   const int64_t sums_bytes = count * channels * width;
   const int64_t parts = std::clamp<int64_t>(kWeightSums / sums_bytes, 1, std::min<int64_t>(batch, 16));
   const Scratch sums(parts * sums_bytes);
+  const bool far = 2 * (input.numel() + grad.numel()) * element >= kFar;  // read against the order of memory
   parallel(parts, grad.numel() * count / parts, [&](int64_t begin, int64_t end) {
     TapRuns runs(taps, p.stride[0], p.stride[1], input, grad.size(3));
     const Scratch rows_sum(sums_bytes);
@@ -152,6 +153,11 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
               c.grad = static_cast<const char*>(grad.const_data_ptr()) +
                        (n * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
               c.grad_pixel = grad.stride(3);
+              if (far) {
+                c.grad_ahead = grad.stride(2);
+                c.ahead = c.ahead_row = input.stride(2);
+                c.ahead_rows = p.stride[0];
+              }
               c.pixels = pixels;
               c.channels = channels;
               c.sums = rows_sum.data();

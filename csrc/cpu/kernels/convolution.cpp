@@ -610,8 +610,8 @@ TENSOROPS_INLINE void channels_stencil(const ConvChannels& a, int64_t j, int64_t
 }
 
 // Whether the taps are in groups of K beside each other.
-template <int K>
-TENSOROPS_INLINE bool beside(const ConvChannels& a) {
+template <int K, class Arguments>
+TENSOROPS_INLINE bool beside(const Arguments& a) {
   if (a.k % K != 0) return false;
   for (int64_t p = 0; p < a.k; ++p)
     if (p % K != 0 && a.steps[p] != a.steps[p - 1] + a.x_pixel) return false;
@@ -665,41 +665,87 @@ void channels(const ConvChannels& a) {
   for (; j < a.pixels; ++j) pixels.template operator()<1>(j);
 }
 
-// K taps at once, one vector of channels.
-template <class S, class T, int K>
-TENSOROPS_INLINE void channels_taps(const ConvChannelsGradient& a, int64_t tap, int64_t c, int64_t lanes) {
+// R rows of K taps at once, one vector of channels: the taps of a row beside each other, so that what one tap reads the tap
+// before it reads from a register a pixel later; or, with K = 1, any.
+template <class S, class T, int R, int K, bool Whole>
+TENSOROPS_INLINE void channels_taps(const ConvChannelsGradient& a, int64_t tap, int64_t c) {
   using V = Vec<T>;
-  const S* x[K];
-  V sum[K];
-#pragma GCC unroll 16
-  for (int p = 0; p < K; ++p) {
-    x[p] = static_cast<const S*>(a.x) + a.steps[tap + p] + c;
-    sum[p] = V(T(0));
+  const int64_t lanes = a.channels - c, x_pixel = a.x_pixel;
+  const auto load = [&](const S* from) TENSOROPS_LAMBDA_INLINE {
+    if constexpr (Whole) return load_vector<T>(from);
+    else return load_lanes<T>(from, lanes);
+  };
+  const S* x[R];
+  V sum[R][K], seen[R][K];
+#pragma GCC unroll 9
+  for (int r = 0; r < R; ++r) {
+    x[r] = static_cast<const S*>(a.x) + a.steps[tap + r * K] + c;
+#pragma GCC unroll 3
+    for (int t = 0; t < K; ++t) sum[r][t] = V(T(0));
+#pragma GCC unroll 2
+    for (int t = 0; t < K - 1; ++t, x[r] += x_pixel) seen[r][t] = load(x[r]);
   }
   const S* grad = static_cast<const S*>(a.grad) + c;
   int64_t offset = 0;
-  for (int64_t j = 0; j < a.pixels; ++j, grad += a.grad_pixel, offset += a.x_pixel) {
-    const V g = load_lanes<T>(grad, lanes);
-#pragma GCC unroll 16
-    for (int p = 0; p < K; ++p) sum[p] = fma(load_lanes<T>(x[p] + offset, lanes), g, sum[p]);
+  // seen[(t + First) % K] is what tap t reads.
+  const auto pixel = [&]<int First>() TENSOROPS_LAMBDA_INLINE {
+    const V g = in_register(load(grad));
+    // In this order the hardware does not see them coming.
+    if (a.ahead_rows > 0) {
+      __builtin_prefetch(grad + a.grad_ahead);
+      for (int64_t h = 0; h < a.ahead_rows; ++h) __builtin_prefetch(x[R - 1] + offset + a.ahead + h * a.ahead_row);
+    }
+#pragma GCC unroll 9
+    for (int r = 0; r < R; ++r) {
+      seen[r][(K - 1 + First) % K] = load(x[r] + offset);
+#pragma GCC unroll 3
+      for (int t = 0; t < K; ++t) sum[r][t] = fma(seen[r][(t + First) % K], g, sum[r][t]);
+    }
+    grad += a.grad_pixel;
+    offset += x_pixel;
+  };
+  int64_t j = 0;
+  for (; j + K <= a.pixels; j += K) {
+    pixel.template operator()<0>();
+    if constexpr (K > 1) pixel.template operator()<1>();
+    if constexpr (K > 2) pixel.template operator()<2>();
   }
-#pragma GCC unroll 16
-  for (int p = 0; p < K; ++p) {
-    T* to = static_cast<T*>(a.sums) + a.weight_rows[tap + p] * a.sums_row + c;
-    store_lanes(load_lanes<T>(to, lanes) + sum[p], to, lanes);
+  if (j < a.pixels) pixel.template operator()<0>();
+  if constexpr (K > 2)
+    if (j + 1 < a.pixels) pixel.template operator()<1>();
+#pragma GCC unroll 9
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int t = 0; t < K; ++t) {
+      T* to = static_cast<T*>(a.sums) + a.weight_rows[tap + r * K + t] * a.sums_row + c;
+      if constexpr (Whole) (V::load(to) + sum[r][t]).store(to);
+      else store_lanes(load_lanes<T>(to, lanes) + sum[r][t], to, lanes);
+    }
+}
+
+template <class S, class T, bool Whole>
+TENSOROPS_INLINE void channels_gradient_at(const ConvChannelsGradient& a, int64_t c, bool in_threes) {
+  int64_t tap = 0;
+#if defined(__AVX512F__)
+  // Loads of whole lines are as many as multiply-adds otherwise. AVX2 has neither the registers nor the need.
+  if (in_threes) {
+    for (; tap + 9 <= a.k; tap += 9) channels_taps<S, T, 3, 3, Whole>(a, tap, c);
+    for (; tap + 6 <= a.k; tap += 6) channels_taps<S, T, 2, 3, Whole>(a, tap, c);
   }
+#endif
+  for (; tap + 9 <= a.k; tap += 9) channels_taps<S, T, 9, 1, Whole>(a, tap, c);
+  for (; tap + 6 <= a.k; tap += 6) channels_taps<S, T, 6, 1, Whole>(a, tap, c);
+  for (; tap + 3 <= a.k; tap += 3) channels_taps<S, T, 3, 1, Whole>(a, tap, c);
+  for (; tap < a.k; ++tap) channels_taps<S, T, 1, 1, Whole>(a, tap, c);
 }
 
 template <class S, class T>
 void channels_gradient(const ConvChannelsGradient& a) {
   constexpr int V = Vec<T>::size;
-  for (int64_t c = 0; c < a.channels; c += V) {
-    const int64_t lanes = a.channels - c < V ? a.channels - c : V;
-    int64_t tap = 0;
-    for (; tap + 9 <= a.k; tap += 9) channels_taps<S, T, 9>(a, tap, c, lanes);
-    for (; tap + 3 <= a.k; tap += 3) channels_taps<S, T, 3>(a, tap, c, lanes);
-    for (; tap < a.k; ++tap) channels_taps<S, T, 1>(a, tap, c, lanes);
-  }
+  const bool in_threes = a.pixels >= 3 && beside<3>(a);
+  int64_t c = 0;
+  for (; c + V <= a.channels; c += V) channels_gradient_at<S, T, true>(a, c, in_threes);
+  if (c < a.channels) channels_gradient_at<S, T, false>(a, c, in_threes);
 }
 
 template <class S, class T>

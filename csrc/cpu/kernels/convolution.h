@@ -167,6 +167,9 @@ struct ConvChannelsGradient {
   const void* grad = nullptr;
   int64_t grad_pixel = 0;
   int64_t pixels = 0, channels = 0;
+  // Elements from the row that the last tap reads to the first of `ahead_rows` that are read next, and from there on; and from
+  // grad to its next row. They are fetched meanwhile.
+  int64_t ahead = 0, ahead_row = 0, ahead_rows = 0, grad_ahead = 0;
   void* sums = nullptr;  // compute type
   int64_t sums_row = 0;
 };
