@@ -160,12 +160,13 @@ int64_t band_bytes(const Method& m, const TileRows& rows) {
          m.width;
 }
 
-// The products at one point with all panels, of which set(panel, product) gives b.
+// The products at one point with all panels, of which set(panel) gives b. To copy what has just been written in other pieces
+// would stall, so it is the same product for all points.
 template <class F>
-void multiply(const Method& m, WinogradProduct p, const Panels& panels, const F& set) {
+void multiply(const Method& m, WinogradProduct& p, const Panels& panels, const F& set) {
   char* const c = static_cast<char*>(p.c);
   for (int64_t panel = 0; panel < panels.count; ++panel) {
-    set(panel, p);
+    set(panel);
     p.columns = panels.columns_of(panel);
     p.c = c + panels.begin(panel) * m.width;
     m.table.product(p);
@@ -278,11 +279,10 @@ class Forward {
                           (channels_inside ? count : 1) * panel_width, panel_width, points, point);
   }
 
-  // The products at one point: image by weights.
-  WinogradProduct product(const char* image, int64_t image_point, char* result, int64_t result_point, int64_t point) const {
+  // Image by weights.
+  WinogradProduct product() const {
     WinogradProduct p;
-    p.a = image + point * image_point * width_, p.a_row = channels_, p.a_step = 1;
-    p.c = result + point * result_point * width_;
+    p.a_row = channels_, p.a_step = 1;
     p.chain = kChain;
     return p;
   }
@@ -351,15 +351,17 @@ class Forward {
         const int64_t begin = rows_.begin(block), end = rows_.begin(block + 1);
         transform(m_, false, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(), image.data(), image_point,
                   channels_);
+        WinogradProduct p = product();
+        p.c_row = outer_;
+        p.rows = (end - begin) * rows_.across;
         for (int64_t point = 0; point < m_.points; ++point) {
           const auto [from, until] = m_.channels_at(point, 0, pass_.inner);
-          WinogradProduct p = product(image.data() + from * width_, image_point, result.data(), result_point, point);
+          p.a = image.data() + (point * image_point + from) * width_;
+          p.c = result.data() + point * result_point * width_;
           p.k = until - from;
-          p.c_row = outer_;
-          p.rows = (end - begin) * rows_.across;
-          multiply(m_, p, panels_, [&, from = from](int64_t panel, WinogradProduct& one) {
-            one.b_step = panels_.width_of(panel);
-            one.b = weights_of(panel) + (point * point_of(panel) + from * one.b_step) * width_;
+          multiply(m_, p, panels_, [&, from = from](int64_t panel) {
+            p.b_step = panels_.width_of(panel);
+            p.b = weights_of(panel) + (point * point_of(panel) + from * p.b_step) * width_;
           });
         }
         store(group, begin, end, 0, pass_.outer, bias, result.data(), result_point, outer_, pixels.data());
@@ -396,13 +398,16 @@ class Forward {
         for (int64_t channel = 0; channel < pass_.inner; channel += kChannelsOfPanel) {
           const int64_t count = std::min(kChannelsOfPanel, pass_.inner - channel);
           weights(group, panel, channel, count, packed.data(), points.data(), point_of_weights);
+          WinogradProduct p = product();
+          p.b_step = p.c_row = panel_width;
+          p.rows = tiles, p.columns = columns;
           for (int64_t point = 0; point < m_.points; ++point) {
             const auto [from, until] = m_.channels_at(point, channel, channel + count);
             if (from == until) continue;
-            WinogradProduct p = product(image.data() + from * width_, image_point, result.data(), result_point, point);
+            p.a = image.data() + (point * image_point + from) * width_;
             p.b = points.data() + (point * point_of_weights + (from - channel) * panel_width) * width_;
-            p.b_step = p.c_row = panel_width;
-            p.rows = tiles, p.columns = columns, p.k = until - from;
+            p.c = result.data() + point * result_point * width_;
+            p.k = until - from;
             p.accumulate = from > m_.channels_at(point, 0, pass_.inner).first;
             m_.table.product(p);
           }
@@ -467,10 +472,10 @@ class Gradient {
   }
 
  private:
-  // The products at one point of an image's tiles, `range` channels of them side by side, by those of the gradient.
-  WinogradProduct product(const char* image, int64_t range, int64_t tiles) const {
+  // An image's tiles, `range` channels of them side by side, by those of the gradient.
+  WinogradProduct product(int64_t range, int64_t tiles) const {
     WinogradProduct p;
-    p.a = image, p.a_row = 1, p.a_step = range;
+    p.a_row = 1, p.a_step = range;
     p.k = tiles, p.chain = kChain;
     return p;
   }
@@ -529,19 +534,19 @@ class Gradient {
                     image_point, range);
           transform(m_, true, rows, grads_, first, last, group * all_outer_, all_outer_, band.data(), tiles.data(), grad_point,
                     outer_);
+          WinogradProduct p = product(range, (last - first) * rows.across);
+          p.b_step = p.c_row = outer_;
+          p.accumulate = block > first_block;
           for (int64_t point = 0; point < m_.points; ++point) {
             const auto [from, until] = m_.channels_at(point, channel, channel + channels);
             char* const c = sums.data() + task * sums_bytes + point * sums_point * width_;
             if (block == first_block) clear_others(c, outer_, from - channel, until - channel, channels);
             if (from == until) continue;
-            WinogradProduct p = product(image.data() + (point * image_point + from - channel) * width_, range,
-                                        (last - first) * rows.across);
-            p.c = c + (from - channel) * outer_ * width_, p.c_row = outer_;
-            p.accumulate = block > first_block;
+            p.a = image.data() + (point * image_point + from - channel) * width_;
+            p.c = c + (from - channel) * outer_ * width_;
             p.rows = until - from;
-            multiply(m_, p, panels_, [&](int64_t panel, WinogradProduct& one) {
-              one.b = tiles.data() + (point * grad_point + panels_.begin(panel)) * width_;
-              one.b_step = outer_;
+            multiply(m_, p, panels_, [&](int64_t panel) {
+              p.b = tiles.data() + (point * grad_point + panels_.begin(panel)) * width_;
             });
           }
         }
@@ -593,16 +598,17 @@ class Gradient {
         transform_all(false, images_, group * inner_ + channel, channels, band.data(), image.data(), image_point, range);
         for (int64_t panel = 0; panel < panels_.count; ++panel) {
           const int64_t panel_width = panels_.width_of(panel);
+          WinogradProduct p = product(range, tiles);
+          p.b_step = p.c_row = panel_width;
+          p.columns = panels_.columns_of(panel);
           for (int64_t point = 0; point < m_.points; ++point) {
             const auto [from, until] = m_.channels_at(point, channel, channel + channels);
             char* const c = sums.data() + point * sums_point * width_;
             clear_others(c, panel_width, from - channel, until - channel, channels);
             if (from == until) continue;
-            WinogradProduct p = product(image.data() + (point * image_point + from - channel) * width_, range, tiles);
+            p.a = image.data() + (point * image_point + from - channel) * width_;
             p.b = grad_tiles.data() + panel * panel_bytes + point * grad_point * width_;
             p.c = c + (from - channel) * panel_width * width_;
-            p.b_step = p.c_row = panel_width;
-            p.columns = panels_.columns_of(panel);
             p.rows = until - from;
             m_.table.product(p);
           }
