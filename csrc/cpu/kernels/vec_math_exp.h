@@ -91,11 +91,16 @@ TENSOROPS_INLINE Vec<T> exp(Vec<T> x) {
 // 1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x is negative; 2.8 ulp.
 template <class T>
 TENSOROPS_INLINE Vec<T> sigmoid(Vec<T> x) {
+#if defined(__AVX512F__)
+  const Vec<T> e = exp(minus_abs(x)), inverse = T(1) / (e + T(1));
+  return select_by_sign(x, e * inverse, inverse);
+#else
   using E = Exponential<T>;
   const Vec<T> bounded = maximum(minus_abs(x), E::lowest_term), e = scaled_exp(bounded, Vec<T>(E::integers + E::log2_scale));
   const Vec<T> one = bounded - bounded + T(1);  // NaN stays
   const Vec<T> inverse = one / fma(e, Vec<T>(1 / E::scale), Vec<T>(T(1)));
   return select_by_sign(x, unscaled(e * inverse), inverse);
+#endif
 }
 
 // 2^n 2^r with |r| <= 1/2; 1 ulp.
