@@ -78,26 +78,36 @@ def erfc_quotient(c: float) -> Function:
     return value
 
 
-def normal_tail(pieces: int, piece: float, degree: int) -> list[tuple[np.ndarray, float]]:
-    """For each piece around a multiple of `piece` its centre and coefficients of r = t - centre: 1 - cdf(t) of the normal
-    distribution. Near the multiple lies a centre whose value has 24 bits behind the point and no more (Gal 1986)."""
+def normal_tail(dtype: type, pieces: int, piece: float, degree: int) -> tuple[np.ndarray, float]:
+    """By column the pieces around multiples of `piece`: a centre, and coefficients of |x| - centre for 1 - cdf of the normal
+    distribution. At a centre that and cdf have all digits of their dtype and no more (Gal 1986). The last piece is zero."""
 
     def tail(t: mp.mpf) -> mp.mpf:
         return mp.erfc(t / mp.sqrt(2)) / 2
 
-    def rounded(value: mp.mpf) -> float:
-        return float(mp.nint(value * 2**24)) / 2**24 if value > 2**-6 else float(np.float32(value))
+    digits = np.finfo(dtype).nmant + 1
 
-    found = []
-    for k in range(pieces):
-        middle = np.float32(k * piece)
-        near = middle + np.arange(-2000, 2001, dtype=np.float32) * np.spacing(middle) if k else [middle]
+    def rounded(value: mp.mpf) -> float:
+        return float(mp.nint(value * 2**digits)) / 2**digits if value > 2**-6 else float(dtype(value))
+
+    found, errors = [], []
+    for k in range(pieces - 1):
+        middle = dtype(k * piece)
+        near = middle + np.arange(-2000, 2001).astype(dtype) * np.spacing(middle) if k else [middle]
         centre = float(min(near, key=lambda c: abs(tail(mp.mpf(float(c))) - rounded(tail(mp.mpf(float(c)))))))
         value = rounded(tail(mp.mpf(centre)))
         low, high = (k - 0.5) * piece - centre if k else 1e-9, (k + 0.5) * piece - centre
-        slopes, error = fit(lambda r, c=centre, v=value: (tail(c + r) - v) / r, abs, low, high, degree - 1)
-        found.append((np.array([centre, *slopes, value]), error))
-    return found
+        fitted = fit if dtype is np.float32 else fit_f64
+        slopes, error = fitted(
+            lambda r, c=centre, v=value: (tail(c + r) - v) / r,
+            lambda r, c=centre: abs(r) / tail(c),
+            low,
+            high,
+            degree - 1,
+        )
+        found.append([centre, *slopes, value])
+        errors.append(error * value)
+    return np.array([*found, [pieces * piece, *[0.0] * (degree + 1)]], dtype).T, max(errors)
 
 
 def main() -> None:
@@ -185,10 +195,14 @@ def main() -> None:
     for name, (coefficients, error) in (f32 | f64).items():
         dtype, digits = (np.float32, "{:.9e}f") if name in f32 else (np.float64, "{:.17e}")
         print(f"{name}, error {error:.1e}: " + ", ".join(digits.format(c) for c in coefficients.astype(dtype)))
-    tail = normal_tail(15, 13 / 32, 5)
-    print(f"kNormalTail, error {max(error for _, error in tail):.1e}:")
-    for row in np.array([coefficients for coefficients, _ in tail], np.float32).T:
-        print("    " + ", ".join(f"{c:.9e}f" for c in row))
+    for name, dtype, digits, size in (
+        ("float", np.float32, "{:.9e}f", (16, 13 / 32, 5)),
+        ("double", np.float64, "{:.17e}", (8, 41 / 32, 16)),
+    ):
+        table, error = normal_tail(dtype, *size)
+        print(f"NormalTail<{name}>::table, error {error:.1e}:")
+        for row in table:
+            print("    {" + ", ".join(digits.format(c) for c in row) + "},")
 
 
 if __name__ == "__main__":
