@@ -156,7 +156,13 @@ TENSOROPS_INLINE void store_part(Vec<T> x, T* p, int64_t n) {
 using FloatPattern = Pattern<float>::type;
 TENSOROPS_INLINE FloatPattern bf16_in_upper_half(Vec<float> x) {
   const FloatPattern bits = (FloatPattern)x.v, rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+#if defined(__AVX512F__)
+  // GCC would take the mask through a vector.
+  return (FloatPattern)_mm512_mask_mov_epi32((__m512i)rounded, _mm512_cmp_ps_mask((__m512)x.v, (__m512)x.v, _CMP_UNORD_Q),
+                                             _mm512_set1_epi32(0x7fc00000));
+#else
   return (FloatPattern)(x != x).bits ? FloatPattern{} + 0x7fc00000u : rounded;
+#endif
 }
 
 // The same into any storage type. The plain loop becomes a narrowing instruction; of __builtin_convertvector between
