@@ -108,6 +108,24 @@ TENSOROPS_BINARY_TABLE(BINARY)
 TENSOROPS_TERNARY_TABLE(TERNARY)
 #undef TERNARY
 
+// Rows of one argument whose result is bf16 as it is if that is: to round it would take longer than the row. (Of two, one may be a
+// number that is not.)
+template <class Row>
+constexpr bool is_exact = false;
+#define EXACT(row) \
+  template <>      \
+  constexpr bool is_exact<row> = true;
+EXACT(abs_row)
+EXACT(neg_row)
+EXACT(sign_row)
+EXACT(ceil_row)
+EXACT(floor_row)
+EXACT(round_row)
+EXACT(trunc_row)
+EXACT(relu_row)
+EXACT(relu6_row)
+#undef EXACT
+
 // In and Out are the dtypes in memory.
 template <class Row, class T, int Inputs, class In = T, class Out = T>
 void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t n) {
@@ -142,7 +160,7 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
     }
     for (int v = 0; v < kVectors; ++v) to[v] = apply([&](int k) TENSOROPS_LAMBDA_INLINE { return from[k][v]; });
     if constexpr (kPairs)
-      for (int v = 0; v < kVectors; v += 2) store_pair(to[v], to[v + 1], y + i + v * L, run.streams);
+      for (int v = 0; v < kVectors; v += 2) store_pair<is_exact<Row>>(to[v], to[v + 1], y + i + v * L, run.streams);
     else if (run.streams)
       for (int v = 0; v < kVectors; ++v) stream_vector(to[v], y + i + v * L);
     else

@@ -221,9 +221,11 @@ TENSOROPS_INLINE void stream_vector(Vec<C> x, S* p) {
 #endif
   store_vector(x, p);
 }
-// What load_pair has split.
+// What load_pair has split. Exact: both are bf16 as they are.
+template <bool Exact = false>
 TENSOROPS_INLINE void store_pair(Vec<float> even, Vec<float> odd, BFloat16* p, bool streams) {
-  const FloatPattern pairs = (bf16_in_upper_half(even) >> 16) | (bf16_in_upper_half(odd) & 0xffff0000u);
+  const auto upper = [](Vec<float> x) TENSOROPS_LAMBDA_INLINE { return Exact ? (FloatPattern)x.v : bf16_in_upper_half(x); };
+  const FloatPattern pairs = (upper(even) >> 16) | (upper(odd) & 0xffff0000u);
   const Vec<int32_t> stored((Vec<int32_t>::V)pairs);
   if (streams) stream_vector(stored, reinterpret_cast<int32_t*>(p));
   else stored.store(reinterpret_cast<int32_t*>(p));
