@@ -154,9 +154,9 @@ void channels_weight_gradient(const Tensor& grad, const Tensor& input, const Ten
                        (n * grad.stride(0) + i * grad.stride(2) + j * grad.stride(3)) * element;
               c.grad_pixel = grad.stride(3);
               if (far) {
-                c.grad_ahead = grad.stride(2);
-                c.ahead = c.ahead_row = input.stride(2);
                 c.ahead_rows = p.stride[0];
+                c.ahead_row = input.stride(2);
+                c.grad_row = grad.stride(2);
               }
               c.pixels = pixels;
               c.channels = channels;

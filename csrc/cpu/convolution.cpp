@@ -662,17 +662,13 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const auto element = static_cast<int64_t>(grad.element_size());
   const auto tile_kernel = paired ? kernels.pairs->tile : kernels.tile;
   const bool one_run = grad.stride(2) == across * grad.stride(3);
-  // Channels side by side are read where they lie, if pixels are whole panels apart.
-  const auto is_packed = [&](int64_t panel) {
-    const int64_t panel_width = panels.width_of(panel);
-    return grad.stride(1) == 1 && panels.columns_of(panel) == panel_width && grad.stride(0) % panel_width == 0 &&
-           grad.stride(2) % panel_width == 0 && grad.stride(3) % panel_width == 0 &&
-           is_compute_type(kernels.dtype, kernels.compute);
-  };
   const auto accumulate = [&](int64_t part, int64_t group, int64_t panel, char* staged, char* packed) {
     char* const sum = sums_at(part, group, panel);
     const int64_t panel_width = panels.width_of(panel);
-    const bool lies_packed = is_packed(panel);
+    // Channels side by side are read where they lie, if pixels are whole panels apart.
+    const bool lies_packed = grad.stride(1) == 1 && panels.columns_of(panel) == panel_width && grad.stride(0) % panel_width == 0 &&
+                             grad.stride(2) % panel_width == 0 && grad.stride(3) % panel_width == 0 &&
+                             is_compute_type(kernels.dtype, kernels.compute);
     const int64_t panels_apart = grad.stride(3) / panel_width;
     ConvStep steps[kBlockPixels], some[kBlockPixels];
     int64_t out_rows[kMostRows];

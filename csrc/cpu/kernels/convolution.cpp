@@ -347,6 +347,7 @@ void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight
   }
 }
 
+// The up to N vectors that a whole tile is too wide for.
 template <class T, int O, int N>
 TENSOROPS_INLINE void pixels_left(const ConvPixels& p, const ConvVector* vectors, int64_t count, const T* weight, const T* bias,
                                   T* out, int64_t channels) {
@@ -692,8 +693,8 @@ TENSOROPS_INLINE void channels_taps(const ConvChannelsGradient& a, int64_t tap, 
     const V g = in_register(load(grad));
     // In this order the hardware does not see them coming.
     if (a.ahead_rows > 0) {
-      __builtin_prefetch(grad + a.grad_ahead);
-      for (int64_t h = 0; h < a.ahead_rows; ++h) __builtin_prefetch(x[R - 1] + offset + a.ahead + h * a.ahead_row);
+      __builtin_prefetch(grad + a.grad_row);
+      for (int64_t h = 1; h <= a.ahead_rows; ++h) __builtin_prefetch(x[R - 1] + offset + h * a.ahead_row);
     }
 #pragma GCC unroll 9
     for (int r = 0; r < R; ++r) {

@@ -167,9 +167,8 @@ struct ConvChannelsGradient {
   const void* grad = nullptr;
   int64_t grad_pixel = 0;
   int64_t pixels = 0, channels = 0;
-  // Elements from the row that the last tap reads to the first of `ahead_rows` that are read next, and from there on; and from
-  // grad to its next row. They are fetched meanwhile.
-  int64_t ahead = 0, ahead_row = 0, ahead_rows = 0, grad_ahead = 0;
+  // Rows of x below the last tap's, `ahead_row` elements apart, that are fetched meanwhile, and if any grad's next row.
+  int64_t ahead_rows = 0, ahead_row = 0, grad_row = 0;
   void* sums = nullptr;  // compute type
   int64_t sums_row = 0;
 };

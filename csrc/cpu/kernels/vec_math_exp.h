@@ -91,7 +91,7 @@ TENSOROPS_INLINE Vec<T> exp(Vec<T> x) {
 // 1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) where x is negative; 2.8 ulp.
 template <class T>
 TENSOROPS_INLINE Vec<T> sigmoid(Vec<T> x) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__)  // where an instruction scales exp
   const Vec<T> e = exp(minus_abs(x)), inverse = T(1) / (e + T(1));
   return select_by_sign(x, e * inverse, inverse);
 #else
