@@ -224,6 +224,16 @@ def test_gelu() -> None:
     assert (ours.double() - reference)[x < 0].abs().max().item() <= MAX_ERROR_OF_GELU
 
 
+@pytest.mark.parametrize("name", ["abs", "neg", "sign", "ceil", "floor", "round", "trunc", "relu", "relu6"])
+def test_exact_in_bf16(name: str) -> None:
+    """These are stored without rounding: every number, bit for bit."""
+    x = sweep(torch.bfloat16)
+    ours, theirs = (getattr(m.nn.functional if "relu" in name else m, name)(x) for m in (tensorops, torch))
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    numbers = ~theirs.isnan()
+    assert torch.equal(ours[numbers].view(torch.int16), theirs[numbers].view(torch.int16))
+
+
 def tanhshrink(x: Tensor) -> Tensor:
     """In float64: x - tanh(x) by its series where that is a difference of close numbers."""
     s = x * x
