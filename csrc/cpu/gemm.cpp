@@ -62,6 +62,8 @@ constexpr int64_t kStreamedDepth = 96, kStreamedUses = 208, kLowStreamedUses = 5
 // Rows of A that are read where they lie, the next panel's while those of one are multiplied, if they are longer than what the
 // hardware sees coming.
 constexpr int64_t kFetchedRow = 128;
+// More lines than that at once would keep a tile's own loads waiting: they are fetched every few steps.
+constexpr int64_t kFetchedAtOnce = 8, kFetchedSteps = 16;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
 constexpr int64_t kSplitPieces = 16, kSplitDepth = 768, kSplits = 64;
 
@@ -111,18 +113,16 @@ class Multiply {
   // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
   static constexpr int64_t kTinyBytes = 8 * 1024;
   bool is_tiny() const {
-    return g_.m * g_.n * g_.k <= kSmall && (g_.k <= max_chain() || g_.epilogue.c_type == compute_dtype()) &&
-           is_compute_type(g_.type, compute_) && size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
+    return g_.m * g_.n * g_.k <= kSmall && is_compute_type(g_.type, compute_) && size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
   }
   void tiny(int64_t begin, int64_t end) const {
     alignas(64) char panel[kTinyBytes];
     const GemmEpilogue& e = g_.epilogue;
-    const int64_t chain = chain_length();
-    GemmEpilogue epilogues[2][2];
-    if (g_.k > chain) set_epilogues(nullptr, 0, epilogues);
     GemmTile tile;
     tile.a_row = g_.a.row;
     tile.a_step = g_.a.column;
+    tile.k = g_.k;
+    tile.chain = chain_length();
     for (int64_t index = begin; index < end; ++index) {
       const char* a = offset(g_.a.data, index * g_.a.batch, in_bytes_);
       const char* b = offset(g_.b.data, index * g_.b.batch, in_bytes_);
@@ -143,15 +143,7 @@ class Multiply {
           tile.a = offset(a, i * g_.a.row, in_bytes_);
           tile.c = offset(c, i * e.c_row + j * e.c_column, c_bytes_);
           tile.source = source == nullptr ? nullptr : offset(source, i * e.source_row + j * e.source_column, source_bytes_);
-          const void* const first_b = tile.b;
-          for (int64_t p = 0; p == 0 || p < g_.k; p += chain) {
-            tile.k = std::min(chain, g_.k - p);
-            micro_(tile, g_.k > chain ? epilogues[p == 0][p + chain >= g_.k] : e);
-            tile.a = offset(tile.a, chain * tile.a_step, width_);
-            tile.b = offset(tile.b, chain * tile.b_step, width_);
-            tile.source = tile.c;
-          }
-          tile.b = first_b;
+          micro_(tile, e);
         }
       }
     }
@@ -169,27 +161,6 @@ class Multiply {
     const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
     return std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
   }
-  // What becomes of the sums of a chain: it may be the first of k, the last, both or neither. In between they are in C, unless
-  // there are `sums`, whose rows are `sums_row` apart.
-  void set_epilogues(const void* sums, int64_t sums_row, GemmEpilogue (&epilogues)[2][2]) const {
-    const auto sums_are = [&](DType& type, int64_t& row, int64_t& column) {
-      type = compute_dtype();
-      row = sums != nullptr ? sums_row : g_.epilogue.c_row;
-      column = sums != nullptr ? 1 : g_.epilogue.c_column;
-    };
-    for (const bool first : {false, true})
-      for (const bool last : {false, true}) {
-        GemmEpilogue& e = epilogues[first][last] = g_.epilogue;
-        if (!first) {
-          e.beta = {};
-          sums_are(e.source_type, e.source_row, e.source_column);
-        }
-        if (!last) {
-          e.activation = GemmActivation::none;
-          sums_are(e.c_type, e.c_row, e.c_column);
-        }
-      }
-  }
   bool streams() const {
     const int64_t uses = size_.mr <= kLowTile ? kLowStreamedUses : kStreamedUses;
     return is_compute_type(g_.type, compute_) && g_.a.row == 1 && g_.b.column == 1 && g_.k >= kSplitDepth &&
@@ -197,6 +168,13 @@ class Multiply {
   }
   // Steps of a panel that k elements take: its elements are width_ bytes long.
   int64_t steps(int64_t k) const { return pairs_ != nullptr ? ceil_div(k, 2) : k; }
+
+  // Whether C can hold sums of which not all steps are in, while the source still waits for the last (GemmTile::sums).
+  bool sums_in_c() const {
+    const GemmEpilogue& e = g_.epilogue;
+    const bool plain_source = g_.source == nullptr || (e.source_type == compute_dtype() && e.source_column == 1);
+    return e.c_type == compute_dtype() && e.c_column == 1 && plain_source;
+  }
 
   enum class Path { axpy, dot, panels };
   Path path() const {
@@ -347,9 +325,9 @@ class Multiply {
     block.a_panels = pack_a ? a_panels : nullptr;
     block.b_panels = a_panels + a_bytes;
     block.down = !pack_b && g_.k * columns * width_ > kUnpackedBytes;
-    // Sums of a dtype that C does not have wait in memory of their own.
-    if (g_.epilogue.c_type != compute_dtype() && chains > 1) sums.emplace(block_rows * block_columns * width_);
-    block.sums_row = block_columns;
+    // Sums that are come back to wait in C, or in memory of their own.
+    if (depth < g_.k && !sums_in_c()) sums.emplace(block_rows * block_columns * width_);
+    block.sums_row = sums ? block_columns : g_.epilogue.c_row;
     for (block.i = area.top; block.i < area.bottom; block.i += block_rows)
       for (int64_t left = area.left; left < area.right; left += block_columns)
         for (block.p = 0; block.p == 0 || block.p < g_.k; block.p += depth) {
@@ -360,7 +338,8 @@ class Multiply {
           for (block.j = left; block.j < right; block.j += band) {
             block.columns = std::min(band, right - block.j);
             block.packed_from = std::clamp<int64_t>(packed_from - block.j, 0, block.columns);
-            block.sums = sums ? offset(sums->data(), block.j - left, width_) : nullptr;
+            block.sums = sums ? offset(sums->data(), block.j - left, width_)
+                              : offset(g_.c, block.i * g_.epilogue.c_row + block.j * g_.epilogue.c_column, c_bytes_);
             if (block.packed_from < block.columns)
               pack_(b_at(block.p, block.j + block.packed_from), g_.b.column, g_.b.row, block.columns - block.packed_from,
                     block.k, size_.nr, block.b_panels);
@@ -376,7 +355,7 @@ class Multiply {
     int64_t packed_from;        // the column, counted from j, from which on b_panels holds B
     bool down;                  // all rows pass over a panel of B while it is in the cache, for it lies spread out
     bool streams;               // so they do, and the next block's steps are fetched meanwhile
-    char* sums;                 // null: in C
+    char* sums;                 // of the steps before p
     int64_t sums_row;
 
     // Rows are cut evenly, for those of a low tile take longer each: the first `taller` panels have one more than the others.
@@ -421,41 +400,27 @@ class Multiply {
   };
 
   void multiply_block(const Block& block) const {
-    GemmEpilogue epilogues[2][2];
-    set_epilogues(block.sums, block.sums_row, epilogues);
-    const int64_t k_steps = steps(block.k), chain_steps = steps(block.chain);
+    const int64_t k_steps = steps(block.k);
+    GemmTile tile;
+    tile.k = k_steps;
+    tile.chain = steps(block.chain);
+    tile.first = block.p == 0;
+    tile.last = block.p + block.k >= g_.k;
+    tile.sums_row = block.sums_row;
+    const bool packed = block.a_panels != nullptr;
+    tile.a_row = packed ? 1 : pairs_ != nullptr ? g_.a.row / 2 : g_.a.row;
+    tile.a_step = packed ? size_.mr : g_.a.column;
     const auto multiply_tile = [&](int64_t panel, int64_t j) {
       const int64_t i = block.row_of(panel);
-      GemmTile tile;
       tile.rows = block.row_of(panel + 1) - i;
       tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
-      if (block.a_panels != nullptr) {
-        tile.a = offset(block.a_panels, panel * k_steps * size_.mr, width_);
-        tile.a_step = size_.mr;
-      } else {
-        tile.a = a_at(block.i + i, block.p);
-        tile.a_row = pairs_ != nullptr ? g_.a.row / 2 : g_.a.row;
-        tile.a_step = g_.a.column;
-      }
-      if (j >= block.packed_from) {
-        tile.b = offset(block.b_panels, (j - block.packed_from) * k_steps, width_);
-        tile.b_step = size_.nr;
-      } else {
-        tile.b = b_at(block.p, block.j + j);
-        tile.b_step = g_.b.row;
-      }
+      tile.a = packed ? offset(block.a_panels, panel * k_steps * size_.mr, width_) : a_at(block.i + i, block.p);
+      const bool b_packed = j >= block.packed_from;
+      tile.b = b_packed ? offset(block.b_panels, (j - block.packed_from) * k_steps, width_) : b_at(block.p, block.j + j);
+      tile.b_step = b_packed ? size_.nr : g_.b.row;
       place(tile, block.i + i, block.j + j);
-      void* const c = tile.c;
-      void* const partial = block.sums != nullptr ? offset(block.sums, i * block.sums_row + j, width_) : c;
-      for (int64_t p = 0; p == 0 || p < block.k; p += block.chain) {
-        const bool first = block.p + p == 0, last = block.p + p + block.chain >= g_.k;
-        tile.k = steps(std::min(block.chain, block.k - p));
-        if (!first) tile.source = partial;
-        tile.c = last ? c : partial;
-        micro_(tile, epilogues[first][last]);
-        tile.a = offset(tile.a, chain_steps * tile.a_step, width_);
-        tile.b = offset(tile.b, chain_steps * tile.b_step, width_);
-      }
+      tile.sums = offset(block.sums, i * block.sums_row + j, width_);
+      micro_(tile, g_.epilogue);
     };
     const int64_t tiles = ceil_div(block.columns, size_.nr);
     if (block.streams) {
@@ -477,12 +442,14 @@ class Multiply {
     } else if (block.a_panels == nullptr && g_.a.column == 1 && block.k * in_bytes_ > kFetchedRow) {
       for (int64_t panel = 0; panel < block.row_panels; ++panel) {
         const int64_t first = block.row_of(panel + 1), end = block.row_of(std::min(panel + 2, block.row_panels));
-        Next next([&](int64_t row, int64_t byte) { return a_at(block.i + first + row, block.p) + byte; }, end - first,
-                  block.k * in_bytes_, tiles);
-        for (int64_t j = 0; j < block.columns; j += size_.nr) {
-          next.fetch();
-          multiply_tile(panel, j);
-        }
+        GemmAhead ahead;
+        ahead.row = a_at(block.i + first, block.p), ahead.rows = end - first;
+        ahead.stride = g_.a.row * in_bytes_, ahead.bytes = block.k * in_bytes_;
+        const int64_t lines = ceil_div(ahead.rows * ceil_div(ahead.bytes, kCacheLine), tiles);
+        ahead.steps = lines > kFetchedAtOnce ? kFetchedSteps : k_steps;
+        ahead.lines = ceil_div(lines, ceil_div(k_steps, ahead.steps));
+        tile.ahead = &ahead;
+        for (int64_t j = 0; j < block.columns; j += size_.nr) multiply_tile(panel, j);
       }
     } else {
       for (int64_t panel = 0; panel < block.row_panels; ++panel)

@@ -19,9 +19,8 @@ namespace tensorops::cpu {
 
 // c = activation(alpha * (a @ b) + beta * source). All strides count elements.
 //
-// The source is anything that broadcasts: a bias per column has strides (0, 1), one per row (1, 0), a matrix its own. To
-// add to what earlier blocks of k have left in C, let the source be C itself with beta = 1: it may alias c element by
-// element. A null tile.source means no source.
+// The source is anything that broadcasts: a bias per column has strides (0, 1), one per row (1, 0), a matrix its own. It may
+// alias c element by element. A null tile.source means no source.
 struct GemmEpilogue {
   GemmScalar alpha, beta;
   DType c_type = DType::f32;
@@ -29,6 +28,14 @@ struct GemmEpilogue {
   DType source_type = DType::f32;
   int64_t source_row = 0, source_column = 0;
   GemmActivation activation = GemmActivation::none;  // floating compute types only
+};
+
+// Rows that are read next, fetched while a tile is multiplied: so many lines of them every so many steps.
+struct GemmAhead {
+  const char* row = nullptr;
+  int64_t rows = 0, stride = 0, bytes = 0;  // of one row, and from one to the next, in bytes
+  int64_t lines = 0, steps = 0;
+  int64_t byte = 0;  // of the row, that is next
 };
 
 // One tile of C. Packed operands have a_row = 1, a_step = mr, b_step = nr. Operands of the compute type may also be read
@@ -42,6 +49,15 @@ struct GemmTile {
   int64_t b_step = 0, b_column = 1;
   void* c = nullptr;
   const void* source = nullptr;
+  // Steps of one chain: a chain is summed by itself, then added to those before it. For the micro-kernels only, as are these:
+  int64_t chain = INT64_MAX;
+  // Of a product that is made in several calls, one after the other along k, all but the last leave their sums here, in the
+  // compute type, from where the next ones take them. This may be C, where its columns are adjacent and of that type. A source
+  // is met by the first call where it is so too, and by the last otherwise: then it must not alias the sums.
+  bool first = true, last = true;
+  void* sums = nullptr;
+  int64_t sums_row = 0;
+  GemmAhead* ahead = nullptr;
 };
 using GemmMicroKernel = void (*)(const GemmTile&, const GemmEpilogue&);
 

@@ -152,6 +152,17 @@ TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const 
   finish_any<T>(tile, e, sums, sums_row, column, columns);
 }
 
+// Sums that alpha is in already, and maybe the source.
+template <class T>
+__attribute__((noinline)) void finish_scaled(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row,
+                                             bool has_source) {
+  GemmTile rest = tile;
+  GemmEpilogue epilogue = e;
+  if (has_source) rest.source = nullptr;
+  epilogue.alpha = {};
+  finish<T>(rest, epilogue, sums, sums_row, 0, tile.columns);
+}
+
 // ---- The micro-kernel ------------------------------------------------------------------------------------------------
 
 // sum += a @ b, R rows by N vectors in registers, over k steps. Rows of A that are not adjacent are addressed three to a
@@ -183,42 +194,81 @@ TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const 
   }
 }
 
+// To the second cache: more lines can be on their way there than to the first.
+TENSOROPS_INLINE void fetch_ahead(GemmAhead& ahead) {
+  constexpr int64_t kLine = 64;
+  for (int64_t line = 0; line < ahead.lines && ahead.rows > 0; ++line) {
+    __builtin_prefetch(ahead.row + ahead.byte, 0, 2);
+    if ((ahead.byte += kLine) < ahead.bytes) continue;
+    ahead.byte = 0, ahead.row += ahead.stride, --ahead.rows;
+  }
+}
+
 template <class E, class T, int R, int N, bool Adjacent>
 void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
   using V = Vec<T>;
+  constexpr int64_t kWidth = N * V::size;
+  const int64_t last = tile.columns - (N - 1) * V::size;  // lanes of the last vector
+  const bool plain_source = tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1);
   // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
-  const bool plain = e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none &&
-                     (tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1));
-  // Lines of the result are on their way while the sums are made.
-  if (plain && tile.k >= kFetchedDepth)
-    for (int i = 0; i < R; ++i) fetch_lines<N * V::size, 1>(static_cast<const T*>(tile.c) + i * e.c_row);
-  V sum[R][N];
-#pragma GCC unroll 16
-  for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) sum[i][v] = V(T(0));
-  multiply<E, T, R, N, Adjacent>(static_cast<const E*>(tile.a), tile.a_row, tile.a_step, static_cast<const E*>(tile.b),
-                                 tile.b_step, tile.k, sum);
+  const bool plain = plain_source && e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none;
+  T* out = static_cast<T*>(!tile.last ? tile.sums : plain ? tile.c : nullptr);
+  const int64_t out_row = tile.last ? e.c_row : tile.sums_row;
+  const bool single = tile.first && tile.last && tile.k <= tile.chain;
+  // The chains before this one, in memory: registers are for the sums.
+  alignas(64) T room[R * kWidth];
+  T* const kept = opaque(static_cast<T*>(room));
+  const T* before = static_cast<const T*>(tile.first ? nullptr : tile.sums);
+  int64_t before_row = tile.sums_row;
+  const auto fetch = [&](const T* rows, int64_t row) TENSOROPS_LAMBDA_INLINE {
+    for (int i = 0; i < R; ++i) fetch_lines<kWidth, 1>(rows + i * row);
+  };
+  if (before != nullptr) fetch(before, before_row);
 
-  if (plain) {
+  V sum[R][N];
+  for (int64_t done = 0;;) {
+    out = opaque(out), before = opaque(before);  // GCC would keep the addresses of all rows for the next chain
+    const int64_t count = tile.k - done < tile.chain ? tile.k - done : tile.chain;
+    // Lines of the result are on their way while the sums are made.
+    if (done + count >= tile.k && out != nullptr && out != before && count >= kFetchedDepth) fetch(out, out_row);
+    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = V(T(0)); });
+    // A few lines at a time: more would keep loads waiting.
+    for (const int64_t end = done + count; done < end;) {
+      int64_t steps = end - done;
+      if (tile.ahead != nullptr) {
+        if (steps > tile.ahead->steps) steps = tile.ahead->steps;
+        fetch_ahead(*tile.ahead);
+      }
+      multiply<E, T, R, N, Adjacent>(static_cast<const E*>(tile.a) + done * tile.a_step, tile.a_row, tile.a_step,
+                                     static_cast<const E*>(tile.b) + done * tile.b_step, tile.b_step, steps, sum);
+      done += steps;
+    }
+    if (single && out == nullptr) break;
+
+    out = opaque(out), before = opaque(before);
     const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
-    T* c = static_cast<T*>(tile.c);
-    const T* source = static_cast<const T*>(tile.source);
-    const int64_t last = tile.columns - (N - 1) * V::size;  // lanes of the last vector
+    const T* const source = static_cast<const T*>(plain_source ? tile.source : nullptr);
     const auto leave = [&](auto load_last, auto store_last) TENSOROPS_LAMBDA_INLINE {
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) {
-          V x = alpha * sum[i][v];
-          if (source != nullptr) {
-            const T* from = source + i * e.source_row + v * V::size;
-            x = fma(beta, v + 1 < N ? V::load(from) : load_last(from), x);
-          }
-          T* to = c + i * e.c_row + v * V::size;
-          if (v + 1 < N) x.store(to);
-          else store_last(x, to);
-        }
+      const auto load = [&](const T* row, int v) TENSOROPS_LAMBDA_INLINE {
+        return v + 1 < N ? V::load(row + v * V::size) : load_last(row + v * V::size);
+      };
+      if (before != nullptr) {
+        for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+          sum[i][v] = fma(alpha, sum[i][v], load(before + i * before_row, v));
+        });
+      } else {
+        for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = alpha * sum[i][v]; });
+        if (source != nullptr)
+          for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+            sum[i][v] = fma(beta, load(source + i * e.source_row, v), sum[i][v]);
+          });
+      }
+      if (done < tile.k || out == nullptr) return;
+      for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+        T* const to = out + i * out_row + v * V::size;
+        if (v + 1 < N) sum[i][v].store(to);
+        else store_last(sum[i][v], to);
+      });
     };
     if (last == V::size)
       leave([](const T* from) TENSOROPS_LAMBDA_INLINE { return V::load(from); },
@@ -226,30 +276,27 @@ void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
     else
       leave([&](const T* from) TENSOROPS_LAMBDA_INLINE { return load_part<T>(from, last); },
             [&](V x, T* to) TENSOROPS_LAMBDA_INLINE { store_part(x, to, last); });
-    return;
+    if (done >= tile.k) break;
+    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(kept + i * kWidth + v * V::size); });
+    before = kept, before_row = kWidth;
   }
+  if (out != nullptr) return;
 #if defined(__AVX512BF16__)
   // Bare sums of pairs leave as bf16 by the CPU's own rounding: it flushes subnormals, which they are not.
   if (__is_same(E, Bf16Pair) && e.c_type == DType::bf16 && e.c_column == 1 && e.activation == GemmActivation::none &&
       tile.source == nullptr && e.alpha.real == 1) {
     BFloat16* c = static_cast<BFloat16*>(tile.c);
-    const int64_t last = tile.columns - (N - 1) * V::size;
     const auto mask = static_cast<__mmask16>((1u << last) - 1);
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < N; ++v)
-        _mm256_mask_storeu_epi16(c + i * e.c_row + v * V::size, v + 1 < N ? __mmask16(0xffff) : mask,
-                                 (__m256i)_mm512_cvtneps_pbh((__m512)sum[i][v].v));
+    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+      _mm256_mask_storeu_epi16(c + i * e.c_row + v * V::size, v + 1 < N ? __mmask16(0xffff) : mask,
+                               (__m256i)_mm512_cvtneps_pbh((__m512)sum[i][v].v));
+    });
     return;
   }
 #endif
-  alignas(64) T staged[R * N * V::size];
-#pragma GCC unroll 16
-  for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) sum[i][v].store(staged + (i * N + v) * V::size);
-  finish<T>(tile, e, staged, N * V::size, 0, tile.columns);
+  for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(kept + i * kWidth + v * V::size); });
+  if (single) finish<T>(tile, e, kept, kWidth, 0, tile.columns);
+  else finish_scaled<T>(tile, e, kept, kWidth, plain_source);
 }
 
 // The instance for the tile's rows and vectors.
