@@ -149,7 +149,8 @@ class Images {
  public:
   // `spread`: pixels whose distance would bring a tile's rows into the same few sets of the first cache are set further apart.
   // `turn`: images whose channels are planes are copied with adjacent channels.
-  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout, bool spread, bool turn)
+  // `bare`: images with adjacent channels need no border.
+  Images(const Tensor& t, const Border& border, const Kernels& kernels, const Layout& layout, bool spread, bool turn, bool bare)
       : source_(t),
         border_(border),
         kernels_(kernels),
@@ -164,9 +165,13 @@ class Images {
     turned_ = turn && !channels_last_ && channels_ > 1 && t.stride(3) == 1 && layout.pairs == Pairs::none;
     channels_last_ |= turned_;
     const bool conflict = spread && channels_last_ && channels_ * kernels.width % kCacheWay == 0;
-    in_place_ = !border.any() && is_compute_type(kernels.dtype, kernels.compute) && !conflict && !turned_;
+    const int64_t together = layout.pairs == Pairs::none ? 1 : 2;  // elements of the image that one of a product is made of
+    const bool as_wanted = layout.pairs == Pairs::none ? is_compute_type(kernels.dtype, kernels.compute)
+                                                       : layout.pairs == Pairs::channels && channels_last_ &&
+                                                             t.stride(2) % together == 0 && t.stride(3) % together == 0;
+    in_place_ = as_wanted && !conflict && !turned_ && (!border.any() || (bare && channels_last_));
     if (in_place_) {
-      image_ = t.stride(0), channel = t.stride(1), row = t.stride(2), pixel = t.stride(3);
+      channel = t.stride(1), row = t.stride(2) / together, pixel = t.stride(3) / together;
       return;
     }
     channel = channels_last_ ? 1 : height_ * width_;
@@ -275,6 +280,51 @@ class Images {
   bool in_place_, channels_last_, turned_;
 };
 
+// One axis of the result, cut where the rows of taps change that find the image there, not its border.
+struct Reach {
+  Reach(int64_t size, int64_t step, int64_t image, const std::vector<Tap>& taps, int64_t Tap::* offset) {
+    std::vector<bool> before, reached(taps.size());
+    for (int64_t i = 0; i < size; ++i) {
+      for (size_t t = 0; t < taps.size(); ++t) {
+        const int64_t at = i * step + taps[t].*offset;
+        reached[t] = at >= 0 && at < image;
+      }
+      if (i > 0 && reached == before) continue;
+      cuts.push_back(i);
+      runs.push_back(reached);
+      before = reached;
+    }
+    cuts.push_back(size);
+  }
+  // All of it in one run, from which all taps are taken to reach something.
+  Reach(int64_t size, const std::vector<Tap>& taps) : cuts{0, size}, runs{std::vector<bool>(taps.size(), true)} {}
+
+  int64_t longest() const {
+    int64_t most = 0;
+    for (size_t r = 0; r < runs.size(); ++r) most = std::max(most, cuts[r + 1] - cuts[r]);
+    return most;
+  }
+
+  std::vector<int64_t> cuts;             // where each run begins, and the end
+  std::vector<std::vector<bool>> runs;  // of each run, by tap
+};
+
+Reach reach_down(const DataPass& pass) {
+  return {pass.height, pass.step_h, pass.source.size(2), pass.taps, &Tap::h};
+}
+Reach reach_across(const DataPass& pass) {
+  return {pass.width, pass.step_w, pass.source.size(3), pass.taps, &Tap::w};
+}
+
+// Whether most pixels reach the image with all taps, and the others are of few kinds: then each kind is made by itself, with the
+// taps that it has, and images of adjacent channels need no border.
+bool few_kinds(const DataPass& pass) {
+  constexpr size_t kKinds = 25;  // those of a kernel of 5 by 5
+  const Reach down = reach_down(pass), across = reach_across(pass);
+  return pass.result.stride(1) == 1 && down.runs.size() * across.runs.size() <= kKinds &&
+         2 * down.longest() * across.longest() >= pass.height * pass.width;
+}
+
 // Rows of pixels, or single pixels, in the order of the result; the tables of offsets that a tile needs.
 class DataTiles {
  public:
@@ -285,48 +335,44 @@ class DataTiles {
         kernels_(kernels),
         tile_kernel_(layout.pairs == Pairs::channels ? kernels.pairs->tile : kernels.tile) {
     const int64_t pixels = pass.height * pass.width, most = kernels.size.rows;
+    const bool bare = images.in_place() && border.any();
     const int64_t row_tile = pass.width / divide_up(pass.width, most);
     // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them. Inside
     // a row they can leave out the taps that find nothing but the border there, which is worth somewhat shorter tiles.
-    const bool skips = row_tile * 2 >= most && reached_rows() < 0.97 * static_cast<double>(pass.height * taps());
+    const bool skips = !bare && row_tile * 2 >= most && reached_rows() < 0.97 * static_cast<double>(pass.height * taps());
     // Where rows of pixels follow one another without a gap, tiles may cross them all the same.
     const bool adjacent = images.pixel * pass.step_w == 1, gapless = adjacent && images.row * pass.step_h == pass.width;
     in_rows_ = skips || (adjacent && !gapless && row_tile * 3 >= most * 2);
     adjacent_ = gapless || (adjacent && in_rows_);
     per_block_ = in_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels / most * most;
     blocks = divide_up(pixels, per_block_);
-    out_step_ = in_rows_ || pass.row_stride == pass.width * pass.pixel_stride ? pass.pixel_stride : 0;
+    out_step_ = in_rows_ || (!bare && pass.row_stride == pass.width * pass.pixel_stride) ? pass.pixel_stride : 0;
+
+    const Reach down = skips || bare ? reach_down(pass) : Reach(pass.height, pass.taps);
+    const Reach across = bare ? reach_across(pass) : Reach(pass.width, pass.taps);
+    const Border zeros = bare ? Border() : border;
+    for (size_t r = 0; r < down.runs.size(); ++r)
+      for (size_t c = 0; c < across.runs.size(); ++c) {
+        Region region{down.cuts[r], across.cuts[c], down.cuts[r + 1] - down.cuts[r], across.cuts[c + 1] - across.cuts[c], {}};
+        const auto add = [&](int64_t t, int64_t channel) {
+          if (!down.runs[r][t] || !across.runs[c][t]) return;
+          const Tap& tap = pass.taps[t];
+          region.steps.push_back(
+              {(tap.h + zeros.top) * images.row + (tap.w + zeros.left) * images.pixel + channel * images.channel,
+               channels_inside ? t * layout.elements + channel : channel * taps() + t});
+        };
+        if (channels_inside) {
+          for (int64_t t = 0; t < taps(); ++t)
+            for (int64_t channel = 0; channel < layout.elements; ++channel) add(t, channel);
+        } else {
+          for (int64_t channel = 0; channel < layout.elements; ++channel)
+            for (int64_t t = 0; t < taps(); ++t) add(t, channel);
+        }
+        regions_.push_back(std::move(region));
+      }
     if (in_rows_) {
       from_row_.resize(pass.width), to_row_.resize(pass.width);
-      offsets(0, pass.width, from_row_.data(), to_row_.data());
-    }
-
-    std::vector<std::vector<bool>> seen;
-    for (int64_t i = 0; i < pass.height; ++i) {
-      std::vector<bool> reached(taps(), true);
-      for (int64_t t = 0; skips && t < taps(); ++t) reached[t] = reaches(i, pass.taps[t]);
-      if (seen.empty() || seen.back() != reached) {
-        first_row_.push_back(i);
-        seen.push_back(reached);
-      }
-    }
-    for (const auto& reached : seen) {
-      std::vector<ConvStep> table;
-      table.reserve(layout.elements * taps());
-      const auto add = [&](int64_t t, int64_t c) {
-        if (!reached[t]) return;
-        const Tap& tap = pass.taps[t];
-        table.push_back({(tap.h + border.top) * images.row + (tap.w + border.left) * images.pixel + c * images.channel,
-                         channels_inside ? t * layout.elements + c : c * taps() + t});
-      };
-      if (channels_inside) {
-        for (int64_t t = 0; t < taps(); ++t)
-          for (int64_t c = 0; c < layout.elements; ++c) add(t, c);
-      } else {
-        for (int64_t c = 0; c < layout.elements; ++c)
-          for (int64_t t = 0; t < taps(); ++t) add(t, c);
-      }
-      steps_.push_back(std::move(table));
+      offsets(regions_[0], 0, pass.width, from_row_.data(), to_row_.data());
     }
   }
 
@@ -336,32 +382,38 @@ class DataTiles {
   void run(int64_t block, ConvTile tile) const {
     const bool single = adjacent_ && tile.columns <= kernels_.size.vector;
     const int64_t most = single ? kernels_.size.single_rows : kernels_.size.rows;
-    const int64_t begin = block * per_block_, end = std::min(begin + per_block_, pass_.height * pass_.width);
-    const int64_t span = in_rows_ ? pass_.width : end - begin;
-    const int64_t tiles = divide_up(span, most), rows = span / tiles, higher = span % tiles;
     tile.adjacent = adjacent_;
     tile.out_step = out_step_;
     const char* const x = static_cast<const char*>(tile.x);
     char* const out = static_cast<char*>(tile.out);
-    int64_t from[kBlockPixels], to[kBlockPixels];
-    if (!in_rows_) offsets(begin, end, from, to);
-    for (int64_t start = begin; start < end; start += span) {
-      const int64_t i = start / pass_.width;
-      const auto alike = std::upper_bound(first_row_.begin(), first_row_.end(), i) - first_row_.begin() - 1;
-      tile.steps = steps_[alike].data();
-      tile.k = static_cast<int64_t>(steps_[alike].size());
-      if (in_rows_) {
-        // As in the first row, moved.
-        tile.rows = from_row_.data(), tile.out_rows = to_row_.data();
-        tile.x = x + i * pass_.step_h * images_.row * kernels_.width;
-        tile.out = out + i * pass_.row_stride * static_cast<int64_t>(pass_.result.element_size());
-      } else {
-        tile.rows = from, tile.out_rows = to;
+    int64_t begin = block * per_block_, end = begin + per_block_;
+    for (const Region& region : regions_) {
+      const int64_t pixels = region.height * region.width, last = std::min(end, pixels);
+      if (begin < last) {
+        const int64_t span = in_rows_ ? pass_.width : last - begin;
+        const int64_t tiles = divide_up(span, most), rows = span / tiles, higher = span % tiles;
+        tile.steps = region.steps.data();
+        tile.k = static_cast<int64_t>(region.steps.size());
+        int64_t from[kBlockPixels], to[kBlockPixels];
+        if (!in_rows_) offsets(region, begin, last, from, to);
+        for (int64_t start = begin; start < last; start += span) {
+          if (in_rows_) {
+            // As in the first row, moved.
+            const int64_t i = region.top + start / pass_.width;
+            tile.rows = from_row_.data(), tile.out_rows = to_row_.data();
+            tile.x = x + i * pass_.step_h * images_.row * kernels_.width;
+            tile.out = out + i * pass_.row_stride * static_cast<int64_t>(pass_.result.element_size());
+          } else {
+            tile.rows = from, tile.out_rows = to;
+          }
+          for (int64_t t = 0; t < tiles; ++t, tile.rows += tile.row_count, tile.out_rows += tile.row_count) {
+            tile.row_count = rows + (t < higher);
+            tile_kernel_(tile);
+          }
+        }
       }
-      for (int64_t t = 0; t < tiles; ++t, tile.rows += tile.row_count, tile.out_rows += tile.row_count) {
-        tile.row_count = rows + (t < higher);
-        tile_kernel_(tile);
-      }
+      begin = std::max<int64_t>(0, begin - pixels), end -= pixels;
+      if (end <= 0) return;
     }
   }
 
@@ -374,13 +426,19 @@ class DataTiles {
     const int64_t h = i * pass_.step_h + tap.h;
     return h >= 0 && h < pass_.source.size(2);
   }
-  // Where pixels [begin, end) are found and where they go, in elements.
-  void offsets(int64_t begin, int64_t end, int64_t* from, int64_t* to) const {
+  // Pixels of the result that the same taps reach the image from.
+  struct Region {
+    int64_t top, left, height, width;
+    std::vector<ConvStep> steps;
+  };
+  // Where pixels [begin, end) of a region are found and where they go, in elements.
+  void offsets(const Region& region, int64_t begin, int64_t end, int64_t* from, int64_t* to) const {
     const int64_t pixel = pass_.step_w * images_.pixel;
-    int64_t i = begin / pass_.width, j = begin % pass_.width;
+    int64_t i = region.top + begin / region.width, j = begin % region.width;
     for (int64_t p = begin; p < end; ++i, j = 0) {
-      int64_t at = i * pass_.step_h * images_.row + j * pixel, out = i * pass_.row_stride + j * pass_.pixel_stride;
-      for (const int64_t last = std::min(end, p + pass_.width - j); p < last; ++p, at += pixel, out += pass_.pixel_stride)
+      int64_t at = i * pass_.step_h * images_.row + (region.left + j) * pixel;
+      int64_t out = i * pass_.row_stride + (region.left + j) * pass_.pixel_stride;
+      for (const int64_t last = std::min(end, p + region.width - j); p < last; ++p, at += pixel, out += pass_.pixel_stride)
         *from++ = at, *to++ = out;
     }
   }
@@ -399,9 +457,7 @@ class DataTiles {
   bool adjacent_, in_rows_;
   int64_t out_step_, per_block_;
   std::vector<int64_t> from_row_, to_row_;  // offsets of the first row
-  // Runs of the result's rows from which the same taps reach the image: where each begins, and its steps.
-  std::vector<int64_t> first_row_;
-  std::vector<std::vector<ConvStep>> steps_;
+  std::vector<Region> regions_;
 };
 
 void run_pass(const DataPass& pass, const Kernels& kernels) {
@@ -412,7 +468,7 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
   const Panels panels(pass.outer, kernels.size);
   // Of every other pixel a row of a low tile finds a part of a line in each plane, of adjacent channels whole lines.
   const Images images(pass.source, border, kernels, layout, /*spread=*/panels.count >= 4,
-                      /*turn=*/kernels.low_tile() && pass.step_w > 1);
+                      /*turn=*/kernels.low_tile() && pass.step_w > 1, /*bare=*/few_kinds(pass));
   const auto taps = static_cast<int64_t>(pass.taps.size());
   const int64_t k = layout.elements * taps, width = kernels.width;
 
@@ -614,7 +670,7 @@ Tensor conv2d_weight_gradient(const Tensor& grad, const Tensor& input, c10::IntA
   const Layout layout = Layout::of_images(batch, kernels);
   const bool paired = layout.pairs == Pairs::images;
   const int64_t span = paired ? 2 : 1, units = divide_up(batch, span);  // images of an element; such groups of them
-  const Images images(input, border, kernels, layout, /*spread=*/false, /*turn=*/false);
+  const Images images(input, border, kernels, layout, /*spread=*/false, /*turn=*/false, /*bare=*/false);
   const Panels panels(outer, kernels.size);
 
   // Rows are in the order of the result's memory; but where it pays, by rows of the kernel first, as all taps of such a row
