@@ -3,9 +3,9 @@
 // of weights are.
 //
 // Workspace: the weights at all points; per thread, a block's points of the image and of the result (kBlockBytes, or those of
-// one row of tiles). By panels: some rows of tiles of the image at all points; per thread, points of kChannelsOfPanel channels
-// of a panel's weights, and those of its result (kPanelBytes, or those of one row of tiles). For the weight gradient, sums at
-// all points (kSumsBytes, or one part of them).
+// one row of tiles; of few channels, the image's alone). By panels: some rows of tiles of the image at all points; per thread,
+// points of kChannelsOfPanel channels of a panel's weights, and those of its result (kPanelBytes, or those of one row of tiles).
+// For the weight gradient, sums at all points (kSumsBytes, or one part of them).
 #include <torch/library.h>
 
 #include <atomic>
@@ -160,6 +160,68 @@ int64_t band_bytes(const Method& m, const TileRows& rows) {
          m.width;
 }
 
+// With few channels most lanes of their vectors would be empty: tiles are in the lanes instead. Points of rows of tiles
+// [begin, end) then go to [channel][tile][point], `channel_stride` elements for each channel: what one tile needs of them lies
+// together. `band` has room for lanes_bytes().
+constexpr int64_t kMostLanes = 16;
+bool few_channels_of(const Method& m, int64_t channels) {
+  return channels >= kWinogradFewest && channels <= kWinogradFew && m.phase == 0;
+}
+int64_t band_row(const Method& m, const TileRows& rows) { return kTile * rows.across + m.taps - 1 + m.vector; }
+int64_t lanes_bytes(const Method& m, const TileRows& rows) {
+  const int64_t size = m.taps + kTile - 1;
+  return (rows.most_rows() * size * band_row(m, rows) + (size * size + m.points) * m.vector) * m.width;
+}
+int64_t points_row(const Method& m) { return divide_up(m.points, m.vector) * m.vector; }
+void transform_lanes(const Method& m, const Kernels& kernels, const TileRows& rows, const Source& source, int64_t begin,
+                     int64_t end, int64_t channel, int64_t channels, char* band, char* points, int64_t channel_stride) {
+  const Tensor& image = source.tensor;
+  const int64_t size = m.taps + kTile - 1, row = band_row(m, rows), element = static_cast<int64_t>(image.element_size());
+  const int64_t line = row * m.width, height = image.size(2);
+  const int64_t from = std::clamp<int64_t>(source.left, 0, image.size(3));
+  const int64_t until = std::clamp<int64_t>(source.left + kTile * rows.across + m.taps - 1, from, image.size(3));
+  char* const vectors = band + rows.most_rows() * size * line;
+  char* const turned = vectors + size * size * m.vector * m.width;
+  const GemmPack turn = TENSOROPS_KERNELS(gemm_kernels).pack[static_cast<int>(kernels.compute_dtype())];
+  WinogradLanes lanes;
+  lanes.row = row, lanes.size = size, lanes.vectors = vectors;
+  WinogradTiles t;
+  t.tiles = 1;
+  t.pixels = vectors, t.pixels_row = size * m.vector;
+  t.points = turned, t.point = m.vector;
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t n = r / rows.per_image, top = kTile * (r % rows.per_image) + source.top;
+      char* to = band + (r - begin) * size * line;
+      for (int64_t h = top; h < top + size; ++h, to += line) {
+        if (h < 0 || h >= height) {
+          std::memset(to, 0, line);
+          continue;
+        }
+        std::memset(to, 0, (from - source.left) * m.width);
+        kernels.load(static_cast<const char*>(image.const_data_ptr()) +
+                         (n * image.stride(0) + (channel + c) * image.stride(1) + h * image.stride(2) + from * image.stride(3)) *
+                             element,
+                     image.stride(3) * element, to + (from - source.left) * m.width, until - from);
+        std::memset(to + (until - source.left) * m.width, 0, line - (until - source.left) * m.width);
+      }
+    }
+    const int64_t last = (end - begin) * rows.across - 1;
+    for (int64_t first = 0; first <= last; first += m.vector) {
+      const void* at[kMostLanes];
+      for (int64_t l = 0; l < m.vector; ++l) {
+        const int64_t tile = std::min(first + l, last);
+        at[l] = band + (tile / rows.across * size * row + tile % rows.across * kTile) * m.width;
+      }
+      lanes.rows = at;
+      m.table.lanes(lanes);
+      m.transforms.image(t);
+      turn(turned, m.vector, 1, m.points, m.vector, static_cast<int>(points_row(m)),
+           points + (c * channel_stride + first * points_row(m)) * m.width);
+    }
+  }
+}
+
 // The products at one point with all panels, of which set(panel) gives b. To copy what has just been written in other pieces
 // would stall, so it is the same product for all points.
 template <class F>
@@ -228,10 +290,11 @@ class Forward {
         m_(m),
         panels_(pass.outer, kernels.size),
         width_(m.width),
-        channels_(m.channel_blocks(pass.inner) * m.vector),
+        few_(few_channels_of(m, pass.inner)),
+        channels_(few_ ? pass.inner : m.channel_blocks(pass.inner) * m.vector),
         outer_(panels_.total()),
         source_{pass.source, pass.taps[0].h, pass.taps[0].w},
-        rows_(pass.source.size(0), pass.height, pass.width, m.points * (channels_ + outer_) * m.width) {
+        rows_(pass.source.size(0), pass.height, pass.width, m.points * (channels_ + (few_ ? 0 : outer_)) * m.width) {
     tap_ = pass.taps[1].weight - pass.taps[0].weight;
     bool even = true;
     for (size_t t = 0; t < pass.taps.size(); ++t)
@@ -250,7 +313,8 @@ class Forward {
                       pass_.outer);
       }
       // What is read again and again is all weights for each block of tiles, or all tiles for each panel of weights.
-      if (rows_.most_tiles() < kernels_.size.columns && panels_.count >= kPanels) run_panels(group, bias.data());
+      if (few_) run_few(group, bias.data());
+      else if (rows_.most_tiles() < kernels_.size.columns && panels_.count >= kPanels) run_panels(group, bias.data());
       else run_blocks(group, bias.data());
     }
     return finite_;
@@ -294,7 +358,6 @@ class Forward {
   // Out channels [first, first + count) of rows of tiles [begin, end), from their points, of which tiles are `tile` apart.
   void store(int64_t group, int64_t begin, int64_t end, int64_t first, int64_t count, const char* bias, char* points,
              int64_t point, int64_t tile, char* pixels) {
-    const auto element = static_cast<int64_t>(pass_.result.element_size());
     const int64_t vector = m_.vector, row_bytes = pass_.width * vector * width_;
     rows_.images(begin, end, [&](int64_t n, int64_t first_row, int64_t row_count, int64_t tiles) {
       const int64_t top = kTile * first_row, height = std::min(kTile * row_count, pass_.height - top);
@@ -313,16 +376,73 @@ class Forward {
           all &= m_.transforms.result(t);
         }
         if (!all) finite_ = false;
-        WinogradPixels out;
-        out.tensor = static_cast<char*>(pass_.result.data_ptr()) +
-                     (pass_.offset + n * pass_.result.stride(0) + (group * pass_.outer + first + o) * pass_.result.stride(1) +
-                      top * pass_.row_stride) *
-                         element;
-        out.channel = pass_.result.stride(1), out.row = pass_.row_stride, out.pixel = pass_.pixel_stride;
-        out.channels = std::min(vector, count - o);
-        out.rows = height, out.width = pass_.width;
-        out.vectors = pixels, out.vectors_row = pass_.width * vector;
-        m_.store(out);
+        put(group, n, top, height, first + o, std::min(vector, count - o), pixels);
+      }
+    });
+  }
+  // `count` channels from `channel` on of an image's rows [top, top + height) from vectors of pixels.
+  void put(int64_t group, int64_t n, int64_t top, int64_t height, int64_t channel, int64_t count, char* pixels) const {
+    WinogradPixels out;
+    out.tensor = static_cast<char*>(pass_.result.data_ptr()) +
+                 (pass_.offset + n * pass_.result.stride(0) + (group * pass_.outer + channel) * pass_.result.stride(1) +
+                  top * pass_.row_stride) *
+                     static_cast<int64_t>(pass_.result.element_size());
+    out.channel = pass_.result.stride(1), out.row = pass_.row_stride, out.pixel = pass_.pixel_stride;
+    out.channels = count;
+    out.rows = height, out.width = pass_.width;
+    out.vectors = pixels, out.vectors_row = pass_.width * m_.vector;
+    m_.store(out);
+  }
+
+  // All weights at all points, panel by panel.
+  void all_weights(int64_t group, char* to) const {
+    const int64_t panel_bytes = weights_bytes(pass_.inner), pieces = divide_up(pass_.inner, kChannelsTogether);
+    parallel(panels_.count * pieces, kChannelsTogether * kernels_.size.columns * m_.points * 4, [&](int64_t begin, int64_t end) {
+      const Scratch packed(packed_bytes(kChannelsTogether));
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t panel = item / pieces, channel = item % pieces * kChannelsTogether;
+        const int64_t panel_width = panels_.width_of(panel);
+        weights(group, panel, channel, std::min(kChannelsTogether, pass_.inner - channel), packed.data(),
+                to + panel * panel_bytes + channel * panel_width * width_, weights_point(pass_.inner, panel_width));
+      }
+    });
+  }
+
+  // Few channels: no products are stored, for it takes longer to come back to them than to make them.
+  void run_few(int64_t group, const char* bias) {
+    const int64_t panel_bytes = weights_bytes(pass_.inner);
+    const Scratch weights(panels_.count * panel_bytes);
+    all_weights(group, weights.data());
+    const int64_t lanes = divide_up(rows_.most_tiles(), m_.vector) * m_.vector;  // of tiles, filled up
+    const int64_t tile = points_row(m_), image_channel = lanes * tile + kCacheLine / width_;
+    const auto result_of_few = m_.transforms.result_of_few[pass_.inner - kWinogradFewest];
+    // A vector's worth of out channels from `channel` on of one row of tiles, by way of `pixels`.
+    const auto make = [&](int64_t row, int64_t channel, const char* image, char* pixels) {
+      const int64_t panel = channel / kernels_.size.columns, panel_width = panels_.width_of(panel);
+      WinogradFactors factors;
+      factors.image = image, factors.image_tile = tile, factors.image_channel = image_channel;
+      factors.weights = weights.data() + panel * panel_bytes + (channel - panels_.begin(panel)) * width_;
+      factors.weights_point = weights_point(pass_.inner, panel_width), factors.weights_channel = panel_width;
+      const int64_t top = kTile * (row % rows_.per_image);
+      WinogradTiles t;
+      t.tiles = rows_.across, t.width = pass_.width, t.rows = std::min(kTile, pass_.height - top);
+      t.pixels = pixels, t.pixels_row = pass_.width * m_.vector;
+      t.bias = bias + channel * width_;
+      if (!result_of_few(t, factors)) finite_ = false;
+      put(group, row / rows_.per_image, top, t.rows, channel, std::min(m_.vector, pass_.outer - channel), pixels);
+    };
+    // Weights stay in the first cache where the order of the result's memory allows it.
+    const bool last = pass_.result.stride(1) == 1;
+    parallel(rows_.blocks, rows_.most_tiles() * m_.points * channels_ * outer_ / 4, [&](int64_t begin_block, int64_t end_block) {
+      const Scratch band(lanes_bytes(m_, rows_)), image(pass_.inner * image_channel * width_), pixels(pixels_bytes(1));
+      for (int64_t block = begin_block; block < end_block; ++block) {
+        const int64_t begin = rows_.begin(block), end = rows_.begin(block + 1), vectors = divide_up(pass_.outer, m_.vector);
+        transform_lanes(m_, kernels_, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(), image.data(),
+                        image_channel);
+        for (int64_t item = 0; item < vectors * (end - begin); ++item) {
+          const int64_t row = last ? item / vectors : item % (end - begin), v = last ? item % vectors : item / (end - begin);
+          make(begin + row, v * m_.vector, image.data() + row * rows_.across * tile * width_, pixels.data());
+        }
       }
     });
   }
@@ -330,18 +450,10 @@ class Forward {
   // All weights at all points first, then block after block of tiles.
   void run_blocks(int64_t group, const char* bias) {
     const int64_t panel_bytes = weights_bytes(pass_.inner);
-    const Scratch all_weights(panels_.count * panel_bytes);
-    const auto weights_of = [&](int64_t panel) { return all_weights.data() + panel * panel_bytes; };
+    const Scratch weights(panels_.count * panel_bytes);
+    all_weights(group, weights.data());
+    const auto weights_of = [&](int64_t panel) { return weights.data() + panel * panel_bytes; };
     const auto point_of = [&](int64_t panel) { return weights_point(pass_.inner, panels_.width_of(panel)); };
-    const int64_t pieces = divide_up(pass_.inner, kChannelsTogether);
-    parallel(panels_.count * pieces, kChannelsTogether * kernels_.size.columns * m_.points * 4, [&](int64_t begin, int64_t end) {
-      const Scratch packed(packed_bytes(kChannelsTogether));
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t panel = item / pieces, channel = item % pieces * kChannelsTogether;
-        weights(group, panel, channel, std::min(kChannelsTogether, pass_.inner - channel), packed.data(),
-                weights_of(panel) + channel * panels_.width_of(panel) * width_, point_of(panel));
-      }
-    });
     const int64_t image_point = m_.point(rows_.most_tiles() * channels_ / m_.vector);
     const int64_t result_point = m_.point(rows_.most_tiles() * outer_ / m_.vector);
     parallel(rows_.blocks, rows_.most_tiles() * m_.points * channels_ * outer_ / 4, [&](int64_t begin_block, int64_t end_block) {
@@ -422,7 +534,9 @@ class Forward {
   const Kernels& kernels_;
   const Method& m_;
   const Panels panels_;
-  const int64_t width_, channels_, outer_;  // of all channels, in and out, filled up to whole vectors
+  const int64_t width_;
+  const bool few_;  // channels: tiles are in the lanes of their points
+  const int64_t channels_, outer_;  // of all channels, in and out, filled up to whole vectors (but for few)
   const Source source_;
   const TileRows rows_;
   int64_t tap_;    // elements from one tap's weights to the next one's
@@ -640,6 +754,13 @@ bool winograd_pays(const WinogradSize& size, const Kernels& kernels) {
   constexpr Costs kCosts[] = {{400, 400, 150}, {600, 450, 250}, {750, 600, 450}, {900, 700, 600}};  // by taps
   Costs costs = kCosts[size.taps - 2];
   if (size.phases != Phases::none) costs.image += 700, costs.weights += 700;
+  const Method m(size, kernels);
+  if (few_channels_of(m, size.inner)) {
+    // At one point, of one channel and of a vector of them. Fewer registers do not hold what the result is made of.
+    constexpr double kImageOfFew = 1.7, kResultOfFew = 5.7, kLowResultOfFew = 9.5;
+    costs.image = kImageOfFew * static_cast<double>(m.points * size.inner);
+    costs.result = (kernels.low_tile() ? kLowResultOfFew : kResultOfFew) * static_cast<double>(m.points);
+  }
   return pays(size, kernels, costs, 0.85);
 }
 bool winograd(const DataPass& original, const Kernels& kernels, Phases phases) {

@@ -302,22 +302,17 @@ void image(const WinogradTiles& t) {
   }
 }
 
-template <int r>
-bool result(const WinogradTiles& t) {
+// points_of(tile): what gives its points, one after the other.
+template <int r, class F>
+TENSOROPS_INLINE bool result_from(const WinogradTiles& t, const F& points_of) {
   constexpr int n = Points<r>::n;
   const V bias = t.bias == nullptr ? V(T(0)) : V::load(static_cast<const T*>(t.bias));
-  const T* from = static_cast<const T*>(t.points);
   T* to = static_cast<T*>(t.pixels);
-  const int64_t point = t.point;
   V finite(T(0));  // NaN from where something is not
-  for (int64_t j = 0; j < t.tiles; ++j, from += t.tile, to += kTile * V::size) {
+  for (int64_t j = 0; j < t.tiles; ++j, to += kTile * V::size) {
     V columns[kTile][n];
-    const T* at = from;
-    const auto load = [&at, point]() TENSOROPS_LAMBDA_INLINE {
-      const V m = V::load(at);
-      at += point;
-      return m;
-    };
+    auto points = points_of(j);
+    const auto load = [&points]() TENSOROPS_LAMBDA_INLINE { return points.next(); };
     from_points<r, V, false>(Product<V, decltype(load)>{load}, [&](int i, const V* m) TENSOROPS_LAMBDA_INLINE {
       V y[kTile];
       Points<r>::result(m, y);
@@ -337,6 +332,43 @@ bool result(const WinogradTiles& t) {
     }
   }
   return is_zero(finite);
+}
+
+struct StoredPoints {
+  const T* at;
+  const int64_t point;
+  TENSOROPS_INLINE V next() {
+    const V m = V::load(at);
+    at += point;
+    return m;
+  }
+};
+template <int r>
+bool result(const WinogradTiles& t) {
+  return result_from<r>(t, [&](int64_t tile) TENSOROPS_LAMBDA_INLINE {
+    return StoredPoints{static_cast<const T*>(t.points) + tile * t.tile, t.point};
+  });
+}
+
+template <int K>
+struct PointsOfFactors {
+  const T *image, *weights;
+  const int64_t image_channel, weights_point, weights_channel;
+  TENSOROPS_INLINE V next() {
+    V m = V(image[0]) * V::load(weights);
+#pragma GCC unroll 4
+    for (int k = 1; k < K; ++k) m = fma(V(image[k * image_channel]), V::load(weights + k * weights_channel), m);
+    ++image;
+    weights += weights_point;
+    return m;
+  }
+};
+template <int r, int K>
+bool result_of_few(const WinogradTiles& t, const WinogradFactors& f) {
+  return result_from<r>(t, [&](int64_t tile) TENSOROPS_LAMBDA_INLINE {
+    return PointsOfFactors<K>{static_cast<const T*>(f.image) + tile * f.image_tile, static_cast<const T*>(f.weights),
+                              f.image_channel, f.weights_point, f.weights_channel};
+  });
 }
 
 template <int r>
@@ -486,6 +518,20 @@ TENSOROPS_INLINE void load_square(const S* from, int64_t channel, int64_t channe
     if (Whole || i < count) f(square[i]);
 }
 
+void lanes(const WinogradLanes& p) {
+  const T* const* const rows = reinterpret_cast<const T* const*>(p.rows);
+  T* to = static_cast<T*>(p.vectors);
+  for (int64_t h = 0; h < p.size; ++h, to += p.size * V::size) {
+    V square[V::size];
+#pragma GCC unroll 16
+    for (int l = 0; l < V::size; ++l) square[l] = V::load(rows[l] + h * p.row);
+    transpose<T>(square);
+#pragma GCC unroll 8
+    for (int w = 0; w < 8; ++w)
+      if (w < p.size) square[w].store(to + w * V::size);
+  }
+}
+
 template <class S>
 void load_pixels(const WinogradPixels& p) {
   const S* const from = static_cast<const S*>(p.tensor);
@@ -592,7 +638,8 @@ constexpr NeedsOf<r> needs_of() {
 template <int r>
 constexpr NeedsOf<r> needs = needs_of<r>();
 template <int r>
-constexpr WinogradTransforms transforms{points<r>, needs<r>.of, weights<r>, image<r>, result<r>, gradient<r>, taps<r>};
+constexpr WinogradTransforms transforms{points<r>,  needs<r>.of, weights<r>, image<r>, result<r>,
+                                        {result_of_few<r, 3>, result_of_few<r, 4>}, gradient<r>, taps<r>};
 
 // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
 #define STORAGE(f) {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half>, f<float>, nullptr, nullptr, f<BFloat16>}
@@ -601,7 +648,8 @@ constexpr WinogradTransforms transforms{points<r>, needs<r>.of, weights<r>, imag
 
 extern const WinogradKernels winograd_kernels;
 const WinogradKernels winograd_kernels = {
-    {transforms<2>, transforms<3>, transforms<4>, transforms<5>}, product, STORAGE(load_pixels), STORAGE(store_pixels)};
+    {transforms<2>, transforms<3>, transforms<4>, transforms<5>}, product, lanes, STORAGE(load_pixels),
+    STORAGE(store_pixels)};
 #else
 // Sums that round twice per term are up to 5 times as far off as torch's.
 extern const WinogradKernels winograd_kernels;

@@ -47,6 +47,15 @@ struct WinogradTiles {
   const void* bias = nullptr;  // a vector, or null
 };
 
+// A vector's worth of tiles of one channel, which has few beside it: each `size` by `size` pixels from rows[lane], `row` elements
+// from one row to the next, of which whole vectors are read. Tiles, not channels, lie side by side in
+// vectors[(h * size + w) * vector + lane].
+struct WinogradLanes {
+  const void* const* rows = nullptr;
+  int64_t row = 0, size = 0;
+  void* vectors = nullptr;
+};
+
 // c[i, j] (+)= sum over p of a[i, p] * b[p, j], in chains of `chain` multiply-adds.
 struct WinogradProduct {
   const void* a = nullptr;
@@ -60,6 +69,16 @@ struct WinogradProduct {
   bool accumulate = false;
 };
 
+// Of kWinogradFewest to kWinogradFew channels, products that are made where they are needed, for one vector of out channels:
+// sum over k of image[tile * image_tile + k * image_channel + point] * weights[point * weights_point + k * weights_channel + lane].
+constexpr int kWinogradFewest = 3, kWinogradFew = 4;
+struct WinogradFactors {
+  const void* image = nullptr;
+  int64_t image_tile = 0, image_channel = 0;
+  const void* weights = nullptr;
+  int64_t weights_point = 0, weights_channel = 0;
+};
+
 // What a kernel must not be zeros for its weights at a point not to be: its last row, its last column.
 enum class WinogradNeeds : uint8_t { nothing, row, column, both };
 
@@ -71,6 +90,8 @@ struct WinogradTransforms {
   void (*weights)(const void* packed, int64_t channels, int64_t channel, int64_t tap, int64_t width, void* points, int64_t point);
   void (*image)(const WinogradTiles&);  // B' image B
   bool (*result)(const WinogradTiles&);  // A' points A; whether all of it is finite (but for the bias)
+  // The same of products of so many channels, from kWinogradFewest on.
+  bool (*result_of_few[kWinogradFew - kWinogradFewest + 1])(const WinogradTiles&, const WinogradFactors&);
   void (*gradient)(const WinogradTiles&);  // A tile A'
   // G' points G of one vector of out channels: taps[tap * tap_stride + lane]. Point p at p * point. Whether all is finite.
   bool (*taps)(const void* points, int64_t point, void* taps, int64_t tap_stride);
@@ -80,6 +101,7 @@ struct WinogradTransforms {
 struct WinogradKernels {
   WinogradTransforms transforms[4];  // r = 2, 3, 4, 5
   void (*product)(const WinogradProduct&);
+  void (*lanes)(const WinogradLanes&);
   // By storage dtype, null where sums are not in f32: pixels from a tensor to vectors and back.
   void (*load[static_cast<int>(DType::count)])(const WinogradPixels&);
   void (*store[static_cast<int>(DType::count)])(const WinogradPixels&);
