@@ -161,8 +161,8 @@ int64_t band_bytes(const Method& m, const TileRows& rows) {
 }
 
 // With few channels most lanes of their vectors would be empty: tiles are in the lanes instead. Points of rows of tiles
-// [begin, end) then go to [channel][tile][point], `channel_stride` elements for each channel: what one tile needs of them lies
-// together. `band` has room for lanes_bytes().
+// [begin, end) go to [point][channel][tile], so many elements for each point and channel; or, where `point` is 1, to
+// [channel][tile][point], where what one tile needs lies together. `band` has room for lanes_bytes().
 constexpr int64_t kMostLanes = 16;
 bool few_channels_of(const Method& m, int64_t channels) {
   return channels >= kWinogradFewest && channels <= kWinogradFew && m.phase == 0;
@@ -174,7 +174,7 @@ int64_t lanes_bytes(const Method& m, const TileRows& rows) {
 }
 int64_t points_row(const Method& m) { return divide_up(m.points, m.vector) * m.vector; }
 void transform_lanes(const Method& m, const Kernels& kernels, const TileRows& rows, const Source& source, int64_t begin,
-                     int64_t end, int64_t channel, int64_t channels, char* band, char* points, int64_t channel_stride) {
+                     int64_t end, int64_t channel, int64_t channels, char* band, char* points, int64_t point, int64_t channel_stride) {
   const Tensor& image = source.tensor;
   const int64_t size = m.taps + kTile - 1, row = band_row(m, rows), element = static_cast<int64_t>(image.element_size());
   const int64_t line = row * m.width, height = image.size(2);
@@ -188,7 +188,8 @@ void transform_lanes(const Method& m, const Kernels& kernels, const TileRows& ro
   WinogradTiles t;
   t.tiles = 1;
   t.pixels = vectors, t.pixels_row = size * m.vector;
-  t.points = turned, t.point = m.vector;
+  const bool turns = point == 1;
+  t.point = turns ? m.vector : point;
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t n = r / rows.per_image, top = kTile * (r % rows.per_image) + source.top;
@@ -215,7 +216,9 @@ void transform_lanes(const Method& m, const Kernels& kernels, const TileRows& ro
       }
       lanes.rows = at;
       m.table.lanes(lanes);
+      t.points = turns ? turned : points + (c * channel_stride + first) * m.width;
       m.transforms.image(t);
+      if (!turns) continue;
       turn(turned, m.vector, 1, m.points, m.vector, static_cast<int>(points_row(m)),
            points + (c * channel_stride + first * points_row(m)) * m.width);
     }
@@ -437,7 +440,7 @@ class Forward {
       const Scratch band(lanes_bytes(m_, rows_)), image(pass_.inner * image_channel * width_), pixels(pixels_bytes(1));
       for (int64_t block = begin_block; block < end_block; ++block) {
         const int64_t begin = rows_.begin(block), end = rows_.begin(block + 1), vectors = divide_up(pass_.outer, m_.vector);
-        transform_lanes(m_, kernels_, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(), image.data(),
+        transform_lanes(m_, kernels_, rows_, source_, begin, end, group * pass_.inner, pass_.inner, band.data(), image.data(), 1,
                         image_channel);
         for (int64_t item = 0; item < vectors * (end - begin); ++item) {
           const int64_t row = last ? item / vectors : item % (end - begin), v = last ? item % vectors : item / (end - begin);
@@ -561,6 +564,7 @@ class Gradient {
         outer_(panels_.total()),
         channels_inside_(result.stride(1) == 1 && inner_ > 1),
         together_(channels_inside_ ? kWeightRows : kChannelsTogether),
+        few_(few_channels_of(m, inner_)),
         images_{input, -params.padding[0], -params.padding[1]},
         grads_{grad, 0, 0} {}
 
@@ -570,14 +574,14 @@ class Gradient {
     // Channels of a range, whose sums stay in the caches.
     const int64_t affordable = std::max<int64_t>(1, kRangeBytes / (m_.points * outer_ * vector_ * width_));
     const int64_t ranges = divide_up(m_.channel_blocks(inner_), affordable);
-    const int64_t range = divide_up(m_.channel_blocks(inner_), ranges) * vector_;
+    const int64_t range = few_ ? inner_ : divide_up(m_.channel_blocks(inner_), ranges) * vector_;
     // Each block passes over the sums once.
     const TileRows rows(batch, height, across, m_.points * (range + outer_) * width_,
                         std::max(kBlockBytes, 2 * m_.points * range * outer_ * width_));
     // Or of fewer, which stay there for all tiles.
     const int64_t tiles = rows.count * rows.across;
     const int64_t few = std::max<int64_t>(1, kTilesBytes / (m_.points * tiles * vector_ * width_)) * vector_;
-    const bool few_tiles = tiles <= kFewTiles && m_.points * tiles * outer_ * width_ <= kSumsBytes;
+    const bool few_tiles = !few_ && tiles <= kFewTiles && m_.points * tiles * outer_ * width_ <= kSumsBytes;
     for (int64_t group = 0; group < groups_; ++group) {
       if (few_tiles) run_panels(group, rows, few);
       else run_blocks(group, rows, range, ranges);
@@ -634,21 +638,28 @@ class Gradient {
     const int64_t wanted = std::clamp<int64_t>(rows.count * rows.across / kTilesOfPart, kFewestParts, kMostParts);
     const int64_t parts =
         std::clamp<int64_t>(std::min(kSumsBytes / (sums_bytes * ranges), divide_up(wanted, ranges)), 1, rows.blocks);
-    const int64_t image_point = m_.point(rows.most_tiles() * range / vector_);
+    const int64_t lanes = divide_up(rows.most_tiles(), vector_) * vector_;  // of tiles, filled up
+    const int64_t image_point = m_.point((few_ ? lanes : rows.most_tiles()) * range / vector_);
     const int64_t grad_point = m_.point(rows.most_tiles() * outer_ / vector_);
     const Scratch sums(parts * ranges * sums_bytes);
     parallel(parts * ranges, rows.count * rows.across * m_.points * range * outer_ / (4 * parts), [&](int64_t begin, int64_t end) {
-      const Scratch band(band_bytes(m_, rows)), image(m_.points * image_point * width_), tiles(m_.points * grad_point * width_);
+      const Scratch band(std::max(band_bytes(m_, rows), few_ ? lanes_bytes(m_, rows) : 0));
+      const Scratch image(m_.points * image_point * width_), tiles(m_.points * grad_point * width_);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t part = task / ranges, channel = task % ranges * range, channels = std::min(range, inner_ - channel);
         const int64_t first_block = rows.blocks * part / parts, last_block = rows.blocks * (part + 1) / parts;
         for (int64_t block = first_block; block < last_block; ++block) {
           const int64_t first = rows.begin(block), last = rows.begin(block + 1);
-          transform(m_, false, rows, images_, first, last, group * inner_ + channel, channels, band.data(), image.data(),
-                    image_point, range);
+          if (few_)
+            transform_lanes(m_, kernels_, rows, images_, first, last, group * inner_, inner_, band.data(), image.data(),
+                            image_point, lanes);
+          else
+            transform(m_, false, rows, images_, first, last, group * inner_ + channel, channels, band.data(), image.data(),
+                      image_point, range);
           transform(m_, true, rows, grads_, first, last, group * all_outer_, all_outer_, band.data(), tiles.data(), grad_point,
                     outer_);
           WinogradProduct p = product(range, (last - first) * rows.across);
+          if (few_) p.a_row = lanes, p.a_step = 1;
           p.b_step = p.c_row = outer_;
           p.accumulate = block > first_block;
           for (int64_t point = 0; point < m_.points; ++point) {
@@ -656,7 +667,7 @@ class Gradient {
             char* const c = sums.data() + task * sums_bytes + point * sums_point * width_;
             if (block == first_block) clear_others(c, outer_, from - channel, until - channel, channels);
             if (from == until) continue;
-            p.a = image.data() + (point * image_point + from - channel) * width_;
+            p.a = image.data() + (point * image_point + (from - channel) * p.a_row) * width_;
             p.c = c + (from - channel) * outer_ * width_;
             p.rows = until - from;
             multiply(m_, p, panels_, [&](int64_t panel) {
@@ -742,12 +753,14 @@ class Gradient {
   const int64_t width_, vector_, outer_;  // outer: filled up to whole vectors
   const bool channels_inside_;
   const int64_t together_;  // channels whose taps are stored at a time: in rows of some lines
+  const bool few_;          // channels: tiles are in the lanes of the image's points
   const Source images_, grads_;
   std::atomic<bool> finite_{true};
 };
 
 }  // namespace
 
+constexpr double kImageOfFew = 1.7;  // channels: of one at one point
 bool winograd_pays(const WinogradSize& size, const Kernels& kernels) {
   if (!has_method(kernels) || size.taps < 2 || size.taps > 5 || size.inner < kFewestChannels || size.terms() < kFewestTerms)
     return false;
@@ -756,8 +769,8 @@ bool winograd_pays(const WinogradSize& size, const Kernels& kernels) {
   if (size.phases != Phases::none) costs.image += 700, costs.weights += 700;
   const Method m(size, kernels);
   if (few_channels_of(m, size.inner)) {
-    // At one point, of one channel and of a vector of them. Fewer registers do not hold what the result is made of.
-    constexpr double kImageOfFew = 1.7, kResultOfFew = 5.7, kLowResultOfFew = 9.5;
+    // Of a vector of them. Fewer registers do not hold what the result is made of.
+    constexpr double kResultOfFew = 5.7, kLowResultOfFew = 9.5;
     costs.image = kImageOfFew * static_cast<double>(m.points * size.inner);
     costs.result = (kernels.low_tile() ? kLowResultOfFew : kResultOfFew) * static_cast<double>(m.points);
   }
@@ -780,6 +793,11 @@ bool winograd_gradient_pays(const WinogradSize& size, const Kernels& kernels) {
   if (size.taps < 4 && tiles <= kFewTiles) costs.weights = 500;
   else if (size.phases != Phases::none) costs.weights += 4000;  // the sums at all points are more than the caches hold
   if (size.phases != Phases::none) costs.image += 900;
+  const Method m(size, kernels);
+  if (few_channels_of(m, size.inner)) {
+    if (few_channels(size.outer, kernels)) return false;  // few of both: there is a faster way, with pixels in the lanes
+    costs.image = kImageOfFew * static_cast<double>(m.points * size.inner);
+  }
   return pays(size, kernels, costs, 0.66);
 }
 bool winograd_weight_gradient(const Tensor& grad, const Tensor& input, const Params& params, const Kernels& kernels,
