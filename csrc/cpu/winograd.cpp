@@ -3,7 +3,7 @@
 // of weights are.
 //
 // Workspace: the weights at all points; per thread, a block's points of the image and of the result (kBlockBytes, or those of
-// one row of tiles; of few channels, the image's alone). By panels: some rows of tiles of the image at all points; per thread,
+// one row of tiles; of few channels the image's alone, kFewBytes). By panels: some rows of tiles of the image at all points; per thread,
 // points of kChannelsOfPanel channels of a panel's weights, and those of its result (kPanelBytes, or those of one row of tiles).
 // For the weight gradient, sums at all points (kSumsBytes, or one part of them).
 #include <torch/library.h>
@@ -23,6 +23,7 @@ namespace {
 constexpr int64_t kTile = kWinogradTile;
 constexpr int64_t kChain = 32;              // rounding errors of long chains are what the transforms magnify
 constexpr int64_t kBlockBytes = 512 << 10;
+constexpr int64_t kFewBytes = 64 << 10;     // of few channels, whose products are not stored
 constexpr int64_t kPanelBytes = 1 << 20;    // of the result, by panels
 constexpr int64_t kSumsBytes = 8 << 20;
 constexpr int64_t kRangeBytes = 1 << 20;    // of sums that a task of the weight gradient adds to
@@ -297,7 +298,8 @@ class Forward {
         channels_(few_ ? pass.inner : m.channel_blocks(pass.inner) * m.vector),
         outer_(panels_.total()),
         source_{pass.source, pass.taps[0].h, pass.taps[0].w},
-        rows_(pass.source.size(0), pass.height, pass.width, m.points * (channels_ + (few_ ? 0 : outer_)) * m.width) {
+        rows_(pass.source.size(0), pass.height, pass.width, m.points * (channels_ + (few_ ? 0 : outer_)) * m.width,
+              few_ ? kFewBytes : kBlockBytes) {
     tap_ = pass.taps[1].weight - pass.taps[0].weight;
     bool even = true;
     for (size_t t = 0; t < pass.taps.size(); ++t)
