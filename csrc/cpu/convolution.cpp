@@ -141,6 +141,7 @@ using ops::OptionalTensor;
 constexpr int64_t kStaged = 1 << 20;   // bytes of bordered images per thread
 constexpr int64_t kBlockPixels = 256;  // pixels that one task takes through one panel of weights
 constexpr int64_t kPanelsTogether = 64 << 10;  // bytes of weights that come from the second cache for every tile
+constexpr int64_t kFetchedImages = 1 << 20;  // bytes of images that the caches hardly hold
 constexpr int64_t kMostRows = 32;      // of any ConvTileSize
 
 // A batch of images as the inner kernel wants them: in the compute type or in pairs, with a border of zeros. Images that
@@ -172,6 +173,7 @@ class Images {
     in_place_ = as_wanted && !conflict && !turned_ && (!border.any() || (bare && channels_last_));
     if (in_place_) {
       channel = t.stride(1), row = t.stride(2) / together, pixel = t.stride(3) / together;
+      image_ = t.stride(0) / together;
       return;
     }
     channel = channels_last_ ? 1 : height_ * width_;
@@ -181,7 +183,7 @@ class Images {
   }
 
   bool in_place() const { return in_place_; }
-  // Bytes of a copy of one image.
+  // Bytes of one image, or of a copy of it.
   int64_t bytes() const { return image_ * kernels_.width; }
   // Work items that a copy of one image is made of, and one such item.
   int64_t items() const { return channels_last_ ? height_ : channels_; }
@@ -417,6 +419,30 @@ class DataTiles {
     }
   }
 
+  // What block `next` of an image reads and the one before it does not, in rows of the image: of `parts` parts one, to be fetched
+  // by the tiles of a block that has so many columns.
+  FetchAhead ahead(int64_t next, const char* image, int64_t part, int64_t parts, int64_t columns) const {
+    const auto [low, high] = std::minmax_element(pass_.taps.begin(), pass_.taps.end(),
+                                                 [](const Tap& a, const Tap& b) { return a.h < b.h; });
+    const int64_t pixels = pass_.height * pass_.width, step = pass_.step_h, every = low->h == high->h ? step : 1;
+    const auto end_of = [&](int64_t pixel) { return (pixel - 1) / pass_.width * step + high->h + 1; };
+    const int64_t first = next * per_block_, height = pass_.source.size(2);
+    const int64_t begin = std::max(first / pass_.width * step + low->h, first > 0 ? end_of(first) + every - 1 : 0);
+    const int64_t top = std::clamp<int64_t>(begin, 0, height);
+    const int64_t bottom = std::clamp<int64_t>(end_of(std::min(first + per_block_, pixels)), top, height);
+    const int64_t rows = divide_up(bottom - top, every), from = rows * part / parts;
+    FetchAhead ahead;
+    ahead.rows = rows * (part + 1) / parts - from;
+    ahead.stride = every * images_.row * kernels_.width;
+    ahead.row = image + top * images_.row * kernels_.width + from * ahead.stride;
+    ahead.bytes = pass_.source.size(3) * images_.pixel * kernels_.width;
+    const int64_t chain = tile_kernel_ == kernels_.tile ? kConvChain : kConvPairsChain;
+    const int64_t chains = divide_up(static_cast<int64_t>(regions_[regions_.size() / 2].steps.size()), chain);
+    const int64_t times = divide_up(per_block_, kernels_.size.rows) * divide_up(columns, kernels_.size.columns) * chains;
+    ahead.lines = divide_up(ahead.rows * divide_up(ahead.bytes, kCacheLine), times);
+    return ahead;
+  }
+
   int64_t blocks;
 
  private:
@@ -507,6 +533,9 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
   const int64_t together = panels.total() * k * width <= kPanelsTogether ? panels.count : 1;
   const int64_t turns = divide_up(panels.count, together);
   const int64_t per_image = pass.groups * tiles.blocks;
+  // Pixels of adjacent channels lie too far apart for the hardware to see the next ones coming.
+  const bool fetches = images.in_place() && images.channel == 1 && images.pixel * width >= kCacheLine &&
+                       batch * images.bytes() > kFetchedImages;
 
   for (int64_t from = 0; from < batch; from += chunk) {
     const int64_t count = std::min(chunk, batch - from);
@@ -537,6 +566,13 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
         tile.out = out + ((from + n) * out_image + (group * pass.outer + column) * out_channel) * element;
         tile.out_type = kernels.dtype;
         tile.out_column = out_channel;
+        FetchAhead ahead;
+        const int64_t next = images_inside ? (piece + 1) % pieces : piece + 1;
+        if (fetches && next < pieces) {
+          ahead = tiles.ahead(next % tiles.blocks, images.original(from + next / per_image), images_inside ? 0 : item % turns,
+                              images_inside ? 1 : turns, tile.columns);
+          tile.ahead = &ahead;
+        }
         tiles.run(block, tile);
       }
     });

@@ -442,7 +442,7 @@ class Multiply {
     } else if (block.a_panels == nullptr && g_.a.column == 1 && block.k * in_bytes_ > kFetchedRow) {
       for (int64_t panel = 0; panel < block.row_panels; ++panel) {
         const int64_t first = block.row_of(panel + 1), end = block.row_of(std::min(panel + 2, block.row_panels));
-        GemmAhead ahead;
+        FetchAhead ahead;
         ahead.row = a_at(block.i + first, block.p), ahead.rows = end - first;
         ahead.stride = g_.a.row * in_bytes_, ahead.bytes = block.k * in_bytes_;
         const int64_t lines = ceil_div(ahead.rows * ceil_div(ahead.bytes, kCacheLine), tiles);

@@ -3,9 +3,9 @@
 // of weights are.
 //
 // Workspace: the weights at all points; per thread, a block's points of the image and of the result (kBlockBytes, or those of
-// one row of tiles; of few channels the image's alone, kFewBytes). By panels: some rows of tiles of the image at all points; per thread,
-// points of kChannelsOfPanel channels of a panel's weights, and those of its result (kPanelBytes, or those of one row of tiles).
-// For the weight gradient, sums at all points (kSumsBytes, or one part of them).
+// one row of tiles; of few channels the image's alone, kFewBytes). By panels: some rows of tiles of the image at all points; per
+// thread, points of kChannelsOfPanel channels of a panel's weights, and those of its result (kPanelBytes, or those of one row of
+// tiles). For the weight gradient, sums at all points (kSumsBytes, or one part of them).
 #include <torch/library.h>
 
 #include <atomic>

@@ -20,10 +20,9 @@ constexpr int kRows = 4, kSingleRows = 8;
 #endif
 constexpr int kIntegerRows = 4;  // integers are served, not tuned
 constexpr int kVectors = 2;
-constexpr int64_t kChain = 64;
 // Products of bf16 are of fewer digits than their sums.
 template <class E, class T>
-constexpr int64_t chain_of = __is_same(E, T) ? kChain : 4 * kChain;
+constexpr int64_t chain_of = __is_same(E, T) ? kConvChain : kConvPairsChain;
 
 template <class T>
 constexpr int rows_of = is_floating<T> ? kRows : kIntegerRows;
@@ -168,6 +167,7 @@ void tile_kernel(const ConvTile& tile, int64_t column, int64_t end) {
     const E* const b = static_cast<const E*>(tile.b) + column * tile.b_column;
     const ConvStep* steps = tile.steps;
     for (int64_t done = 0;; done += kTileChain) {
+      if (tile.ahead != nullptr) fetch_ahead(*tile.ahead);
       for_tile<R, N>([&](int r, int v) TENSOROPS_LAMBDA_INLINE { sum[r][v] = V(T(0)); });
       const int64_t count = k - done < kTileChain ? k - done : kTileChain;
       for (const ConvStep* const last = steps + count; steps != last; ++steps) {

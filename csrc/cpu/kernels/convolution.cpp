@@ -111,8 +111,8 @@ void plane_tile(const ConvPlane& p, int64_t o, int64_t i, int64_t j) {
 #pragma GCC unroll 2
       for (int v = 0; v < N; ++v)
         total[c][r][v] = p.bias != nullptr ? V(static_cast<const T*>(p.bias)[o + c]) : V(T(0));
-  for (int64_t done = 0; done < p.k; done += kChain) {
-    const int64_t end = p.k - done < kChain ? p.k : done + kChain;
+  for (int64_t done = 0; done < p.k; done += kConvChain) {
+    const int64_t end = p.k - done < kConvChain ? p.k : done + kConvChain;
     V sum[O][R][N];
 #pragma GCC unroll 4
     for (int c = 0; c < O; ++c)
@@ -306,12 +306,12 @@ void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight
     for (int c = 0; c < O && c < channels; ++c)
       for (int v = 0; v < N; ++v) __builtin_prefetch(out + c * p.out_channel + vectors[v].out, 1);
   V sum[O][N], total[O][N];
-  for (int64_t done = 0;; done += kChain) {
+  for (int64_t done = 0;; done += kConvChain) {
 #pragma GCC unroll 8
     for (int c = 0; c < O; ++c)
 #pragma GCC unroll 6
       for (int v = 0; v < N; ++v) sum[c][v] = V(T(0));
-    const int64_t end = p.k - done < kChain ? p.k : done + kChain;
+    const int64_t end = p.k - done < kConvChain ? p.k : done + kConvChain;
     for (int64_t k = done; k < end; ++k, weight += O) {
       const int64_t step = p.steps[k];
       V value[N];
@@ -332,7 +332,7 @@ void pixels_tile(const ConvPixels& p, const ConvVector* vectors, const T* weight
 #pragma GCC unroll 6
         for (int v = 0; v < N; ++v) sum[c][v] = sum[c][v] + total[c][v];
     }
-    if (done + kChain >= p.k) break;
+    if (done + kConvChain >= p.k) break;
 #pragma GCC unroll 8
     for (int c = 0; c < O; ++c)
 #pragma GCC unroll 6
@@ -376,12 +376,12 @@ void pixels(const ConvPixels& p) {
   else pixels_of_panel<T, 2>(p);
 }
 
-// O channels of the gradient by K taps. Chains of kChain pixels are added to the sums lane by lane.
+// O channels of the gradient by K taps. Chains of kConvChain pixels are added to the sums lane by lane.
 template <class T, int O, int K>
 void pixels_gradient_tile(const ConvPixelsGradient& p, int64_t channel, int64_t tap) {
   using V = Vec<T>;
   T* const sums = static_cast<T*>(p.sums);
-  const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kChain ? kChain / across : 1;
+  const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kConvChain ? kConvChain / across : 1;
   const int64_t* const steps = p.steps + tap;
   for (int64_t begin = 0; begin < p.height; begin += rows) {
     const int64_t end = p.height - begin < rows ? p.height : begin + rows;
@@ -444,7 +444,7 @@ TENSOROPS_INLINE void plane_taps(const ConvPlaneGradient& p, int64_t tap) {
   using V = Vec<T>;
   T* const sums = static_cast<T*>(p.sums) + tap;
   const int64_t across = (p.width + V::size - 1) / V::size;
-  const int64_t rows = across < kChain ? kChain / across : 1;
+  const int64_t rows = across < kConvChain ? kConvChain / across : 1;
   for (int64_t begin = 0; begin < p.height; begin += rows) {
     const int64_t end = p.height - begin < rows ? p.height : begin + rows;
     V sum[K];
@@ -486,7 +486,7 @@ void masked_taps(const ConvPlaneGradient& p, int64_t row) {
   using V = Vec<T>;
   constexpr int W = kMaskedTaps;
   constexpr int64_t kLine = 64 / sizeof(T);
-  const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kChain ? kChain / across : 1;
+  const int64_t across = (p.width + V::size - 1) / V::size, rows = across < kConvChain ? kConvChain / across : 1;
   T* const sums = static_cast<T*>(p.sums) + row * W;
   const int64_t* const steps = p.steps + row * W;
   const int64_t image_step = p.x_row / p.image_row;

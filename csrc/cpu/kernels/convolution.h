@@ -15,9 +15,12 @@
 #include <cstdint>
 
 #include "cpu/capability.h"
+#include "cpu/kernels/ahead.h"
 #include "cpu/kernels/dtype.h"
 
 namespace tensorops::cpu {
+
+constexpr int64_t kConvChain = 64, kConvPairsChain = 4 * kConvChain;
 
 struct ConvStep {
   int64_t x;  // element offset
@@ -42,6 +45,7 @@ struct ConvTile {
   const int64_t* out_rows = nullptr;  // element offsets
   int64_t out_step = 0;               // out_rows[r] == out_rows[0] + r * out_step, or 0: they lie anywhere
   int64_t out_column = 1;
+  FetchAhead* ahead = nullptr;  // at every chain of steps
 };
 
 struct ConvTileSize {

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "cpu/capability.h"
+#include "cpu/kernels/ahead.h"
 #include "cpu/kernels/dtype.h"
 #include "ops/gemm.h"
 
@@ -28,14 +29,6 @@ struct GemmEpilogue {
   DType source_type = DType::f32;
   int64_t source_row = 0, source_column = 0;
   GemmActivation activation = GemmActivation::none;  // floating compute types only
-};
-
-// Rows that are read next, fetched while a tile is multiplied: so many lines of them every so many steps.
-struct GemmAhead {
-  const char* row = nullptr;
-  int64_t rows = 0, stride = 0, bytes = 0;  // of one row, and from one to the next, in bytes
-  int64_t lines = 0, steps = 0;
-  int64_t byte = 0;  // of the row, that is next
 };
 
 // One tile of C. Packed operands have a_row = 1, a_step = mr, b_step = nr. Operands of the compute type may also be read
@@ -57,7 +50,7 @@ struct GemmTile {
   bool first = true, last = true;
   void* sums = nullptr;
   int64_t sums_row = 0;
-  GemmAhead* ahead = nullptr;
+  FetchAhead* ahead = nullptr;
 };
 using GemmMicroKernel = void (*)(const GemmTile&, const GemmEpilogue&);
 

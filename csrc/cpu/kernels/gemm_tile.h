@@ -194,16 +194,6 @@ TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const 
   }
 }
 
-// To the second cache: more lines can be on their way there than to the first.
-TENSOROPS_INLINE void fetch_ahead(GemmAhead& ahead) {
-  constexpr int64_t kLine = 64;
-  for (int64_t line = 0; line < ahead.lines && ahead.rows > 0; ++line) {
-    __builtin_prefetch(ahead.row + ahead.byte, 0, 2);
-    if ((ahead.byte += kLine) < ahead.bytes) continue;
-    ahead.byte = 0, ahead.row += ahead.stride, --ahead.rows;
-  }
-}
-
 template <class E, class T, int R, int N, bool Adjacent>
 void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
   using V = Vec<T>;

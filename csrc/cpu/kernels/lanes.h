@@ -1,6 +1,7 @@
 // Vectors from any storage type, whole or in part, and what moves values across lanes.
 #pragma once
 
+#include "cpu/kernels/ahead.h"
 #include "cpu/kernels/convert.h"
 
 namespace tensorops::cpu::TENSOROPS_ISA {
@@ -124,6 +125,16 @@ class Ahead {
   const int64_t stride_, bytes_;
   int64_t at_ = 0;
 };
+
+// The same for rows of which the tiles of a product keep count.
+TENSOROPS_INLINE void fetch_ahead(FetchAhead& ahead) {
+  constexpr int64_t kLine = 64;
+  for (int64_t line = 0; line < ahead.lines && ahead.rows > 0; ++line) {
+    __builtin_prefetch(ahead.row + ahead.byte, 0, 2);
+    if ((ahead.byte += kLine) < ahead.bytes) continue;
+    ahead.byte = 0, ahead.row += ahead.stride, --ahead.rows;
+  }
+}
 
 // Stores the first n < size lanes.
 template <class T>

@@ -1,0 +1,16 @@
+// What the kernels that multiply tiles fetch of the memory that is read next.
+#pragma once
+
+#include <cstdint>
+
+namespace tensorops::cpu {
+
+// Rows that lie apart, fetched line by line while tiles are multiplied: so many lines every so many steps.
+struct FetchAhead {
+  const char* row = nullptr;
+  int64_t rows = 0, stride = 0, bytes = 0;  // of one row, and from one to the next, in bytes
+  int64_t lines = 0, steps = 0;
+  int64_t byte = 0;  // of the row, that is next
+};
+
+}  // namespace tensorops::cpu
