@@ -86,8 +86,8 @@ def test_winograd_at_sizes_where_it_does_not_pay() -> None:
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 3e38])
 @pytest.mark.parametrize(
     ("inner", "outer", "width", "column", "stride"),
-    [(24, 40, 16, 6, 1), (2, 5, 28, 0, 1), (24, 40, 16, 6, 2)],
-    ids=["winograd", "few channels", "phases"],
+    [(24, 40, 16, 6, 1), (3, 40, 16, 6, 1), (2, 5, 28, 0, 1), (24, 40, 16, 6, 2)],
+    ids=["winograd", "winograd of few", "few channels", "phases"],
 )
 def test_an_extreme_pixel_reaches_only_its_neighbours(
     taps: int, value: float, inner: int, outer: int, width: int, column: int, stride: int

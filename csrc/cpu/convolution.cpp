@@ -437,7 +437,9 @@ class DataTiles {
     ahead.row = image + top * images_.row * kernels_.width + from * ahead.stride;
     ahead.bytes = pass_.source.size(3) * images_.pixel * kernels_.width;
     const int64_t chain = tile_kernel_ == kernels_.tile ? kConvChain : kConvPairsChain;
-    const int64_t chains = divide_up(static_cast<int64_t>(regions_[regions_.size() / 2].steps.size()), chain);
+    size_t most_steps = 1;
+    for (const Region& region : regions_) most_steps = std::max(most_steps, region.steps.size());
+    const int64_t chains = divide_up(static_cast<int64_t>(most_steps), chain);
     const int64_t times = divide_up(per_block_, kernels_.size.rows) * divide_up(columns, kernels_.size.columns) * chains;
     ahead.lines = divide_up(ahead.rows * divide_up(ahead.bytes, kCacheLine), times);
     return ahead;

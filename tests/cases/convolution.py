@@ -216,6 +216,8 @@ CASES: list[Case] = [
     conv("winograd-5x5-channels-last", (9, 16, 12, 12), (24, 16, 5, 5), padding=2, input_last=True, smooth=False),
     conv("winograd-5x5-long-sums", (3, 200, 8, 8), (24, 200, 5, 5), padding=2, dtypes=SUMMED_IN_F32, smooth=False),
     conv("winograd-5x5-few-channels", (9, 3, 20, 18), (70, 3, 5, 5), padding=2, smooth=False),
+    conv("winograd-5x5-few-channels-last", (9, 4, 19, 22), (40, 4, 5, 5), padding=2, input_last=True, smooth=False),
+    conv("winograd-4x4-few-channels", (9, 6, 21, 40), (34, 3, 4, 4), padding=(1, 2), groups=2, smooth=False),
     conv("winograd-3x3-few-channels", (4, 4, 24, 22), (33, 4, 3, 3), padding=1, smooth=False),
     conv("winograd-4x4", (3, 20, 22, 17), (40, 20, 4, 4), padding=(1, 2), smooth=False),
     conv("winograd-4x4-channels-last", (3, 20, 17, 22), (33, 20, 4, 4), input_last=True, smooth=False),
@@ -260,6 +262,18 @@ CASES: list[Case] = [
     conv("large-pointwise-channels-last", (8, 80, 14, 14), (70, 80, 1, 1), input_last=True, large=True),
     conv("large-one-channel", (20, 1, 28, 28), (16, 1, 5, 5), padding=2, large=True),
     conv("large-depthwise", (4, 40, 30, 30), (40, 1, 3, 3), padding=1, groups=40, large=True),
+    conv(
+        "large-stride-channels-last", (6, 64, 40, 40), (40, 64, 3, 3), stride=2, padding=1, input_last=True, large=True
+    ),
+    conv(
+        "large-wide-padding-channels-last",
+        (6, 32, 40, 40),
+        (20, 32, 2, 2),
+        stride=3,
+        padding=4,
+        input_last=True,
+        large=True,
+    ),
     conv("large-channels-last", (6, 16, 28, 28), (40, 16, 3, 3), padding=1, input_last=True, large=True),
     conv(
         "large-channels-last-depthwise",
