@@ -306,32 +306,40 @@ struct Reach {
     for (size_t r = 0; r < runs.size(); ++r) most = std::max(most, cuts[r + 1] - cuts[r]);
     return most;
   }
+  // Pairs of a row and a tap that reaches the image from there.
+  int64_t pairs() const {
+    int64_t count = 0;
+    for (size_t r = 0; r < runs.size(); ++r)
+      count += (cuts[r + 1] - cuts[r]) * std::count(runs[r].begin(), runs[r].end(), true);
+    return count;
+  }
 
   std::vector<int64_t> cuts;             // where each run begins, and the end
   std::vector<std::vector<bool>> runs;  // of each run, by tap
 };
 
-Reach reach_down(const DataPass& pass) {
-  return {pass.height, pass.step_h, pass.source.size(2), pass.taps, &Tap::h};
-}
-Reach reach_across(const DataPass& pass) {
-  return {pass.width, pass.step_w, pass.source.size(3), pass.taps, &Tap::w};
-}
+// Both axes.
+struct Reaches {
+  explicit Reaches(const DataPass& pass)
+      : down(pass.height, pass.step_h, pass.source.size(2), pass.taps, &Tap::h),
+        across(pass.width, pass.step_w, pass.source.size(3), pass.taps, &Tap::w) {}
 
-// Whether most pixels reach the image with all taps, and the others are of few kinds: then each kind is made by itself, with the
-// taps that it has, and images of adjacent channels need no border.
-bool few_kinds(const DataPass& pass) {
-  constexpr size_t kKinds = 25;  // those of a kernel of 5 by 5
-  const Reach down = reach_down(pass), across = reach_across(pass);
-  return pass.result.stride(1) == 1 && down.runs.size() * across.runs.size() <= kKinds &&
-         2 * down.longest() * across.longest() >= pass.height * pass.width;
-}
+  // Whether most pixels reach the image with all taps, and the others are of few kinds: then each kind can be made by itself, with
+  // the taps that it has.
+  bool few_kinds() const {
+    constexpr size_t kKinds = 25;  // those of a kernel of 5 by 5
+    return down.runs.size() * across.runs.size() <= kKinds &&
+           2 * down.longest() * across.longest() >= down.cuts.back() * across.cuts.back();
+  }
+
+  const Reach down, across;
+};
 
 // Rows of pixels, or single pixels, in the order of the result; the tables of offsets that a tile needs.
 class DataTiles {
  public:
-  DataTiles(const DataPass& pass, const Border& border, const Images& images, const Kernels& kernels, const Layout& layout,
-            bool channels_inside)
+  DataTiles(const DataPass& pass, const Border& border, const Reaches& reaches, const Images& images, const Kernels& kernels,
+            const Layout& layout, bool channels_inside)
       : pass_(pass),
         images_(images),
         kernels_(kernels),
@@ -341,7 +349,8 @@ class DataTiles {
     const int64_t row_tile = pass.width / divide_up(pass.width, most);
     // Tiles of adjacent pixels stay inside a row of the image; where rows are too short for that, tiles cross them. Inside
     // a row they can leave out the taps that find nothing but the border there, which is worth somewhat shorter tiles.
-    const bool skips = !bare && row_tile * 2 >= most && reached_rows() < 0.97 * static_cast<double>(pass.height * taps());
+    const bool skips = !bare && row_tile * 2 >= most &&
+                       static_cast<double>(reaches.down.pairs()) < 0.97 * static_cast<double>(pass.height * taps());
     // Where rows of pixels follow one another without a gap, tiles may cross them all the same.
     const bool adjacent = images.pixel * pass.step_w == 1, gapless = adjacent && images.row * pass.step_h == pass.width;
     in_rows_ = skips || (adjacent && !gapless && row_tile * 3 >= most * 2);
@@ -350,8 +359,8 @@ class DataTiles {
     blocks = divide_up(pixels, per_block_);
     out_step_ = in_rows_ || (!bare && pass.row_stride == pass.width * pass.pixel_stride) ? pass.pixel_stride : 0;
 
-    const Reach down = skips || bare ? reach_down(pass) : Reach(pass.height, pass.taps);
-    const Reach across = bare ? reach_across(pass) : Reach(pass.width, pass.taps);
+    const Reach down = skips || bare ? reaches.down : Reach(pass.height, pass.taps);
+    const Reach across = bare ? reaches.across : Reach(pass.width, pass.taps);
     const Border zeros = bare ? Border() : border;
     for (size_t r = 0; r < down.runs.size(); ++r)
       for (size_t c = 0; c < across.runs.size(); ++c) {
@@ -449,11 +458,6 @@ class DataTiles {
 
  private:
   int64_t taps() const { return static_cast<int64_t>(pass_.taps.size()); }
-  // Whether a tap finds the image, not its border, from row i of the result.
-  bool reaches(int64_t i, const Tap& tap) const {
-    const int64_t h = i * pass_.step_h + tap.h;
-    return h >= 0 && h < pass_.source.size(2);
-  }
   // Pixels of the result that the same taps reach the image from.
   struct Region {
     int64_t top, left, height, width;
@@ -469,13 +473,6 @@ class DataTiles {
       for (const int64_t last = std::min(end, p + region.width - j); p < last; ++p, at += pixel, out += pass_.pixel_stride)
         *from++ = at, *to++ = out;
     }
-  }
-  // Pairs of a row of the result and a tap that reaches the image from there.
-  double reached_rows() const {
-    int64_t count = 0;
-    for (int64_t i = 0; i < pass_.height; ++i)
-      for (const Tap& tap : pass_.taps) count += reaches(i, tap);
-    return static_cast<double>(count);
   }
 
   const DataPass& pass_;
@@ -494,9 +491,10 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
   const Border border = border_of(pass);
   const Layout layout = Layout::of_channels(pass.inner, kernels);
   const Panels panels(pass.outer, kernels.size);
+  const Reaches reaches(pass);
   // Of every other pixel a row of a low tile finds a part of a line in each plane, of adjacent channels whole lines.
   const Images images(pass.source, border, kernels, layout, /*spread=*/panels.count >= 4,
-                      /*turn=*/kernels.low_tile() && pass.step_w > 1, /*bare=*/few_kinds(pass));
+                      /*turn=*/kernels.low_tile() && pass.step_w > 1, /*bare=*/pass.result.stride(1) == 1 && reaches.few_kinds());
   const auto taps = static_cast<int64_t>(pass.taps.size());
   const int64_t k = layout.elements * taps, width = kernels.width;
 
@@ -521,7 +519,7 @@ void run_pass(const DataPass& pass, const Kernels& kernels) {
     }
   });
 
-  const DataTiles tiles(pass, border, images, kernels, layout, channels_inside);
+  const DataTiles tiles(pass, border, reaches, images, kernels, layout, channels_inside);
   const int64_t batch = pass.source.size(0);
   const int64_t chunk = images.in_place()
                             ? batch

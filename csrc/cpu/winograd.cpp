@@ -165,7 +165,7 @@ int64_t band_bytes(const Method& m, const TileRows& rows) {
 // [begin, end) go to [point][channel][tile], so many elements for each point and channel; or, where `point` is 1, to
 // [channel][tile][point], where what one tile needs lies together. `band` has room for lanes_bytes().
 constexpr int64_t kMostLanes = 16;
-bool few_channels_of(const Method& m, int64_t channels) {
+bool tiles_in_lanes(const Method& m, int64_t channels) {
   return channels >= kWinogradFewest && channels <= kWinogradFew && m.phase == 0;
 }
 int64_t band_row(const Method& m, const TileRows& rows) { return kTile * rows.across + m.taps - 1 + m.vector; }
@@ -175,7 +175,8 @@ int64_t lanes_bytes(const Method& m, const TileRows& rows) {
 }
 int64_t points_row(const Method& m) { return divide_up(m.points, m.vector) * m.vector; }
 void transform_lanes(const Method& m, const Kernels& kernels, const TileRows& rows, const Source& source, int64_t begin,
-                     int64_t end, int64_t channel, int64_t channels, char* band, char* points, int64_t point, int64_t channel_stride) {
+                     int64_t end, int64_t channel, int64_t channels, char* band, char* points, int64_t point,
+                     int64_t channel_stride) {
   const Tensor& image = source.tensor;
   const int64_t size = m.taps + kTile - 1, row = band_row(m, rows), element = static_cast<int64_t>(image.element_size());
   const int64_t line = row * m.width, height = image.size(2);
@@ -294,7 +295,7 @@ class Forward {
         m_(m),
         panels_(pass.outer, kernels.size),
         width_(m.width),
-        few_(few_channels_of(m, pass.inner)),
+        few_(tiles_in_lanes(m, pass.inner)),
         channels_(few_ ? pass.inner : m.channel_blocks(pass.inner) * m.vector),
         outer_(panels_.total()),
         source_{pass.source, pass.taps[0].h, pass.taps[0].w},
@@ -566,7 +567,7 @@ class Gradient {
         outer_(panels_.total()),
         channels_inside_(result.stride(1) == 1 && inner_ > 1),
         together_(channels_inside_ ? kWeightRows : kChannelsTogether),
-        few_(few_channels_of(m, inner_)),
+        few_(tiles_in_lanes(m, inner_)),
         images_{input, -params.padding[0], -params.padding[1]},
         grads_{grad, 0, 0} {}
 
@@ -770,7 +771,7 @@ bool winograd_pays(const WinogradSize& size, const Kernels& kernels) {
   Costs costs = kCosts[size.taps - 2];
   if (size.phases != Phases::none) costs.image += 700, costs.weights += 700;
   const Method m(size, kernels);
-  if (few_channels_of(m, size.inner)) {
+  if (tiles_in_lanes(m, size.inner)) {
     // Of a vector of them. Fewer registers do not hold what the result is made of.
     constexpr double kResultOfFew = 5.7, kLowResultOfFew = 9.5;
     costs.image = kImageOfFew * static_cast<double>(m.points * size.inner);
@@ -796,7 +797,7 @@ bool winograd_gradient_pays(const WinogradSize& size, const Kernels& kernels) {
   else if (size.phases != Phases::none) costs.weights += 4000;  // the sums at all points are more than the caches hold
   if (size.phases != Phases::none) costs.image += 900;
   const Method m(size, kernels);
-  if (few_channels_of(m, size.inner)) {
+  if (tiles_in_lanes(m, size.inner)) {
     if (few_channels(size.outer, kernels)) return false;  // few of both: there is a faster way, with pixels in the lanes
     costs.image = kImageOfFew * static_cast<double>(m.points * size.inner);
   }

@@ -20,6 +20,7 @@
 
 namespace tensorops::cpu {
 
+// Of numbers and of pairs of bf16.
 constexpr int64_t kConvChain = 64, kConvPairsChain = 4 * kConvChain;
 
 struct ConvStep {
@@ -45,7 +46,7 @@ struct ConvTile {
   const int64_t* out_rows = nullptr;  // element offsets
   int64_t out_step = 0;               // out_rows[r] == out_rows[0] + r * out_step, or 0: they lie anywhere
   int64_t out_column = 1;
-  FetchAhead* ahead = nullptr;  // at every chain of steps
+  FetchAhead* ahead = nullptr;  // once in every chain
 };
 
 struct ConvTileSize {
