@@ -113,7 +113,8 @@ class Multiply {
   // Tiny matrices: A where it lies, B as well or on the stack, no threads. The arithmetic is that of panels().
   static constexpr int64_t kTinyBytes = 8 * 1024;
   bool is_tiny() const {
-    return g_.m * g_.n * g_.k <= kSmall && is_compute_type(g_.type, compute_) && size_.nr * g_.k * width_ <= kTinyBytes && path() == Path::panels;
+    return g_.m * g_.n * g_.k <= kSmall && is_compute_type(g_.type, compute_) && size_.nr * g_.k * width_ <= kTinyBytes &&
+           path() == Path::panels;
   }
   void tiny(int64_t begin, int64_t end) const {
     alignas(64) char panel[kTinyBytes];

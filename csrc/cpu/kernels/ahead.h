@@ -5,7 +5,8 @@
 
 namespace tensorops::cpu {
 
-// Rows that lie apart, fetched line by line while tiles are multiplied: so many lines every so many steps.
+// Rows that lie apart, fetched line by line while tiles are multiplied: so many lines every so many steps, of convolution at every
+// chain of steps. Unlike `Ahead` (lanes.h), which lives as long as one call of a kernel, it goes from one tile to the next.
 struct FetchAhead {
   const char* row = nullptr;
   int64_t rows = 0, stride = 0, bytes = 0;  // of one row, and from one to the next, in bytes

@@ -126,7 +126,7 @@ class Ahead {
   int64_t at_ = 0;
 };
 
-// The same for rows of which the tiles of a product keep count.
+// The same where a row ends anywhere among the lines of a step.
 TENSOROPS_INLINE void fetch_ahead(FetchAhead& ahead) {
   constexpr int64_t kLine = 64;
   for (int64_t line = 0; line < ahead.lines && ahead.rows > 0; ++line) {
