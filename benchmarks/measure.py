@@ -19,6 +19,8 @@ SAMPLE_SECONDS = 5e-4
 # So often a sample is tried to find its number of calls, unless it takes longer than any interruption.
 TRIES, LONG_SECONDS = 3, 5e-2
 MIN_ROUNDS = 5
+# Two rounds, one in each order, where more would take longer: torch's 2048 bf16 matmul takes a minute without AVX-512.
+LONGEST_SECONDS = 10.0
 # A round in which a contender took so many times its own shortest was disturbed, and does not count.
 DISTURBED = 2.0
 # Rounds go on until every ratio is known this well, or the time is spent; looked at once in CHECK_EVERY rounds.
@@ -89,7 +91,8 @@ def calls_per_sample(function: Call, device: torch.device) -> int:
 def in_turn(contenders: Mapping[str, Call], device: torch.device, budget: float) -> Timing:
     """Times all contenders in turn, A B B A, so that drift of the machine falls on all alike.
 
-    Stops when the ratios to the first are known to SPREAD_WANTED, or after `budget` seconds, but not before MIN_ROUNDS.
+    Stops when the ratios to the first are known to SPREAD_WANTED, or after `budget` seconds, but not before MIN_ROUNDS
+    or, where those would take longer, two rounds and LONGEST_SECONDS.
     """
     calls = {name: calls_per_sample(function, device) for name, function in contenders.items()}
     first, *others = contenders
@@ -102,10 +105,12 @@ def in_turn(contenders: Mapping[str, Call], device: torch.device, budget: float)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        deadline = time.perf_counter() + budget
-        while len(rounds) < MIN_ROUNDS or time.perf_counter() < deadline:
+        started = time.perf_counter()
+        passed = 0.0
+        while len(rounds) < 2 or passed < (budget if len(rounds) >= MIN_ROUNDS else LONGEST_SECONDS):
             rounds.append({name: sample(contenders[name], calls[name], device) for name in order})
             order.reverse()
+            passed = time.perf_counter() - started
             if len(rounds) % CHECK_EVERY == 0 and all(r.spread < SPREAD_WANTED for r in ratios().values()):
                 break
     finally:

@@ -247,6 +247,25 @@ def test_in_turn_sees_a_difference():
     assert timing.ratios["thrice"].median > 1.5
 
 
+def test_a_contender_of_a_minute_takes_two_rounds_and_no_more(monkeypatch):
+    now = 0.0
+    taken = {"ours": [], "torch": []}
+
+    def takes(name: str, seconds: float):
+        def call() -> None:
+            nonlocal now
+            now += seconds
+            taken[name].append(now)
+
+        return call
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
+    timing = measure.in_turn({"ours": takes("ours", 0.5), "torch": takes("torch", 60.0)}, CPU, budget=0.3)
+    assert timing.rounds == 2 and timing.ratios["torch"].median == 120
+    for name, calls in taken.items():
+        assert len(calls) == 4, name  # one that warms up, one that finds how many fill a sample, and two that count
+
+
 def test_a_gpu_is_timed_by_its_own_clock(monkeypatch):
     class Event:
         def __init__(self, enable_timing: bool) -> None:
