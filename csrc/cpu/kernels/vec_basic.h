@@ -149,11 +149,18 @@ TENSOROPS_INLINE Vec<T> indicator(Mask<T> m) { return select(m, Vec<T>(1), Vec<T
 using FloatBits = Mask<float>::Bits;
 using DoubleBits = Mask<double>::Bits;
 
+// A long one as two chains, of even and of odd powers: the core does not see far enough to hide the latency of one. (And GCC
+// would leave its loop a loop.)
 template <class T, int N>
 TENSOROPS_INLINE Vec<T> polynomial(Vec<T> x, const T (&coefficients)[N]) {
-  Vec<T> p = coefficients[0];
-  for (int i = 1; i < N; ++i) p = fma(p, x, Vec<T>(coefficients[i]));
-  return p;
+  constexpr int kChains = N > 16 ? 2 : 1;
+  const Vec<T> step = kChains == 2 ? x * x : x;
+  Vec<T> p[2] = {coefficients[0], coefficients[kChains - 1]};
+  for (int c = 0; c < kChains; ++c)
+    for (int i = c + kChains; i < N; i += kChains) p[c] = fma(p[c], step, Vec<T>(coefficients[i]));
+  if constexpr (kChains == 1) return p[0];
+  constexpr int kOdd = N % 2;  // the chain of the odd powers
+  return fma(p[kOdd], x, p[1 - kOdd]);
 }
 
 template <class T>
