@@ -33,7 +33,7 @@ MAX_ULP = {
     "erf": (2.1, 2.4),
     "erfc": (1.7, 2.8),
 }
-MAX_ULP_IN_F64 = {"exp": 1.1, "tanh": 1.4, "erf": 2.0, "erfc": 2.3}
+MAX_ULP_IN_F64 = {"exp": 1.1, "expm1": 1.8, "sinh": 1.7, "cosh": 1.6, "tanh": 1.4, "erf": 2.0, "erfc": 2.3}
 # With FMA, without; log2 and log10 without it are libm's.
 MAX_ULP_OF_LOGARITHMS_IN_F64 = {"log": (0.95, 1.2), "log2": (1.7, 1.0), "log10": (1.4, 1.6), "log1p": (0.95, 1.3)}
 MAX_ULP_OF_SIGMOID = 2.8
@@ -89,7 +89,8 @@ def test_ulp_in_float64(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     near, far = (torch.rand(200_000, generator=generator, dtype=torch.float64) * 2 - 1 for _ in range(2))
     tiny = near * torch.exp2(-60 * torch.rand(near.shape, generator=generator, dtype=torch.float64))
-    x = torch.cat([near * 1.5, far * {"exp": 700.0, "tanh": 20.0, "erf": 6.0, "erfc": 27.5}[name], tiny])
+    reach = {"tanh": 20.0, "erf": 6.0, "erfc": 27.5}.get(name, 700.0)
+    x = torch.cat([near * 1.5, far * reach, far * 40, tiny])
     wide = x.numpy().astype(np.longdouble)
     by_libm = {"erf": math.erf, "erfc": math.erfc}.get(name)
     exact = np.array([by_libm(v) for v in x.tolist()], np.longdouble) if by_libm else getattr(np, name)(wide)
@@ -111,6 +112,18 @@ def test_ulp_of_logarithms_in_float64(name: str) -> None:
     unit = ulp(torch.from_numpy(exact.astype(np.float64)), torch.float64).numpy()
     bounds = MAX_ULP_OF_LOGARITHMS_IN_F64[name]
     assert (error / unit).max() <= bounds[tensorops._C.cpu_capability() == "baseline"]
+
+
+@pytest.mark.parametrize("name", ["expm1", "sinh", "cosh"])
+def test_special_values_of_hyperbolic_functions_in_float64(name: str) -> None:
+    """Finite as far as the exact value is, where exp is not, and torch's own are infinite."""
+    some = [0.0, 5e-324, 1e-300, 1e-17, 37.5, 709.5, 709.79, 710.4, 710.48, 1e300, torch.inf]
+    x = torch.tensor([*some, *(-value for value in some), torch.nan], dtype=torch.float64)
+    with np.errstate(over="ignore"):
+        exact = torch.from_numpy(getattr(np, name)(x.numpy().astype(np.longdouble)).astype(np.float64))
+    ours = getattr(tensorops, name)(x)
+    torch.testing.assert_close(ours, exact, rtol=4e-16, atol=0, equal_nan=True)
+    assert torch.equal(ours.signbit()[:-1], exact.signbit()[:-1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

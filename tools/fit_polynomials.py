@@ -160,6 +160,9 @@ def main() -> None:
     }
     f64 = {
         "kExpF64": fit_f64(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda r: r * r / mp.exp(r), -half_ln2, half_ln2, 9),
+        "kSinhF64": fit_f64(
+            lambda s: (mp.sinh(root(s)) / root(s) - 1) / s, lambda s: s * root(s) / mp.sinh(root(s)), 0.0, 1.0, 6
+        ),
         "kTanhF64": fit_f64(lambda s: (mp.tanh(root(s)) / root(s) - 1) / s, lambda s: s, 0.0, 0.36, 10),
         "Erf<double>::near": fit_f64(
             lambda s: mp.erf(root(s)) / root(s) - 1, lambda s: root(s) / mp.erf(root(s)), 0.0, 1.21**2, 12

@@ -126,14 +126,26 @@ EXACT(relu_row)
 EXACT(relu6_row)
 #undef EXACT
 
+// What costs little is memory's: it gets the reads of several vectors before their writes. All rows that integers have, and these.
+template <class Row>
+constexpr bool is_cheap = Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE;
+#define CHEAP(row) \
+  template <>      \
+  constexpr bool is_cheap<row> = true;
+CHEAP(frac_row)
+CHEAP(leaky_relu_row)
+CHEAP(hardswish_row)
+CHEAP(hardsigmoid_row)
+CHEAP(_prelu_row)
+CHEAP(lerp_row)
+#undef CHEAP
+
 // In and Out are the dtypes in memory.
 template <class Row, class T, int Inputs, class In = T, class Out = T>
 void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t n) {
   using V = Vec<T>;
   constexpr bool kPairs = __is_same(In, BFloat16) && __is_same(Out, BFloat16);
-  // What costs little is memory's: it gets the reads of several vectors before their writes.
-  constexpr bool kCheap = Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE;
-  constexpr int L = V::size, kVectors = kCheap ? 4 : kPairs ? 2 : 1;
+  constexpr int L = V::size, kVectors = is_cheap<Row> ? 4 : kPairs ? 2 : 1;
   V p[3], repeated[Inputs];
   for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
   Out* y = static_cast<Out*>(run.out);

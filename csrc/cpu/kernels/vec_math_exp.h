@@ -12,8 +12,10 @@ constexpr double kExpF64[] = {2.49989998396715898e-08, 2.76316878545380089e-07, 
                               2.48014893507346894e-05, 1.98412694861771770e-04, 1.38888889469215566e-03,
                               8.33333333350765731e-03, 4.16666666665191435e-02, 1.66666666666663854e-01,
                               5.00000000000001221e-01};
-TENSOROPS_INLINE Vec<float> expm1_of_reduced(Vec<float> r) { return fma(r * r, polynomial(r, kExp), r); }
-TENSOROPS_INLINE Vec<double> expm1_of_reduced(Vec<double> r) { return fma(r * r, polynomial(r, kExpF64), r); }
+TENSOROPS_INLINE Vec<float> exp_tail(Vec<float> r) { return polynomial(r, kExp); }
+TENSOROPS_INLINE Vec<double> exp_tail(Vec<double> r) { return polynomial(r, kExpF64); }
+template <class T>
+TENSOROPS_INLINE Vec<T> expm1_of_reduced(Vec<T> r) { return fma(r * r, exp_tail(r), r); }
 
 // x = n ln(2) + r
 template <class T>
@@ -38,12 +40,14 @@ struct Exponential<float> {
   static constexpr float integers = 0x1.8p23f;            // a sum with it has no fraction
   static constexpr float scale = 0x1p64f, log2_scale = 64;
   static constexpr float zero_below = -104, infinite_above = 89, lowest_term = -130, tanh_is_one_at = 10;
+  static constexpr float expm1_is_x_below = 0x1p-24f, expm1_is_minus_one_below = -20, cosh_infinite_above = 89.5f;
 };
 template <>
 struct Exponential<double> {
   static constexpr double integers = 0x1.8p52;
   static constexpr double scale = 0x1p128, log2_scale = 128;
   static constexpr double zero_below = -746, infinite_above = 710, lowest_term = -780, tanh_is_one_at = 25;
+  static constexpr double expm1_is_x_below = 0x1p-53, expm1_is_minus_one_below = -40, cosh_infinite_above = 710.5;
 };
 
 // exp(x) 2^k where that is a normal number, given `integers` + k: of the sum with it n + k are the lowest bits, which one shift
@@ -111,25 +115,50 @@ TENSOROPS_INLINE Vec<float> exp2(Vec<float> x) {
   return scale_by_power_of_two(polynomial(bounded - n, kExp2), n);
 }
 
-// A quarter of exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), which is finite where sinh and cosh are. n = 0 where x is small.
-TENSOROPS_INLINE Vec<float> quarter_expm1(Vec<float> x) {
-  const auto [r, n] = reduce_by_ln2(clamp(x, -104.0f, 89.5f));
-  const Vec<float> power = scale_by_power_of_two(Vec<float>(0.25f), n);
-  return fma(expm1_of_reduced(r), power, power - 0.25f);
+// x = n ln(2) + r, and a quarter of 2^n, which is finite where sinh and cosh are. n = 0 where x is small.
+template <class T>
+struct QuarterPower {
+  Vec<T> r, power;
+};
+template <class T>
+TENSOROPS_INLINE QuarterPower<T> quarter_power(Vec<T> x) {
+  using E = Exponential<T>;
+  const auto [r, n] = reduce_by_ln2(clamp(x, E::expm1_is_minus_one_below, E::cosh_infinite_above));
+  return {r, power_of_two(n - T(2))};
 }
-// 1.5, 1.6 and 1.6 ulp.
-TENSOROPS_INLINE Vec<float> expm1(Vec<float> x) { return select(abs(x) < 0x1p-24f, x, 4.0f * quarter_expm1(x)); }
+// exp(x) - 1 = 2^n (r^2 p(r) + r) + (2^n - 1); 1.6 ulp, in f64 1.8. The sum of r and 1, which are not small, comes first: where
+// they cancel, what is rounded before that would count.
+template <class T>
+TENSOROPS_INLINE Vec<T> expm1(Vec<T> x) {
+  const auto [r, power] = quarter_power(x);
+  const Vec<T> quarter = fma(r * r * exp_tail(r), power, fma(r, power, power - T(0.25)));
+  return select(abs(x) < Exponential<T>::expm1_is_x_below, x, T(4) * quarter);
+}
+// A quarter of it, of what is not negative.
+template <class T>
+TENSOROPS_INLINE Vec<T> quarter_expm1(Vec<T> x) {
+  const auto [r, power] = quarter_power(x);
+  return fma(expm1_of_reduced(r), power, power - T(0.25));
+}
 // x + x^3 p(x^2) up to 1.
 constexpr float kSinh[] = {2.816951337e-06f, 1.983615948e-04f, 8.333349600e-03f, 1.666666716e-01f};
-TENSOROPS_INLINE Vec<float> sinh(Vec<float> x) {
-  const Vec<float> magnitude = abs(x), s = x * x, q = quarter_expm1(magnitude);
-  const Vec<float> small = fma(x * s, polynomial(s, kSinh), x);
-  const Vec<float> large = 2.0f * (q + q / fma(q, Vec<float>(4.0f), Vec<float>(1.0f)));
-  return copysign(select(magnitude < 1.0f, small, large), x);
+constexpr double kSinhF64[] = {7.75874892976670039e-13, 1.60572597639936146e-10, 2.50521231367917490e-08,
+                               2.75573191570713781e-06, 1.98412698414318753e-04, 8.33333333333314760e-03,
+                               1.66666666666666685e-01};
+TENSOROPS_INLINE Vec<float> sinh_tail(Vec<float> s) { return s * polynomial(s, kSinh); }
+TENSOROPS_INLINE Vec<double> sinh_tail(Vec<double> s) { return s * polynomial(s, kSinhF64); }
+// 1.6 ulp, in f64 1.7.
+template <class T>
+TENSOROPS_INLINE Vec<T> sinh(Vec<T> x) {
+  const Vec<T> magnitude = abs(x), q = quarter_expm1(magnitude);
+  const Vec<T> small = fma(x, sinh_tail(x * x), x), large = T(2) * (q + q / fma(q, Vec<T>(T(4)), Vec<T>(T(1))));
+  return copysign(select(magnitude < T(1), small, large), x);
 }
-TENSOROPS_INLINE Vec<float> cosh(Vec<float> x) {
-  const Vec<float> quarter = quarter_expm1(abs(x)) + 0.25f;
-  return 2.0f * (quarter + 0.0625f / quarter);
+// 1.6 ulp.
+template <class T>
+TENSOROPS_INLINE Vec<T> cosh(Vec<T> x) {
+  const Vec<T> quarter = quarter_expm1(abs(x)) + T(0.25);
+  return T(2) * (quarter + T(0.0625) / quarter);
 }
 
 // Odd polynomial near zero, 1 - 2 / (exp(2|x|) + 1) beyond; 1.3 ulp, in f64 1.4.
