@@ -30,7 +30,10 @@ CHECK_EVERY = 16
 
 @dataclass(frozen=True)
 class Ratio:
-    """Theirs over ours: the median over rounds, and half of its 99 % confidence interval in relation to it."""
+    """Theirs over ours: the median over rounds, and half of its 99 % confidence interval in relation to it.
+
+    Of fewer than twelve rounds the farthest from the median stand in for the interval: of two they are both that there are.
+    """
 
     median: float
     spread: float
