@@ -19,7 +19,7 @@ demo: $(VENV)/.built
 	$(BIN)/python examples/train_cnn.py $(ARGS)
 
 test: $(VENV)/.built
-	$(BIN)/python -m pytest -q $(ARGS)
+	PYTHON=$(BIN)/python tools/test.sh $(ARGS)
 
 build: $(VENV)/.built
 

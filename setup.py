@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 from setuptools import setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
 
 ROOT = Path(__file__).resolve().parent
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -26,6 +27,10 @@ if X86:
     INSTRUCTION_SETS["avx2"] = ["-march=x86-64-v3"]
     INSTRUCTION_SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
     EXTENSIONS["avx512_bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16"]
+
+# OpenMP's pragmas are compiled in, its runtime is not linked: the symbols must be those of torch's own runtime,
+# or torch.set_num_threads would not reach us.
+CXX = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fopenmp"]
 
 DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0a"
 
@@ -96,6 +101,28 @@ def set_job_count(gigabytes_per_job: float) -> None:
     say(f"jobs: {os.environ['MAX_JOBS']}")
 
 
+def put_ninja_on_path() -> None:
+    """Torch calls `ninja`, and builds file after file where there is none: as in a virtual environment not activated."""
+    try:
+        import ninja
+    except ImportError:
+        return
+    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", os.defpath)])
+
+
+def in_ninja(text: str | Path, path: bool = False) -> str:
+    """Text as a ninja file spells it."""
+    text = str(text).replace("$", "$$")
+    return text.replace(" ", "$ ").replace(":", "$:") if path else text
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Leaves alone what is so already, or all that is made of it would be made again."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 def git_commit() -> str:
     """The commit being built, marked when the tree differs from it; 'unknown' outside a checkout."""
     try:
@@ -139,37 +166,59 @@ class Build(BuildExtension):
         extension.include_dirs.append(str(generated))
         plain = extension.extra_compile_args
         plain = plain["cxx"] if isinstance(plain, dict) else plain
-        # -O3 for loops, no errno or trap semantics so that they vectorise; NaN, inf and signed zero keep their meaning.
-        fast = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
-        # GCC 12 calls the undefined operand of its own AVX-512 intrinsics used uninitialized.
-        quiet = ["-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
-        kernel_flags = [*plain, *fast, *quiet, *SANITIZE_CXX]
         include_dirs = [*self.compiler.include_dirs, *extension.include_dirs]
         # On one core, while the kernels take all: their last files leave cores idle.
         with ThreadPoolExecutor() as pool:
             prefix = pool.submit(self.precompile, ROOT / "csrc/prefix.h", generated, list(plain), include_dirs)
-            self.compile_kernels(extension, kernel_flags, include_dirs)
+            extension.extra_objects += self.compile_kernels()
         plain += prefix.result()
         super().build_extension(extension)
 
-    def compile_kernels(self, extension, kernel_flags: list[str], include_dirs: list[str]) -> None:
-        """Compiles the inner kernels once per instruction set."""
+    def compile_kernels(self) -> list[str]:
+        """Compiles the inner kernels, once per instruction set; returns the objects.
+
+        They know nothing of torch but its Sleef, so their objects lie outside build_temp, where a build against another
+        torch, or with sanitizers, finds them made. What sanitizers instrument is this build's own.
+        """
+        # -O3 for loops, no errno or trap semantics so that they vectorise; NaN, inf and signed zero keep their meaning.
+        fast = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+        # GCC 12 calls the undefined operand of its own AVX-512 intrinsics used uninitialized.
+        quiet = ["-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
         kernels = ROOT / "csrc/cpu/kernels"
-        for name, flags in (INSTRUCTION_SETS | EXTENSIONS).items():
-            if SANITIZERS and name not in fastest_instruction_sets():
-                flags = [*flags, "-fno-sanitize=all"]
-            sources = (kernels if name in INSTRUCTION_SETS else kernels / name).glob("*.cpp")
-            extension.extra_objects += self.compiler.compile(
-                sorted(str(path.relative_to(ROOT)) for path in sources),
-                output_dir=str(Path(self.build_temp).resolve() / name),
-                include_dirs=include_dirs,
-                extra_postargs=self.per_compiler([*kernel_flags, *flags, f"-DTENSOROPS_ISA={name}"], extension),
-                depends=[],
-            )
+        shared = ROOT / "build/kernels"
+        own = Path(self.build_temp).resolve() / "kernels" if SANITIZERS else shared
+        sleef = shared / "include/sleef.h"
+        write_if_changed(sleef, (Path(include_paths()[0]) / sleef.name).read_text())
+        ccache = [path] if (path := shutil.which("ccache")) else []  # as torch's own does
+        command = [*ccache, *self.compile_command(), *CXX, *fast, *quiet, f"-I{ROOT / 'csrc'}", f"-I{sleef.parent}"]
+
+        jobs: list[tuple[int, Path, Path, list[str]]] = []
+        for name, flags_of_set in (INSTRUCTION_SETS | EXTENSIONS).items():
+            instrumented = bool(SANITIZERS) and name in fastest_instruction_sets()
+            extra = [*(SANITIZE_CXX if instrumented else []), *flags_of_set, f"-DTENSOROPS_ISA={name}"]
+            for source in sorted((kernels if name in INSTRUCTION_SETS else kernels / name).glob("*.cpp")):
+                output = (own if instrumented else shared) / name / f"{source.stem}.o"
+                jobs.append((source.stat().st_size, source, output, extra))
+        # The longest first, or they are what the others wait for at the end.
+        jobs.sort(key=lambda job: job[0], reverse=True)
+        text = f"rule cxx\n  command = {in_ninja(shlex.join(command))} $extra -MMD -MF $out.d -c $in -o $out\n"
+        text += "  depfile = $out.d\n  deps = gcc\n"
+        for _, source, output, extra in jobs:
+            text += f"build {in_ninja(output, path=True)}: cxx {in_ninja(source, path=True)}\n"
+            text += f"  extra = {in_ninja(shlex.join(extra))}\n"
+        manifest = own / "build.ninja"
+        write_if_changed(manifest, text)
+        # In the shared folder, where ninja keeps the record of how each object was made.
+        subprocess.run(["ninja", "-C", str(shared), "-f", str(manifest), "-j", os.environ["MAX_JOBS"]], check=True)
+        return [str(output) for _, _, output, _ in sorted(jobs, key=lambda job: job[2])]
+
+    def compile_command(self) -> list[str]:
+        """The compiler, and the flags that Python's own build gives every extension."""
+        return [*shlex.split(os.environ.get("CXX", "c++")), *self.compiler.compiler_so[1:]]
 
     def precompile(self, header: Path, folder: Path, flags: list[str], include_dirs: list[str]) -> list[str]:
         """Compiles a header once for all files; returns the flags that make them use it. GCC's way; others parse it anew."""
-        compiler = [*shlex.split(os.environ.get("CXX", "c++")), *self.compiler.compiler_so[1:], *flags]
+        compiler = [*self.compile_command(), *flags]
         about = subprocess.run([*compiler, "-v"], capture_output=True, text=True, check=True).stderr
         if "gcc version" not in about:
             return []
@@ -194,13 +243,8 @@ class Build(BuildExtension):
         os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
         return ["-include", str(name)]
 
-    @staticmethod
-    def per_compiler(flags: list[str], extension) -> list[str] | dict[str, list[str]]:
-        """The shape BuildExtension expects: a dict once the extension has CUDA sources."""
-        return {"cxx": flags, "nvcc": []} if isinstance(extension.extra_compile_args, dict) else flags
-
     def write_facts(self, folder: Path) -> None:
-        """Bakes in what `python -m tensorops.info` prints; rewritten only on change, or all would recompile."""
+        """Bakes in what `python -m tensorops.info` prints."""
         cuda = "TENSOROPS_WITH_CUDA" in dict(self.extensions[0].define_macros)
         compiler = subprocess.run(
             [*self.compiler.compiler_cxx[:1], "--version"], capture_output=True, text=True, check=False
@@ -215,19 +259,13 @@ class Build(BuildExtension):
         }
         quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in facts.items()}
         text = "#pragma once\n" + "".join(f'#define TENSOROPS_{name} "{value}"\n' for name, value in quoted.items())
-        path = folder / "build_facts.h"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        write_if_changed(folder / "build_facts.h", text)
 
 
 def extension():
     """The one extension module, tensorops._C."""
     rooms = ["csrc", "csrc/python", "csrc/ops", "csrc/autograd", "csrc/autocast", "csrc/functionalize", "csrc/cpu"]
-    flags = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
-    # OpenMP's pragmas are compiled in, its runtime is not linked: the symbols must be those of torch's own runtime,
-    # or torch.set_num_threads would not reach us.
-    cxx = [*flags, "-fopenmp", *INSTRUCTION_SETS["baseline"], *SANITIZE_CXX]
+    cxx = [*CXX, *INSTRUCTION_SETS["baseline"], *SANITIZE_CXX]
     cuda = with_cuda()
     if cuda:
         rooms.append("csrc/cuda")
@@ -249,4 +287,5 @@ def extension():
     )
 
 
+put_ninja_on_path()
 setup(ext_modules=[extension()], cmdclass={"build_ext": Build.with_options(no_python_abi_suffix=False)})

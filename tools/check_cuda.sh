@@ -26,4 +26,4 @@ for arch in sm_80 sm_90a; do
   grep -qx "$arch" <<<"$code" || { echo "check_cuda: no code for $arch, only for: $code"; exit 1; }
 done
 "$venv/bin/python" -m tensorops.info
-exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
+PYTHON=$venv/bin/python exec tools/test.sh -p no:cacheprovider "$@"

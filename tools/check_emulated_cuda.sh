@@ -10,5 +10,5 @@ cuda_home=$(tools/cuda_home.sh) || { echo "check_emulated_cuda: no CUDA toolkit,
 # What runs kernels: derivatives, schemas and compilers do not know the device.
 [ $# -gt 0 ] || set -- -m "not cuda" -k "not (gradcheck or opcheck or compile or reproducible)"
 "$PYTHON" tools/emulate_cuda.py build/emulate --cuda-home "$cuda_home" --jobs "$(nproc)"
-TENSOROPS_TEST_EMULATED_CUDA=1 TENSOROPS_TEST_FEW_DTYPES=1 PYTHONPATH=build/emulate "$PYTHON" -m pytest -q \
-  tests/test_{elementwise,matmul,convolution,pooling,reduction,loss}.py "$@"
+export PYTHON TENSOROPS_TEST_EMULATED_CUDA=1 TENSOROPS_TEST_FEW_DTYPES=1 PYTHONPATH=build/emulate
+exec tools/test.sh tests/test_{elementwise,matmul,convolution,pooling,reduction,loss}.py "$@"

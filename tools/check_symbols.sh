@@ -2,10 +2,9 @@
 # The inner kernels are compiled once per instruction set. An inline function or template that two of those objects share
 # is a weak symbol, and the linker keeps one copy: perhaps the AVX-512 one, for every CPU (SIGILL). So: no weak (W, V) and no
 # unique (u) symbols in the objects built with instruction-set flags.
-# usage: tools/check_symbols.sh [BUILD_FOLDER]        (default: build; build the package first)
+# usage: tools/check_symbols.sh        (build the package first)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-build=${1:-build}
 
 # Prints the shared symbols of the objects given; empty when all is well.
 shared_symbols() {
@@ -21,16 +20,14 @@ for name in weak strong; do "${CXX:-g++}" -O2 -c "$scratch/$name.cpp" -o "$scrat
 [ -n "$(shared_symbols "$scratch/weak.o")" ] || { echo "check_symbols: the check does not see a weak symbol"; exit 1; }
 [ -z "$(shared_symbols "$scratch/strong.o")" ] || { echo "check_symbols: the check sees a weak symbol where none is"; exit 1; }
 
-# The objects of this build alone: the latest interpreter's, one per instruction set and kernel file. Other builds may lie in
-# folders below, and objects of files that are gone beside these.
-temp=$(ls -td "$build"/temp*/ 2>/dev/null | head -n 1)
+# One object per instruction set and kernel file; those of files that are gone may lie beside them.
 objects=()
 # expect SET SOURCE…
 expect() {
   local set=$1 source object
   shift
   for source in "$@"; do
-    object=${temp:-$build/}$set/${source%.cpp}.o
+    object=build/kernels/$set/$(basename "$source" .cpp).o
     [ -e "$object" ] || { echo "check_symbols: there is no $object; build first"; exit 1; }
     objects+=("$object")
   done

@@ -32,4 +32,4 @@ if "$PYTHON" -c 'import ctypes; b = ctypes.create_string_buffer(8); ctypes.memmo
   exit 1
 fi
 # The reports go to the standard error of the process, which pytest must leave alone; the abort shows the Python stack.
-exec "$PYTHON" -m pytest -q --capture=sys -p no:cacheprovider "$@"
+exec tools/test.sh --capture=sys -p no:cacheprovider "$@"
