@@ -371,6 +371,7 @@ def reduction(everything: bool) -> list[Op]:
     return [
         *rows,
         softmax("softmax", 4096, 1024, F32_BF16),
+        softmax("softmax", 8192, 32, F32_BF16),
         softmax("log_softmax", 50, 10, F32),
         softmax("log_softmax", 256, 50000, F32),
     ]

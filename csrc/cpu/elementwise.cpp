@@ -10,7 +10,6 @@
 
 #include "cpu/dtype.h"
 #include "cpu/kernels/elementwise.h"
-#include "cpu/kernels/transpose.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
@@ -141,9 +140,9 @@ class Tiles {
       }
       tile.operands[i] = {data, o.dtype, {along, across}};
       if (!turned_[i]) continue;
-      const int log2 = __builtin_ctz(static_cast<unsigned>(size));
-      TENSOROPS_KERNELS(transpose_kernels).of_size[log2](data, along, across, buffer, tile.sizes[0], tile.sizes[1]);
       tile.operands[i] = {buffer, o.dtype, {size, size * tile.sizes[0]}};
+      const TileStrides of_tile = {size, size * tile.sizes[0]};
+      transposer(o.dtype)(data, {along, across}, buffer, of_tile, tile.sizes[0], tile.sizes[1]);
       buffer += kBufferBytes;
     }
     coalesce(tile);

@@ -16,10 +16,11 @@
 namespace tensorops::cpu {
 namespace {
 
-constexpr int64_t kShortLine = 64;    // shorter lines are computed many side by side
 constexpr int64_t kLongLine = 65536;  // elements of a line beyond the second cache
 constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
+constexpr int64_t kTurned = 8192;     // the same in the L1 cache, where lines are turned to lie so
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kTileColumns = 1008;  // not 1024: rows of a tile 4 KB apart would share a set of the first cache
 constexpr int64_t kKeptBytes = 4 << 20;   // terms of lines side by side that a core's share of the last cache holds
 constexpr int64_t kFetchedBytes = 64 << 10;  // of a line that is fetched while the one before is in the second cache
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
@@ -59,9 +60,12 @@ class Lineup {
 
   void run() const {
     const bool direct = side_by_side(0) && side_by_side(1) && side_by_side(2) && lines_.axes[0].size >= 16;
-    // Vectors along lines have idle lanes at their ends, vectors across lines beside the last.
+    // In units of what 16 lanes of one vector take, measured. Across lines that are not stored so it is twice that, as they are
+    // turned, and lanes beside the last line idle. Along a line the sum is waited for, and what is made of it; a part of a
+    // vector of 16-bit elements is read one by one.
     const auto vectors = [](int64_t n) { return (n + 15) / 16; };
-    const bool is_short = lines_.length < kShortLine && lines_.length * vectors(lines_.count) < lines_.count * vectors(lines_.length);
+    const int64_t wait = (backward_ ? 0 : keeps_terms_ ? 2 : 4) + (as_stored_ && lines_.length % 8 != 0 ? 4 : 0);
+    const bool is_short = 2 * lines_.length * vectors(lines_.count) < lines_.count * (vectors(lines_.length) + wait);
     const bool across = lines_.count > 1 && (!lines_.contiguous_lines() || is_short) && (direct || lines_.length <= kTile / 16);
     if (across) compute_side_by_side(direct);
     else compute_one_by_one();
@@ -91,20 +95,22 @@ class Lineup {
       const Scratch terms(keeps_terms_ && !terms_in_result ? n * width_ : 0);
       const Scratch buffers[2] = {Scratch(staged[0] || staged[2] ? n * width_ : 0), Scratch(staged[1] ? n * width_ : 0)};
       for_pieces(lines_.axes, begin, end, [&](const int64_t (&offset)[3], int64_t count) {
+        const auto& [x, r, y] = lines_.operands;
+        SoftmaxLines lines{x.data + offset[0], r.data + offset[1], y.data + offset[2], n, count, inner_stride(lines_.axes, 0),
+                           inner_stride(lines_.axes, 1), inner_stride(lines_.axes, 2), terms_in_result ? nullptr : terms.data(),
+                           streams, n * element_size(x.dtype) <= kFetchedBytes};
+        if (!staged[0] && !staged[1] && !staged[2]) return run_(lines);
+        lines.count = 1;
         for (int64_t i = 0; i < count; ++i) {
           char* at[3];
           for (int k = 0; k < 3; ++k) at[k] = lines_.operands[k].data + offset[k] + i * inner_stride(lines_.axes, k);
-          const void* in[2] = {at[0], at[1]};
-          for (int k = 0; k < 2; ++k) {
-            if (!staged[k]) continue;
-            load_[k](at[k], lines_.operands[k].step, buffers[k].data(), n);
-            in[k] = buffers[k].data();
-          }
-          void* out = staged[2] ? buffers[0].data() : at[2];
-          const bool fetches = i + 1 < count && !staged[0] && n * element_size(lines_.operands[0].dtype) <= kFetchedBytes;
-          const char* const next = fetches ? at[0] + inner_stride(lines_.axes, 0) : nullptr;
-          run_(in[0], in[1], out, n, terms_in_result ? out : terms.data(), streams, next);
-          if (staged[2]) store_(out, at[2], lines_.operands[2].step, n);
+          for (int k = 0; k < 2; ++k)
+            if (staged[k]) load_[k](at[k], lines_.operands[k].step, buffers[k].data(), n);
+          lines.x = staged[0] ? buffers[0].data() : at[0];
+          lines.r = staged[1] ? buffers[1].data() : at[1];
+          lines.y = staged[2] ? buffers[0].data() : at[2];
+          run_(lines);
+          if (staged[2]) store_(lines.y, at[2], lines_.operands[2].step, n);
         }
       });
       if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
@@ -115,17 +121,20 @@ class Lineup {
     const int64_t n = lines_.length;
     const int64_t run = direct ? lines_.axes[0].size : lines_.count, size = element_size(lines_.operands[2].dtype);
     // Wide enough for the memory, narrow enough for the cache and for several threads; by size alone.
-    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : kTile / n;
+    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : kTurned / n;
     const int64_t pieces = std::max<int64_t>(1, kPieces * run / lines_.count);
-    const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, kMaxColumns);
+    const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, direct ? kMaxColumns : kTileColumns);
     const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
     const bool streams = direct && past_caches() && lines_.operands[2].step % kStreamed == 0 && starts_lines(width * size);
     parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
       const int64_t sums = 3 * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
+      const bool converts = !native(0) || !native(1) || !native(2);
+      const int64_t others = !direct && converts ? n * width * int64_t(sizeof(double)) : 0;
       const int64_t kept = keeps_terms_ && direct && n * width * width_ <= kKeptBytes ? n * width * width_ : 0;
-      const Scratch memory(sums + 2 * tile + kept);
+      const Scratch memory(sums + 2 * tile + others + kept);
       double* const scratch = memory.data<double>();
       char* const tiles[2] = {memory.data() + sums, memory.data() + sums + tile};
+      char* const other = memory.data() + sums + 2 * tile;  // a tile of another dtype
       for (int64_t panel = begin; panel < end; ++panel) {
         const int64_t first = panel / per_run * run + panel % per_run * width;
         const int64_t m = std::min(width, run - panel % per_run * width);
@@ -137,21 +146,27 @@ class Lineup {
           });
           continue;
         }
-        const auto each = [&](int k, char* tile, auto move) {
-          for (int64_t row = 0; row < n; ++row) {
-            char* at = tile + row * m * width_;
-            for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t count) {
-              move(lines_.operands[k].data + offset[k] + row * lines_.operands[k].step, inner_stride(lines_.axes, k), at, count);
-              at += count * width_;
-            });
-          }
-        };
-        for (int k = 0; k < (backward_ ? 2 : 1); ++k)
-          each(k, tiles[k], [&](const char* from, int64_t stride, char* to, int64_t count) { load_[k](from, stride, to, count); });
-        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, nullptr, false);
-        each(2, tiles[0], [&](char* to, int64_t stride, char* from, int64_t count) { store_(from, to, stride, count); });
+        for (int k = 0; k < (backward_ ? 2 : 1); ++k) {
+          move_tile(k, native(k) ? tiles[k] : other, first, m, /*back=*/false);
+          if (!native(k)) load_[k](other, element_size(lines_.operands[k].dtype), tiles[k], n * m);
+        }
+        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, keeps_terms_ ? tiles[0] : nullptr, false);
+        if (!native(2)) store_(tiles[0], other, element_size(lines_.operands[2].dtype), n * m);
+        move_tile(2, native(2) ? tiles[0] : other, first, m, /*back=*/true);
       }
       if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
+    });
+  }
+  // Lines [first, first + m) of an operand into a tile whose rows are their elements, or back.
+  void move_tile(int k, char* tile, int64_t first, int64_t m, bool back) const {
+    const auto& operand = lines_.operands[k];
+    const TransposeKernel transpose = transposer(operand.dtype);
+    const int64_t size = element_size(operand.dtype), next = inner_stride(lines_.axes, k);
+    for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t count) {
+      char* const lines = operand.data + offset[k];
+      if (back) transpose(tile, {m * size, size}, lines, {operand.step, next}, lines_.length, count);
+      else transpose(lines, {next, operand.step}, tile, {size, m * size}, count, lines_.length);
+      tile += count * size;
     });
   }
   bool past_caches() const {

@@ -290,6 +290,17 @@ for _op in ("softmax", "log_softmax"):
     ]
     CASES += [
         Case(_op, lambda d: arguments(d.normal(4, 9) * 50, 1), "wide range"),
+        # Turned in tiles: lines beyond the last whole tile, elements beyond the last whole square, lines that are not equally
+        # far apart, another dtype.
+        Case(_op, lambda d: arguments(d.normal(35, 5), 1), "short lines"),
+        Case(_op, lambda d: arguments(d.normal(4, 18, 10)[:, 1::2], 2), "short lines in pieces", smooth=False),
+        Case(
+            _op,
+            lambda d: arguments(d.normal(50, 10), 1, dtype=torch.float32),
+            "short lines, dtype",
+            dtypes=(torch.float16, torch.int32),
+            smooth=False,
+        ),
         Case(
             _op,
             lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float32),
@@ -319,4 +330,4 @@ for _op in ("sum", "mean", "prod", "var", "std", "norm", "amax", "any", "logsume
     _between = (2,) if _op == "norm" else ()
     CASES += large(_op, REDUCED, *_between, gradient=_op not in ("any", "argmax"))
 for _op in ("cumsum", "cumprod", "softmax", "log_softmax"):
-    CASES += large(_op, SCANNED)
+    CASES += large(_op, SCANNED | {"short lines": ((70001, 10), 1)})

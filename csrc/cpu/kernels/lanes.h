@@ -256,14 +256,20 @@ TENSOROPS_INLINE void store_lanes(Vec<C> x, S* p, int64_t n) {
   __builtin_memcpy(p, lanes, n * sizeof(S));
 }
 
+// All lanes folded by f, in every lane of the result: halves, quarters, …
+template <class T, int Width = Vec<T>::size / 2, class F>
+TENSOROPS_INLINE Vec<T> fold_lanes(Vec<T> x, F f) {
+  if constexpr (Width == 0) {
+    return x;
+  } else {
+    typename Native<typename MaskInt<T>::type>::type other;
+    for (int i = 0; i < Vec<T>::size; ++i) other[i] = i ^ Width;
+    return fold_lanes<T, Width / 2>(f(x, Vec<T>(__builtin_shuffle(x.v, other))), f);
+  }
+}
 template <class T>
 TENSOROPS_INLINE T sum_lanes(Vec<T> x) {
-  T lanes[Vec<T>::size];
-  x.store(lanes);
-#pragma GCC unroll 8
-  for (int width = Vec<T>::size / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  return fold_lanes(x, [](Vec<T> a, Vec<T> b) TENSOROPS_LAMBDA_INLINE { return a + b; }).v[0];
 }
 
 // Lane j of the result's row i is lane i of row j: log2(size) rounds that swap blocks across the diagonal.

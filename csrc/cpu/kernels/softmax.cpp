@@ -56,18 +56,9 @@ constexpr bool kReadsResult = __is_same(R, Backward) || __is_same(R, LogBackward
 // The first n lanes of x, the rest `other`.
 template <class T>
 TENSOROPS_INLINE Vec<T> keep(Vec<T> x, int64_t n, T other) {
-  T lanes[Vec<T>::size];
-  x.store(lanes);
-  for (int64_t i = n; i < Vec<T>::size; ++i) lanes[i] = other;
-  return Vec<T>::load(lanes);
-}
-template <class T>
-TENSOROPS_INLINE double total(Vec<T> x) {
-  T lanes[Vec<T>::size];
-  x.store(lanes);
-  double sum = 0;
-  for (int i = 0; i < Vec<T>::size; ++i) sum += lanes[i];
-  return sum;
+  typename Vec<T>::V lane;
+  for (int i = 0; i < Vec<T>::size; ++i) lane[i] = T(i);
+  return select(Vec<T>(lane) < Vec<T>(T(n)), x, Vec<T>(other));
 }
 
 // acc (Vec<T>::size doubles) += x
@@ -82,14 +73,11 @@ TENSOROPS_INLINE void add_wide(Vec<double>* acc, Vec<T> x) {
 }
 
 // S is the dtype in memory.
-template <class R, class T, class S = T>
-void run(const void* from, const void* results, void* to, int64_t n, void* scratch, bool streams, const void* next) {
+template <class R, class T, class S>
+TENSOROPS_INLINE void run_line(const S* x, [[maybe_unused]] const S* r, S* y, int64_t n, [[maybe_unused]] T* terms, bool streams,
+                               const S* next) {
   using V = Vec<T>;
   constexpr int L = V::size, parts = L / Vec<double>::size;
-  const S* x = static_cast<const S*>(from);
-  [[maybe_unused]] const S* r = static_cast<const S*>(results);
-  S* y = static_cast<S*>(to);
-  [[maybe_unused]] T* const terms = static_cast<T*>(scratch);
   const int64_t full = n - n % L, tail = n - full;
   V m(0);
   if constexpr (R::has_maximum) {
@@ -100,11 +88,8 @@ void run(const void* from, const void* results, void* to, int64_t n, void* scrat
       for (int k = 0; k < 4; ++k) best[k] = maximum(best[k], load_vector<T>(x + i + k * L));
     for (; i < full; i += L) best[0] = maximum(best[0], load_vector<T>(x + i));
     if (tail > 0) best[1] = maximum(best[1], keep(load_part<T>(x + full, tail), tail, lowest));
-    T lanes[L];
-    maximum(maximum(best[0], best[1]), maximum(best[2], best[3])).store(lanes);
-    T largest = lanes[0];
-    for (int i = 1; i < L; ++i) largest = !(lanes[i] <= largest) && largest == largest ? lanes[i] : largest;
-    m = V(largest);
+    m = fold_lanes(maximum(maximum(best[0], best[1]), maximum(best[2], best[3])),
+                   [](V a, V b) TENSOROPS_LAMBDA_INLINE { return maximum(a, b); });
   }
   const auto read = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
     if constexpr (kReadsResult<R>) return load_lanes<T>(r + i, lanes);
@@ -126,16 +111,18 @@ void run(const void* from, const void* results, void* to, int64_t n, void* scrat
     // Exponentials leave the memory idle.
     if (R::has_maximum && next != nullptr)
       for (int64_t line = 0; line < kGroup * L * int64_t(sizeof(S)); line += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(static_cast<const S*>(next) + i) + line, 0, 2);
+        __builtin_prefetch(reinterpret_cast<const char*>(next + i) + line, 0, 2);
     V t[kGroup / 2];
     for (int k = 0; k < kGroup / 2; ++k) t[k] = term(i + 2 * k * L, L) + term(i + (2 * k + 1) * L, L);
     add_wide(acc, (t[0] + t[1]) + (t[2] + t[3]));
   }
-  for (; i < full; i += L) add_wide(acc, term(i, L));
-  if (tail > 0) add_wide(acc, keep(term(full, tail), tail, T(0)));
-  double sum = 0;
-  for (int k = 0; k < parts; ++k) sum += total(acc[k]);
-  const V s = R::finish_sum(V(T(sum)), m);
+  V rest(0);
+  for (; i + 2 * L <= full; i += 2 * L) rest = rest + (term(i, L) + term(i + L, L));
+  if (i < full) rest = rest + term(i, L);
+  if (tail > 0) rest = rest + keep(term(full, tail), tail, T(0));
+  add_wide(acc, rest);
+  if constexpr (parts == 2) acc[0] = acc[0] + acc[1];
+  const V s = R::finish_sum(V(T(sum_lanes(acc[0]))), m);
   const auto finish = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
     if constexpr (R::kStores) return R::result(load_lanes<T>(terms + i, lanes), read(i, lanes), m, s);
     else return R::result(load_lanes<T>(x + i, lanes), read(i, lanes), m, s);
@@ -145,6 +132,19 @@ void run(const void* from, const void* results, void* to, int64_t n, void* scrat
     for (; i < full; i += L) stream_vector(finish(i, L), y + i);
   for (; i < full; i += L) store_vector(finish(i, L), y + i);
   if (tail > 0) store_lanes(finish(full, tail), y + full, tail);
+}
+
+// While one line waits for its sum, the next is begun: short lines take what their instructions take.
+template <class R, class T, class S = T>
+void run(const SoftmaxLines& lines) {
+  const auto [x, r, y, n, count, x_line, r_line, y_line, terms, streams, fetches] = lines;
+  for (int64_t i = 0; i < count; ++i) {
+    const char *const from = static_cast<const char*>(x) + i * x_line, *const results = static_cast<const char*>(r) + i * r_line;
+    char* const to = static_cast<char*>(y) + i * y_line;
+    const char* const next = fetches && i + 1 < count ? from + x_line : nullptr;
+    run_line<R, T>(reinterpret_cast<const S*>(from), reinterpret_cast<const S*>(results), reinterpret_cast<S*>(to), n,
+                   static_cast<T*>(terms != nullptr ? terms : to), streams, reinterpret_cast<const S*>(next));
+  }
 }
 
 // `scratch`: per column a maximum and a finished sum of type T, and a sum in double. Three sweeps at most, 8 rows at a time;

@@ -9,10 +9,18 @@ namespace tensorops::cpu {
 
 enum class Softmax : int { softmax, log_softmax, softmax_backward, log_softmax_backward, count_ };
 
-// n elements of one line. Forward: y from x. Backward: y from the incoming gradient x and the forward's result r.
-// y may be x. `terms` holds n elements of the compute type, for softmax. With `streams` y begins at a whole cache line, and
-// whole vectors are written past the caches. `next`, or null: the x of the line that follows, which is fetched.
-using SoftmaxRunKernel = void (*)(const void* x, const void* r, void* y, int64_t n, void* terms, bool streams, const void* next);
+// Lines of n adjacent elements. Forward: y from x. Backward: y from the incoming gradient x and the forward's result r.
+// y may be x.
+struct SoftmaxLines {
+  const void *x, *r;
+  void* y;
+  int64_t n, count;
+  int64_t x_line, r_line, y_line;  // bytes from a line to the next
+  void* terms;   // for softmax: n elements of the compute type; null where y, of that type, takes them
+  bool streams;  // y begins at a whole cache line, and whole vectors are written past the caches
+  bool fetches;  // the x of the next line is fetched meanwhile
+};
+using SoftmaxRunKernel = void (*)(const SoftmaxLines& lines);
 // `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles; `terms`,
 // for softmax, rows * columns elements of the compute type, or it is null. With `streams` every row of y begins so.
 using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const void* r, int64_t r_stride, void* y, int64_t y_stride,

@@ -33,28 +33,33 @@ TENSOROPS_INLINE void transpose_square(typename Short<T>::type* rows) {
 }
 
 template <class T>
-void transpose(const void* from, int64_t row, int64_t column, void* to, int64_t rows, int64_t columns) {
+void transpose(const void* from, TileStrides of_from, void* to, TileStrides of_to, int64_t rows, int64_t columns) {
   constexpr int n = kBytes / sizeof(T);
   const char* in = static_cast<const char*>(from);
-  T* out = static_cast<T*>(to);
-  const auto one_by_one = [&](int64_t r, int64_t r_end, int64_t c_begin) TENSOROPS_LAMBDA_INLINE {
-    for (; r < r_end; ++r)
-      for (int64_t c = c_begin; c < columns; ++c) __builtin_memcpy(out + c * rows + r, in + r * row + c * column, sizeof(T));
-  };
-  const int64_t whole = column == int64_t(sizeof(T)) ? columns / n * n : 0;
-  int64_t r = 0;
-  for (; r + n <= rows; r += n) {
-    for (int64_t c = 0; c < whole; c += n) {
+  char* out = static_cast<char*>(to);
+  if (of_from.row == int64_t(sizeof(T)) && of_to.row == int64_t(sizeof(T))) {
+    for (int64_t c = 0; c < columns; ++c) __builtin_memcpy(out + c * of_to.column, in + c * of_from.column, rows * sizeof(T));
+    return;
+  }
+  if (rows < n || columns < n || of_from.column != int64_t(sizeof(T)) || of_to.row != int64_t(sizeof(T))) {
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        __builtin_memcpy(out + r * of_to.row + c * of_to.column, in + r * of_from.row + c * of_from.column, sizeof(T));
+    return;
+  }
+  // The last squares cover some of those before once more.
+  for (int64_t row = 0; row < rows; row += n) {
+    const int64_t r = row + n <= rows ? row : rows - n;
+    for (int64_t column = 0; column < columns; column += n) {
+      const int64_t c = column + n <= columns ? column : columns - n;
       typename Short<T>::type square[n];
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) __builtin_memcpy(&square[i], in + (r + i) * row + c * int64_t(sizeof(T)), kBytes);
+      for (int i = 0; i < n; ++i) __builtin_memcpy(&square[i], in + (r + i) * of_from.row + c * int64_t(sizeof(T)), kBytes);
       transpose_square<T>(square);
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) __builtin_memcpy(out + (c + i) * rows + r, &square[i], kBytes);
+      for (int i = 0; i < n; ++i) __builtin_memcpy(out + (c + i) * of_to.column + r * int64_t(sizeof(T)), &square[i], kBytes);
     }
-    one_by_one(r, r + n, whole);
   }
-  one_by_one(r, rows, 0);
 }
 
 }  // namespace

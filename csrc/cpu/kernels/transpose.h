@@ -7,8 +7,10 @@
 
 namespace tensorops::cpu {
 
-// to[column][row] = from[row][column]; `row` and `column` are the strides of `from` in bytes, `to` is dense.
-using TransposeKernel = void (*)(const void* from, int64_t row, int64_t column, void* to, int64_t rows, int64_t columns);
+struct TileStrides { int64_t row, column; };  // in bytes
+
+// to[row][column] = from[row][column], where they do not overlap. Fast where rows lie side by side in `to`, columns in `from`.
+using TransposeKernel = void (*)(const void* from, TileStrides of_from, void* to, TileStrides of_to, int64_t rows, int64_t columns);
 
 struct TransposeKernels {
   TransposeKernel of_size[4];  // by log2 of an element's bytes
