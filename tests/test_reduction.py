@@ -65,3 +65,29 @@ def test_lines_side_by_side(op: str, shape: tuple[int, ...], dtype: torch.dtype)
         results[0].double()[kept], expected[kept], rtol=rtol, atol=8 * eps if dtype != torch.float32 else 1e-5
     )
     assert torch.equal(results[0].isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("op", ["sum", "prod", "amax", "amin", "any", "all", "norm", "count_nonzero"])
+def test_runs_of_every_length(op: str, dtype: torch.dtype) -> None:
+    """A run is whole groups of vectors and what is left of one, or lines are turned: no element is lost, none read twice."""
+    if op == "norm" and not dtype.is_floating_point:
+        pytest.skip("norm is of floating point")
+    source = torch.randint(-4, 5, (300, 21), generator=torch.Generator().manual_seed(1))
+    source[source == 0] = 1 if op in ("prod", "all") else 0
+    source = torch.where(source.abs() > 1, 1, source) if op == "prod" else source
+    for n in range(1, 300, 3):
+        x = source[:n].t().contiguous().to(dtype)
+        x[20, n - 1] = 7
+        if dtype.is_floating_point:
+            x[3, n - 1] = float("nan")
+            x[4, n // 2] = float("inf")
+        # Exact in every dtype: sums of small integers, of squares of those.
+        arguments = (2, 1) if op == "norm" else (1,)
+        mine = getattr(tensorops, op)(x, *arguments)
+        theirs = getattr(torch, op)(x.double() if dtype.is_floating_point else x, *arguments).to(mine.dtype)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+        if dtype.is_floating_point:  # rows that do not follow each other
+            apart = torch.cat([x, x], 1)[:, :n]
+            again = getattr(tensorops, op)(apart, *arguments)
+            torch.testing.assert_close(again, mine, rtol=0, atol=0, equal_nan=True)

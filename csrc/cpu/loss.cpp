@@ -121,15 +121,20 @@ double total_weight(const Tensor& labels, int64_t classes, int64_t ignored, cons
   TORCH_CHECK(classes <= std::numeric_limits<int32_t>::max(), "loss over ", classes, " classes: int32 counts them");
   const int64_t* label = labels.const_data_ptr<int64_t>();
   return sum_of_blocks(labels.numel(), 1, [&](int64_t begin, int64_t end) {
-    double sum = 0;
-    int64_t kept = 0;
+    // Without branches: no prediction holds for labels.
+    int64_t kept = 0, outside = 0;
     for (int64_t i = begin; i < end; ++i) {
-      if (label[i] == ignored) continue;
-      TORCH_CHECK_INDEX(label[i] >= 0 && label[i] < classes, "Target ", label[i], " is out of bounds.");
-      if (weight.empty()) ++kept;
-      else sum += static_cast<double>(weight[label[i]]);
+      const int64_t is_kept = label[i] != ignored;
+      kept += is_kept;
+      outside += is_kept & int64_t(static_cast<uint64_t>(label[i]) >= static_cast<uint64_t>(classes));
     }
-    return sum + static_cast<double>(kept);
+    for (int64_t i = begin; outside > 0 && i < end; ++i)
+      TORCH_CHECK_INDEX(label[i] == ignored || (label[i] >= 0 && label[i] < classes), "Target ", label[i], " is out of bounds.");
+    if (weight.empty()) return static_cast<double>(kept);
+    double sum = 0;
+    for (int64_t i = begin; i < end; ++i)
+      if (label[i] != ignored) sum += static_cast<double>(weight[label[i]]);
+    return sum;
   });
 }
 

@@ -26,7 +26,6 @@ constexpr int64_t kRunBlock = 16384;    // elements of one run reduced to one st
 constexpr int64_t kPanelBlock = 131072;  // elements of one panel of columns reduced to one row of states
 constexpr int64_t kPanel = 2048;        // columns whose states stay in the L1 cache
 constexpr int64_t kStage = 2048;        // elements gathered or converted at a time
-constexpr int64_t kShortRun = 48;       // runs shorter than this are reduced many side by side
 constexpr int64_t kFewColumns = 16;     // fewer columns than this are reduced one by one
 constexpr int64_t kNarrow = 64;         // a dense matrix of fewer columns is reduced several rows at a time
 constexpr int64_t kWide = 256;          // as one row of about this many
@@ -55,11 +54,14 @@ class Reduce {
                         reducer == Reducer::var || reducer == Reducer::logsumexp
                     ? 2
                     : 1),
+        dtype_(dtype_of(input.scalar_type())),
         data_(static_cast<const char*>(input.const_data_ptr())) {
-    const DType dtype = dtype_of(input.scalar_type());
-    load_ = TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype)][static_cast<int>(compute)];
+    load_ = TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype_)][static_cast<int>(compute)];
+    // Elements that make no whole group are merged one vector at a time, unless the reducer has neutral ones to fill it up.
+    const bool has_neutral = states_ == 1 && reducer != Reducer::norm_p;
+    short_run_ = has_neutral ? 128 / width_ : reducer == Reducer::logsumexp ? 128 : 48;
     cost_ = reducer == Reducer::logsumexp || reducer == Reducer::norm_p ? 8 : 1;
-    const int64_t size = element_size(dtype);
+    const int64_t size = element_size(dtype_);
     int64_t out_stride = 1, index_stride = 1;
     for (int64_t i = input.dim() - 1; i >= 0; --i) {
       const int64_t n = input.size(i);
@@ -113,8 +115,8 @@ class Reduce {
 
   bool along_runs() const {
     if (rows_ == 0 || reduced_.empty()) return false;
-    if (columns_ < kFewColumns) return columns_ == 1 || rows_ >= kShortRun;
-    return reduced_[0].stride[0] <= kept_[0].stride[0] && reduced_[0].size >= kShortRun;
+    if (columns_ < kFewColumns) return columns_ == 1 || rows_ >= short_run_;
+    return reduced_[0].stride[0] <= kept_[0].stride[0] && reduced_[0].size >= short_run_;
   }
 
   States at_column(const States& states, int64_t c) const {
@@ -165,8 +167,20 @@ class Reduce {
   }
   // The states of m columns, `stride` bytes apart.
   void run_states(const char* column, int64_t stride, int64_t m, const States& states) const {
-    if (stored_.runs != nullptr && reduced_.size() == 1 && reduced_[0].stride[0] == element_)
-      return stored_.runs(params_, column, stride, m, rows_, 0, states);
+    const bool adjacent = reduced_.size() == 1 && reduced_[0].stride[0] == element_;
+    if (adjacent && stored_.runs != nullptr) return stored_.runs(params_, column, stride, m, rows_, 0, states);
+    if (adjacent && rows_ <= kStage / 2) {
+      alignas(64) char buffer[kStage * 8];
+      const int64_t together = kStage / rows_;
+      for (int64_t i = 0; i < m; i += together) {
+        const int64_t count = std::min(together, m - i);
+        if (stride == rows_ * element_) load_(column + i * stride, element_, buffer, count * rows_);
+        else
+          for (int64_t k = 0; k < count; ++k) load_(column + (i + k) * stride, element_, buffer + k * rows_ * width_, rows_);
+        kernels_.runs(params_, buffer, rows_ * width_, count, rows_, 0, at_column(states, i));
+      }
+      return;
+    }
     for (int64_t i = 0; i < m; ++i) run_state(column + i * stride, 0, rows_, at_column(states, i));
   }
 
@@ -246,21 +260,24 @@ class Reduce {
       });
       return;
     }
-    alignas(64) char buffer[kStage * 8];
     // Whole groups of 8 rows fit, as n <= kStage / 8.
     const int64_t tile = std::max<int64_t>(8, kStage / n / 8 * 8);
+    const TransposeKernel transpose = transposer(dtype_);
+    const bool converts = !is_compute_type(dtype_, compute_);
+    alignas(64) char buffer[kStage * 8], stored[kStage * 8];
+    char* const moved = converts ? stored : buffer;
     for (int64_t row = begin; row < end; row += tile) {
       const int64_t m = std::min(tile, end - row);
-      char* to = buffer;
+      char* to_row = moved;
       for_pieces(reduced_, row, row + m, [&](const int64_t (&offset)[2], int64_t pieces) {
-        for (int64_t i = 0; i < pieces; ++i) {
-          const char* from = data_ + offset[0] + i * row_stride;
-          for_pieces(kept_, c, c + n, [&](const int64_t (&column)[2], int64_t k) {
-            load_(from + column[0], inner_stride(kept_, 0), to, k);
-            to += k * width_;
-          });
-        }
+        char* to = to_row;
+        for_pieces(kept_, c, c + n, [&](const int64_t (&column)[2], int64_t k) {
+          transpose(data_ + offset[0] + column[0], {inner_stride(kept_, 0), row_stride}, to, {element_, n * element_}, k, pieces);
+          to += k * element_;
+        });
+        to_row += pieces * n * element_;
       });
+      if (converts) load_(stored, element_, buffer, m * n);
       kernels_.rows(params_, buffer, n * width_, m, n, row, row - begin, states);
     }
   }
@@ -329,9 +346,11 @@ class Reduce {
   const StoredKernels stored_;   // of elements where they lie; null where all must be brought into it
   const Compute compute_;
   const int64_t width_, states_;
+  const DType dtype_;  // of the input
   const char* data_;
   LoadKernel load_;
   int64_t cost_;
+  int64_t short_run_;  // runs shorter than this are reduced many side by side
   ReduceAxes kept_, reduced_;  // innermost first
   int64_t columns_, rows_;
   int64_t element_;  // bytes

@@ -23,12 +23,12 @@ constexpr double kInfinity = __builtin_inf();
 template <class A>
 constexpr A lowest() {
   if constexpr (is_floating<A>) return -kInfinity;
-  else return INT64_MIN;
+  else return sizeof(A) == 4 ? INT32_MIN : INT64_MIN;
 }
 template <class A>
 constexpr A highest() {
   if constexpr (is_floating<A>) return kInfinity;
-  else return INT64_MAX;
+  else return sizeof(A) == 4 ? INT32_MAX : INT64_MAX;
 }
 
 // How many elements each side of a merge holds, for the reducers that care.
@@ -62,6 +62,7 @@ struct Power {
 
 // A reducer: `states` accumulators of which `identity` is the neutral value; `group` gives the state of one element in each
 // of kGroup vectors (or of n, n < kGroup); `merge` adds one state to another; `finish` makes the results.
+// `neutral`, where there is one: the element that changes no state, so that any number of elements makes a group.
 // kPairs: no more than two values are added in the compute type, all else in double. That is enough to be nearly always the
 // best rounding of an f32 sum, and still memory speed; whole groups are for what has bits to spare: bf16, f16 and counts.
 template <class Map, bool kPairs>
@@ -72,6 +73,9 @@ struct Additive {
   using compute = T;
   template <class A>
   static constexpr A identity(int) { return 0; }
+  template <class C>
+    requires(!__is_same(Map, Power))  // of which zero may be infinite
+  static constexpr C neutral() { return 0; }
   template <class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
     s[0] = ((Map::map(x[0], p) + Map::map(x[1], p)) + (Map::map(x[2], p) + Map::map(x[3], p))) +
@@ -109,6 +113,8 @@ struct Product {
   using compute = typename AccumulatorOf<T>::type;
   template <class A>
   static constexpr A identity(int) { return 1; }
+  template <class C>
+  static constexpr C neutral() { return 1; }
   template <class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams&, Vec<C>* s) {
     s[0] = ((x[0] * x[1]) * (x[2] * x[3])) * ((x[4] * x[5]) * (x[6] * x[7]));
@@ -157,6 +163,8 @@ struct Extremum {
     else if constexpr (__is_same(Map, Magnitude)) return __is_same(Direction, Less) ? highest<A>() : A(0);
     else return Direction::template identity<A>();
   }
+  template <class C>
+  static constexpr C neutral() { return identity<C>(0); }
   template <class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
     Vec<C> y[4];
@@ -657,12 +665,59 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
     end_run<R, T>(params, run(r), n, row, origin, reached[r], static_cast<A*>(states.data) + r, states.pitch);
 }
 
+// Runs too short to be read from several places, one after another: while one waits for its last sums, the next is begun.
+// Elements beside those of whole groups are filled up to one.
+template <class R, class T, class Stored>
+TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, int64_t stride, int64_t count, int64_t n,
+                                 typename Step<R, T>::A* states) {
+  using S = Step<R, T>;
+  using C = typename S::C;
+  using A = typename S::A;
+  using W = typename S::W;
+  constexpr int L = S::lanes;
+  const int64_t rows = n / L, tail = n - rows * L;
+  const Vec<C> neutral(R::template neutral<C>());
+  const Mask<C> is_tail = iota<C>() < Vec<C>(C(tail));
+  for (int64_t r = 0; r < count; ++r) {
+    const Stored* const x = reinterpret_cast<const Stored*>(from + r * stride);
+    W acc[1];
+    S::reset(acc);
+    const auto group = [&](int64_t row, auto load) TENSOROPS_LAMBDA_INLINE {
+      Vec<C> g[kGroup];
+#pragma GCC unroll 8
+      for (int i = 0; i < kGroup; ++i) g[i] = load(row + i);
+      W s[1];
+      S::group(g, params, s);
+      S::merge(acc, s, {}, {}, A(L));
+    };
+    int64_t row = 0;
+    for (; row + kGroup <= rows; row += kGroup)
+      group(row, [&](int64_t at) TENSOROPS_LAMBDA_INLINE { return load_vector<C>(x + at * L); });
+    if (row * L < n)
+      group(row, [&](int64_t at) TENSOROPS_LAMBDA_INLINE {
+        if (at < rows) return load_vector<C>(x + at * L);
+        if (at > rows || tail == 0) return neutral;
+        return select(is_tail, load_part<C>(x + at * L, tail), neutral);
+      });
+    Vec<A> all = acc[0].part[0];
+    for (int w = 1; w < W::parts; ++w) R::merge(&all, &acc[0].part[w], Counts<A>{});
+    states[r] = fold_lanes(all, [](Vec<A> a, Vec<A> b) TENSOROPS_LAMBDA_INLINE {
+                  R::merge(&a, &b, Counts<A>{});
+                  return a;
+                }).v[0];
+  }
+}
+
 template <class R, class T, class Stored = T>
 void runs(const ReduceParams& params, const void* from, int64_t stride, int64_t count, int64_t n, int64_t first,
           States states) {
   using A = typename Step<R, T>::A;
   constexpr int kTogether = kRuns<R, typename Step<R, T>::C, A>;
   const char* x = static_cast<const char*>(from);
+  if constexpr (requires { R::template neutral<T>(); }) {
+    if (n * int64_t(sizeof(Stored)) < kApart)
+      return short_runs<R, T, Stored>(params, x, stride, count, n, static_cast<A*>(states.data));
+  }
   int64_t r = 0;
   const auto at = [&]() TENSOROPS_LAMBDA_INLINE { return States{static_cast<A*>(states.data) + r, states.pitch}; };
   if (kTogether > 1 && !in_places<R, T, Stored>(n))
