@@ -10,6 +10,10 @@
 
 namespace tensorops::cpu {
 
+// A tile of lines that are turned to lie side by side: elements that stay in the L1 cache, and lines. Not 1024 lines, as rows
+// 4 KB apart would share a set of the cache.
+constexpr int64_t kTileElements = 8192, kTileColumns = 1008;
+
 template <int N>
 struct Lines {
   struct Operand {
@@ -48,6 +52,18 @@ struct Lines {
       o.data += (length - 1) * o.step;
       o.step = -o.step;
     }
+  }
+  // Lines [first, first + m) of operand k into a tile whose rows are their elements, or back.
+  void move_tile(int k, char* tile, int64_t first, int64_t m, bool back) const {
+    const Operand& operand = operands[k];
+    const TransposeKernel transpose = transposer(operand.dtype);
+    const int64_t size = element_size(operand.dtype), next = inner_stride(axes, k);
+    for_pieces(axes, first, first + m, [&](const int64_t (&offset)[N], int64_t n) {
+      char* const lines = operand.data + offset[k];
+      if (back) transpose(tile, {m * size, size}, lines, {operand.step, next}, length, n);
+      else transpose(lines, {next, operand.step}, tile, {size, m * size}, n, length);
+      tile += n * size;
+    });
   }
   // Whether lines lie one after another in the result, each contiguous.
   bool contiguous_lines() const {

@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kStage = 1024;    // elements staged at a time, along a line or across lines
 constexpr int64_t kBlock = 65536;   // a longer line is cut into blocks of this size, for threads
 constexpr int64_t kShortLine = 32;  // shorter lines are scanned many side by side
+constexpr int64_t kSquare = 4;      // a line of fewer elements is turned one by one, which is no gain
 constexpr int64_t kRowsAhead = 4;   // elements of lines side by side are fetched so long before their turn
 
 class Scanner {
@@ -150,7 +151,10 @@ class Scanner {
     // Panels narrow enough that the threads all have one, by size alone.
     const int64_t width = std::clamp<int64_t>((lines_.count / 8 + 63) / 64 * 64, 64, kStage);
     const int64_t panels = (lines_.count + width - 1) / width;
-    if (const ScanThroughKernel through = kernel_of_neighbours()) return scan_neighbours(through, width, panels);
+    const ScanThroughKernel through = kernel_without_staging();
+    if (through != nullptr && are_neighbours()) return scan_neighbours(through, width, panels);
+    if (!has_coefficient_ && lines_.length < kShortLine && lines_.length >= kSquare && lines_.contiguous_lines())
+      return scan_turned(through);
     parallel(panels, 2 * width * lines_.length, [&](int64_t begin, int64_t end) {
       alignas(64) Element states[kStage], values[kStage], coefficients[kStage];
       for (int64_t panel = begin; panel < end; ++panel) {
@@ -181,13 +185,41 @@ class Scanner {
     const DType dtype = lines_.operands[2].dtype;
     return !has_coefficient_ && lines_.operands[0].dtype == dtype && (dtype == DType::f32 || dtype == DType::f64);
   }
-  // Null unless elements and results of neighbouring lines are next to each other and need no conversion.
-  ScanThroughKernel kernel_of_neighbours() const {
-    const DType dtype = lines_.operands[2].dtype;
+  ScanThroughKernel kernel_without_staging() const {
     if (!reads_as_it_writes()) return nullptr;
-    for (int k : {0, 2})
-      if (inner_stride(lines_.axes, k) != element_size(dtype)) return nullptr;
-    return TENSOROPS_KERNELS(scan_kernels).through[static_cast<int>(scan_)][dtype == DType::f64];
+    return TENSOROPS_KERNELS(scan_kernels).through[static_cast<int>(scan_)][lines_.operands[2].dtype == DType::f64];
+  }
+  // Whether elements and results of neighbouring lines are next to each other.
+  bool are_neighbours() const {
+    const int64_t size = element_size(lines_.operands[2].dtype);
+    return inner_stride(lines_.axes, 0) == size && inner_stride(lines_.axes, 2) == size;
+  }
+  // Lines that lie one after another, as tiles in which they are neighbours.
+  void scan_turned(ScanThroughKernel through) const {
+    const int64_t n = lines_.length, sizes[2] = {element_size(lines_.operands[0].dtype), element_size(lines_.operands[2].dtype)};
+    const int64_t width = std::clamp<int64_t>(std::min(kTileElements / n, lines_.count / 8) / 16 * 16, 16, kTileColumns);
+    parallel((lines_.count + width - 1) / width, 2 * width * n, [&](int64_t begin, int64_t end) {
+      alignas(64) Element states[kStage], values[kStage];
+      const Scratch memory(n * width * (sizes[0] + sizes[1]));
+      char *const x = memory.data(), *const y = x + n * width * sizes[0];
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const int64_t first = panel * width, m = std::min(width, lines_.count - first);
+        lines_.move_tile(0, x, first, m, /*back=*/false);
+        std::fill(states, states + m, identity());
+        for (int64_t k = 0; k < n; ++k) {
+          const char* const from = x + k * m * sizes[0];
+          char* const to = y + k * m * sizes[1];
+          if (through != nullptr) {
+            through(from, to, m, states, nullptr, false);
+            continue;
+          }
+          load_[0](from, sizes[0], values, m);
+          step_(values, nullptr, m, states);
+          store_(states, to, sizes[1], m);
+        }
+        lines_.move_tile(2, y, first, m, /*back=*/true);
+      }
+    });
   }
   void scan_neighbours(ScanThroughKernel through, int64_t width, int64_t panels) const {
     const auto &x = lines_.operands[0], &y = lines_.operands[2];

@@ -18,9 +18,7 @@ namespace {
 
 constexpr int64_t kLongLine = 65536;  // elements of a line beyond the second cache
 constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
-constexpr int64_t kTurned = 8192;     // the same in the L1 cache, where lines are turned to lie so
 constexpr int64_t kMaxColumns = 1024;
-constexpr int64_t kTileColumns = 1008;  // not 1024: rows of a tile 4 KB apart would share a set of the first cache
 constexpr int64_t kKeptBytes = 4 << 20;   // terms of lines side by side that a core's share of the last cache holds
 constexpr int64_t kFetchedBytes = 64 << 10;  // of a line that is fetched while the one before is in the second cache
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
@@ -121,7 +119,7 @@ class Lineup {
     const int64_t n = lines_.length;
     const int64_t run = direct ? lines_.axes[0].size : lines_.count, size = element_size(lines_.operands[2].dtype);
     // Wide enough for the memory, narrow enough for the cache and for several threads; by size alone.
-    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : kTurned / n;
+    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : kTileElements / n;
     const int64_t pieces = std::max<int64_t>(1, kPieces * run / lines_.count);
     const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, direct ? kMaxColumns : kTileColumns);
     const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
@@ -147,26 +145,14 @@ class Lineup {
           continue;
         }
         for (int k = 0; k < (backward_ ? 2 : 1); ++k) {
-          move_tile(k, native(k) ? tiles[k] : other, first, m, /*back=*/false);
+          lines_.move_tile(k, native(k) ? tiles[k] : other, first, m, /*back=*/false);
           if (!native(k)) load_[k](other, element_size(lines_.operands[k].dtype), tiles[k], n * m);
         }
         columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, keeps_terms_ ? tiles[0] : nullptr, false);
         if (!native(2)) store_(tiles[0], other, element_size(lines_.operands[2].dtype), n * m);
-        move_tile(2, native(2) ? tiles[0] : other, first, m, /*back=*/true);
+        lines_.move_tile(2, native(2) ? tiles[0] : other, first, m, /*back=*/true);
       }
       if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
-    });
-  }
-  // Lines [first, first + m) of an operand into a tile whose rows are their elements, or back.
-  void move_tile(int k, char* tile, int64_t first, int64_t m, bool back) const {
-    const auto& operand = lines_.operands[k];
-    const TransposeKernel transpose = transposer(operand.dtype);
-    const int64_t size = element_size(operand.dtype), next = inner_stride(lines_.axes, k);
-    for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t count) {
-      char* const lines = operand.data + offset[k];
-      if (back) transpose(tile, {m * size, size}, lines, {operand.step, next}, lines_.length, count);
-      else transpose(lines, {next, operand.step}, tile, {size, m * size}, count, lines_.length);
-      tile += count * size;
     });
   }
   bool past_caches() const {

@@ -271,6 +271,8 @@ for _op in ("cumsum", "cumprod"):
             exact=True,
         ),
         Case(_op, lambda d: arguments(d.normal(4, 9), 1), "bool", dtypes=BOOL, gradient=False, exact=True),
+        Case(_op, lambda d: arguments(d.normal(35, 5), 1), "short lines"),
+        Case(_op, lambda d: arguments(d.normal(4, 18, 10)[:, 1::2], 2), "short lines in pieces", smooth=False),
         Case(
             _op,
             lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64),

@@ -42,9 +42,16 @@ void transpose(const void* from, TileStrides of_from, void* to, TileStrides of_t
     return;
   }
   if (rows < n || columns < n || of_from.column != int64_t(sizeof(T)) || of_to.row != int64_t(sizeof(T))) {
-    for (int64_t r = 0; r < rows; ++r)
+    const auto move = [&](int64_t r, int64_t c) TENSOROPS_LAMBDA_INLINE {
+      __builtin_memcpy(out + r * of_to.row + c * of_to.column, in + r * of_from.row + c * of_from.column, sizeof(T));
+    };
+    if (rows > columns) {
       for (int64_t c = 0; c < columns; ++c)
-        __builtin_memcpy(out + r * of_to.row + c * of_to.column, in + r * of_from.row + c * of_from.column, sizeof(T));
+        for (int64_t r = 0; r < rows; ++r) move(r, c);
+    } else {
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < columns; ++c) move(r, c);
+    }
     return;
   }
   // The last squares cover some of those before once more.
