@@ -51,15 +51,6 @@ class Sum {
 };
 
 template <class C>
-TENSOROPS_INLINE C maximum_lanes(Vec<C> x) {
-  C lanes[Vec<C>::size];
-  x.store(lanes);
-  C best = lanes[0];
-  for (int i = 1; i < Vec<C>::size; ++i) best = lanes[i] > best || lanes[i] != lanes[i] ? lanes[i] : best;
-  return best;
-}
-
-template <class C>
 TENSOROPS_INLINE C log_of(C x) {
   return sizeof(C) == 4 ? C(::logf(x)) : C(::log(x));
 }
@@ -92,6 +83,9 @@ template <class S, class C>
 void cross_entropy_rows(const CrossEntropyRun& run) {
   const ClassTarget& target = run.target;
   const C kept = C(target.kept), spread = C(target.spread);
+  C *const losses = static_cast<C*>(run.loss), *const maxima = static_cast<C*>(run.maximum), *const sums = static_cast<C*>(run.sum);
+  // Then the loss is a difference of two numbers of the row: logarithms are left for the end, many at a time.
+  const bool by_label = target.probabilities == nullptr && spread == 0 && kept == 1;
   for (int64_t i = 0; i < run.n; ++i) {
     const S* x = static_cast<const S*>(run.logits) + i * run.stride;
     Vec<C> top(-C(__builtin_inf()));
@@ -99,7 +93,8 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
       const Vec<C> v = load_lanes<C>(x + c, n);
       top = maximum(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
     });
-    const C maximum = maximum_lanes(top);
+    top = fold_lanes(top, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return maximum(a, b); });
+    const C maximum = top.v[0];
     Sum<C> terms;
     // Exponentials leave the memory idle: the next row is fetched meanwhile.
     const S* const next = i + 1 < run.n ? x + run.stride : x;
@@ -107,8 +102,14 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
       __builtin_prefetch(next + c, 0, 2);
       terms.add(exp_term(load_lanes<C>(x + c, n) - Vec<C>(maximum)), n);
     });
-    const C sum = sum_of_exps(terms.value(), maximum), log_sum = log_of(sum);
+    const C sum = sum_of_exps(terms.value(), maximum);
+    maxima[i] = maximum, sums[i] = sum;
+    if (by_label) {
+      losses[i] = target.labels[i] == target.ignored ? C(0) : load_as<C>(x[target.labels[i]]) - maximum;
+      continue;
+    }
 
+    const C log_sum = log_of(sum);
     C loss = 0;
     if (target.probabilities != nullptr) {
       const S* t = static_cast<const S*>(target.probabilities) + i * run.stride;
@@ -128,9 +129,15 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
         loss += spread * total.value();
       }
     }
-    static_cast<C*>(run.loss)[i] = loss;
-    static_cast<C*>(run.maximum)[i] = maximum;
-    static_cast<C*>(run.sum)[i] = sum;
+    losses[i] = loss;
+  }
+  if (!by_label) return;
+  for_vectors<C>(run.n, [&](int64_t i, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    store_lanes(log(load_lanes<C>(sums + i, n)) - load_lanes<C>(losses + i, n), losses + i, n);
+  });
+  for (int64_t i = 0; i < run.n; ++i) {
+    const int64_t label = target.labels[i];
+    losses[i] = label == target.ignored ? C(0) : weight_of<C>(target, label) * losses[i];
   }
 }
 
