@@ -365,15 +365,19 @@ def reduction(everything: bool) -> list[Op]:
         *(over(op, label, F32, BOTH, label == last) for op in scans[2:] for label in (first, last, middle)),
     ]
 
-    def softmax(op: str, rows: int, columns: int, dtypes: tuple[torch.dtype, ...]) -> Op:
-        return Op(op, f"{rows}x{columns} dim 1", lambda d: arguments(d.normal(rows, columns), dim=1), dtypes, BOTH)
+    def of_rows(op: str, count: int, columns: int, dtypes: tuple[torch.dtype, ...]) -> Op:
+        return Op(op, f"{count}x{columns} dim 1", lambda d: arguments(d.normal(count, columns), dim=1), dtypes, BOTH)
 
     return [
         *rows,
-        softmax("softmax", 4096, 1024, F32_BF16),
-        softmax("softmax", 8192, 32, F32_BF16),
-        softmax("log_softmax", 50, 10, F32),
-        softmax("log_softmax", 256, 50000, F32),
+        of_rows("softmax", 4096, 1024, F32_BF16),
+        of_rows("softmax", 8192, 32, F32_BF16),
+        of_rows("log_softmax", 50, 10, F32),
+        of_rows("log_softmax", 256, 50000, F32),
+        of_rows("sum", 8192, 32, F32_BF16),
+        of_rows("amax", 8192, 32, F32),
+        of_rows("logsumexp", 8192, 32, F32),
+        of_rows("cumsum", 16384, 10, F32),
     ]
 
 
@@ -401,6 +405,7 @@ def loss(everything: bool) -> list[Op]:
     return [
         classified("cross_entropy", 50, 10, headline=True),
         classified("cross_entropy", 1024, 8192, headline=True),
+        classified("cross_entropy", 16384, 10),
         classified("nll_loss", 1024, 8192, reads=gathered),
         compared("mse_loss", 2**20, "1M"),
         compared("mse_loss", 32, "32"),
