@@ -14,7 +14,7 @@ PYTHON=$(command -v "$PYTHON")
 export PYTHON TENSOROPS_SANITIZE=address,undefined TENSOROPS_CUDA=0
 PYTHONPATH=$(tools/build.sh build/sanitize)
 export PYTHONPATH
-[[ $(nm -D "$PYTHONPATH"/tensorops/_C*.so) == *__asan_report* ]] || { echo "sanitize: the build is not instrumented"; exit 1; }
+[[ $(nm -D "$PYTHONPATH"/tensorops/_C*.so) == *__asan_load* ]] || { echo "sanitize: the build is not instrumented"; exit 1; }
 
 # The interpreter is not instrumented: the runtimes are loaded before it, and libstdc++ with them, so that exceptions are
 # intercepted. Python never frees everything, hence no leak check; our caching allocator would hide overruns.

@@ -682,23 +682,25 @@ TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, i
     const Stored* const x = reinterpret_cast<const Stored*>(from + r * stride);
     W acc[1];
     S::reset(acc);
-    const auto group = [&](int64_t row, auto load) TENSOROPS_LAMBDA_INLINE {
+    const auto group = [&]<int Loaded>(int64_t row, auto load) TENSOROPS_LAMBDA_INLINE {
       Vec<C> g[kGroup];
 #pragma GCC unroll 8
-      for (int i = 0; i < kGroup; ++i) g[i] = load(row + i);
+      for (int i = 0; i < kGroup; ++i) g[i] = i < Loaded ? load(row + i) : neutral;
       W s[1];
       S::group(g, params, s);
       S::merge(acc, s, {}, {}, A(L));
     };
     int64_t row = 0;
     for (; row + kGroup <= rows; row += kGroup)
-      group(row, [&](int64_t at) TENSOROPS_LAMBDA_INLINE { return load_vector<C>(x + at * L); });
-    if (row * L < n)
-      group(row, [&](int64_t at) TENSOROPS_LAMBDA_INLINE {
-        if (at < rows) return load_vector<C>(x + at * L);
-        if (at > rows || tail == 0) return neutral;
-        return select(is_tail, load_part<C>(x + at * L, tail), neutral);
-      });
+      group.template operator()<kGroup>(row, [&](int64_t at) TENSOROPS_LAMBDA_INLINE { return load_vector<C>(x + at * L); });
+    const auto load_rest = [&](int64_t at) TENSOROPS_LAMBDA_INLINE {
+      if (at < rows) return load_vector<C>(x + at * L);
+      if (at > rows || tail == 0) return neutral;
+      return select(is_tail, load_part<C>(x + at * L, tail), neutral);
+    };
+    const int64_t rest = n - row * L;
+    if (rest > kGroup / 2 * L) group.template operator()<kGroup>(row, load_rest);
+    else if (rest > 0) group.template operator()<kGroup / 2>(row, load_rest);
     Vec<A> all = acc[0].part[0];
     for (int w = 1; w < W::parts; ++w) R::merge(&all, &acc[0].part[w], Counts<A>{});
     states[r] = fold_lanes(all, [](Vec<A> a, Vec<A> b) TENSOROPS_LAMBDA_INLINE {
