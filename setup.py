@@ -139,6 +139,12 @@ def write_if_changed(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+def sleefs_own(header: str) -> str:
+    """Sleef's header without what some torch puts around it: the same for every torch, or kernels would be made again."""
+    begin, end = header.find("#ifndef __SLEEF_H__"), header.rfind("#endif // #ifndef __SLEEF_H__")
+    return header if begin < 0 or end < 0 else header[begin:end] + "#endif\n"
+
+
 def git_commit() -> str:
     """The commit being built, marked when the tree differs from it; 'unknown' outside a checkout."""
     try:
@@ -204,7 +210,7 @@ class Build(BuildExtension):
         shared = ROOT / "build/kernels"
         own = Path(self.build_temp).resolve() / "kernels" if SANITIZERS else shared
         sleef = shared / "include/sleef.h"
-        write_if_changed(sleef, (Path(include_paths()[0]) / sleef.name).read_text())
+        write_if_changed(sleef, sleefs_own((Path(include_paths()[0]) / sleef.name).read_text()))
         ccache = [path] if (path := shutil.which("ccache")) else []  # as torch's own does
         command = [*ccache, *self.compile_command(), *CXX, *fast, *quiet, f"-I{ROOT / 'csrc'}", f"-I{sleef.parent}"]
 
