@@ -27,7 +27,7 @@ bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # The checks behind .ci/run, one by one.
-sanitize: $(VENV)/.built
+sanitize: $(VENV)/.requirements
 	PYTHON=$(BIN)/python tools/sanitize.sh $(ARGS)
 
 lint: $(VENV)/.built

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# AddressSanitizer and UBSan over the kernels: builds csrc/cpu with both into build/sanitize, links what the package's own build
-# (make build) has made of the rest, and runs a part of the tests. An out-of-bounds read, a misaligned access or a signed
-# overflow ends the run.
+# AddressSanitizer and UBSan over the kernels: builds the package with both into build/sanitize and runs a part of the tests
+# on that build. An out-of-bounds read, a misaligned access or a signed overflow ends the run.
 # usage: tools/sanitize.sh [PYTEST ARGUMENTS]        (PYTHON=… picks the interpreter that has torch and pytest)
 set -euo pipefail
 cd "$(dirname "$0")/.."
