@@ -199,7 +199,8 @@ class Build(BuildExtension):
         shared = ROOT / "build/kernels"
         own = Path(self.build_temp).resolve() / "kernels" if SANITIZERS else shared
         sleef = shared / "include/sleef.h"
-        write_if_changed(sleef, sleefs_own((Path(include_paths()[0]) / sleef.name).read_text()))
+        if X86:
+            write_if_changed(sleef, sleefs_own((Path(include_paths()[0]) / sleef.name).read_text()))
         ccache = [path] if (path := shutil.which("ccache")) else []  # as torch's own does
         command = [*ccache, *self.compile_command(), *CXX, *fast, *quiet, f"-I{ROOT / 'csrc'}", f"-I{sleef.parent}"]
 

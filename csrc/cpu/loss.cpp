@@ -121,7 +121,7 @@ double total_weight(const Tensor& labels, int64_t classes, int64_t ignored, cons
   TORCH_CHECK(classes <= std::numeric_limits<int32_t>::max(), "loss over ", classes, " classes: int32 counts them");
   const int64_t* label = labels.const_data_ptr<int64_t>();
   return sum_of_blocks(labels.numel(), 1, [&](int64_t begin, int64_t end) {
-    // Without branches: no prediction holds for labels.
+    // Counted without branches; who is out of bounds is looked for where someone is.
     int64_t kept = 0, outside = 0;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t is_kept = label[i] != ignored;

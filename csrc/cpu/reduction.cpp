@@ -57,9 +57,7 @@ class Reduce {
         dtype_(dtype_of(input.scalar_type())),
         data_(static_cast<const char*>(input.const_data_ptr())) {
     load_ = TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype_)][static_cast<int>(compute)];
-    // Elements that make no whole group are merged one vector at a time, unless the reducer has neutral ones to fill it up.
-    const bool has_neutral = states_ == 1 && reducer != Reducer::norm_p;
-    short_run_ = has_neutral ? 128 / width_ : reducer == Reducer::logsumexp ? 128 : 48;
+    short_run_ = kernels_.takes_short_runs ? 128 / width_ : reducer == Reducer::logsumexp ? 128 : 48;
     cost_ = reducer == Reducer::logsumexp || reducer == Reducer::norm_p ? 8 : 1;
     const int64_t size = element_size(dtype_);
     int64_t out_stride = 1, index_stride = 1;

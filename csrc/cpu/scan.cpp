@@ -196,6 +196,7 @@ class Scanner {
   }
   // Lines that lie one after another, as tiles in which they are neighbours.
   void scan_turned(ScanThroughKernel through) const {
+    static_assert(kTileColumns <= kStage);
     const int64_t n = lines_.length, sizes[2] = {element_size(lines_.operands[0].dtype), element_size(lines_.operands[2].dtype)};
     const int64_t width = std::clamp<int64_t>(std::min(kTileElements / n, lines_.count / 8) / 16 * 16, 16, kTileColumns);
     parallel((lines_.count + width - 1) / width, 2 * width * n, [&](int64_t begin, int64_t end) {

@@ -119,7 +119,7 @@ class Lineup {
     const int64_t n = lines_.length;
     const int64_t run = direct ? lines_.axes[0].size : lines_.count, size = element_size(lines_.operands[2].dtype);
     // Wide enough for the memory, narrow enough for the cache and for several threads; by size alone.
-    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : kTileElements / n;
+    const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : (lines_.contiguous_lines() ? kTileElements : kTile) / n;
     const int64_t pieces = std::max<int64_t>(1, kPieces * run / lines_.count);
     const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, direct ? kMaxColumns : kTileColumns);
     const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;

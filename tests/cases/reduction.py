@@ -271,8 +271,6 @@ for _op in ("cumsum", "cumprod"):
             exact=True,
         ),
         Case(_op, lambda d: arguments(d.normal(4, 9), 1), "bool", dtypes=BOOL, gradient=False, exact=True),
-        Case(_op, lambda d: arguments(d.normal(35, 5), 1), "short lines"),
-        Case(_op, lambda d: arguments(d.normal(4, 18, 10)[:, 1::2], 2), "short lines in pieces", smooth=False),
         Case(
             _op,
             lambda d: arguments(d.normal(4, 5), 0, dtype=torch.float64),
@@ -292,10 +290,6 @@ for _op in ("softmax", "log_softmax"):
     ]
     CASES += [
         Case(_op, lambda d: arguments(d.normal(4, 9) * 50, 1), "wide range"),
-        # Turned in tiles: lines beyond the last whole tile, elements beyond the last whole square, lines that are not equally
-        # far apart, another dtype.
-        Case(_op, lambda d: arguments(d.normal(35, 5), 1), "short lines"),
-        Case(_op, lambda d: arguments(d.normal(4, 18, 10)[:, 1::2], 2), "short lines in pieces", smooth=False),
         Case(
             _op,
             lambda d: arguments(d.normal(50, 10), 1, dtype=torch.float32),
@@ -333,3 +327,9 @@ for _op in ("sum", "mean", "prod", "var", "std", "norm", "amax", "any", "logsume
     CASES += large(_op, REDUCED, *_between, gradient=_op not in ("any", "argmax"))
 for _op in ("cumsum", "cumprod", "softmax", "log_softmax"):
     CASES += large(_op, SCANNED | {"short lines": ((70001, 10), 1)})
+    # Turned in tiles: lines beyond the last whole tile, elements beyond the last whole square, lines that are not equally far
+    # apart.
+    CASES += [
+        Case(_op, lambda d: arguments(d.normal(35, 5), 1), "short lines"),
+        Case(_op, lambda d: arguments(d.normal(4, 18, 10)[:, 1::2], 2), "short lines in pieces", smooth=False),
+    ]

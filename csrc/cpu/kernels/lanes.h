@@ -256,6 +256,16 @@ TENSOROPS_INLINE void store_lanes(Vec<C> x, S* p, int64_t n) {
   __builtin_memcpy(p, lanes, n * sizeof(S));
 }
 
+// The first n lanes of x, and `otherwise` in the rest.
+template <class C>
+TENSOROPS_INLINE Vec<C> first_lanes(Vec<C> x, int64_t n, C otherwise) {
+  using Lane = typename MaskInt<C>::type;
+  Lane number[Vec<C>::size];
+  for (int i = 0; i < Vec<C>::size; ++i) number[i] = Lane(i);
+  const auto inside = Vec<Lane>::load(number) < Vec<Lane>(Lane(n));
+  return select(Mask<C>{inside.bits}, x, Vec<C>(otherwise));
+}
+
 // All lanes folded by f, in every lane of the result: halves, quarters, …
 template <class T, int Width = Vec<T>::size / 2, class F>
 TENSOROPS_INLINE Vec<T> fold_lanes(Vec<T> x, F f) {

@@ -17,15 +17,6 @@ TENSOROPS_INLINE void for_vectors(int64_t count, F f) {
   if (i < count) f(i, count - i);
 }
 
-// The first n lanes of x, and `otherwise` in the rest.
-template <class C>
-TENSOROPS_INLINE Vec<C> first_lanes(Vec<C> x, int64_t n, C otherwise) {
-  Lane<C> number[Vec<C>::size];
-  for (int i = 0; i < Vec<C>::size; ++i) number[i] = Lane<C>(i);
-  const auto inside = Vec<Lane<C>>::load(number) < Vec<Lane<C>>(Lane<C>(n));
-  return select(Mask<C>{inside.bits}, x, Vec<C>(otherwise));
-}
-
 // A sum in two levels, so that its error grows with the square root of the number of terms at most: no term goes through
 // more than kTerms additions of its own size.
 template <class C>
@@ -85,7 +76,7 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
   const C kept = C(target.kept), spread = C(target.spread);
   C *const losses = static_cast<C*>(run.loss), *const maxima = static_cast<C*>(run.maximum), *const sums = static_cast<C*>(run.sum);
   // Then the loss is a difference of two numbers of the row: logarithms are left for the end, many at a time.
-  const bool by_label = target.probabilities == nullptr && spread == 0 && kept == 1;
+  const bool by_label = target.probabilities == nullptr && spread == 0;
   for (int64_t i = 0; i < run.n; ++i) {
     const S* x = static_cast<const S*>(run.logits) + i * run.stride;
     Vec<C> top(-C(__builtin_inf()));
@@ -120,14 +111,11 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
       });
       loss = total.value();
     } else if (const int64_t label = target.labels[i]; label != target.ignored) {
-      loss = kept * weight_of<C>(target, label) * (log_sum - (load_as<C>(x[label]) - maximum));
-      if (spread != 0) {
-        Sum<C> total;
-        for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-          total.add(weights_of<C>(target, c, n) * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum))), n);
-        });
-        loss += spread * total.value();
-      }
+      Sum<C> total;
+      for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        total.add(weights_of<C>(target, c, n) * (Vec<C>(log_sum) - (load_lanes<C>(x + c, n) - Vec<C>(maximum))), n);
+      });
+      loss = kept * weight_of<C>(target, label) * (log_sum - (load_as<C>(x[label]) - maximum)) + spread * total.value();
     }
     losses[i] = loss;
   }
@@ -137,7 +125,7 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
   });
   for (int64_t i = 0; i < run.n; ++i) {
     const int64_t label = target.labels[i];
-    losses[i] = label == target.ignored ? C(0) : weight_of<C>(target, label) * losses[i];
+    losses[i] = label == target.ignored ? C(0) : kept * weight_of<C>(target, label) * losses[i];
   }
 }
 

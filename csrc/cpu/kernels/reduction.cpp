@@ -665,6 +665,9 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
     end_run<R, T>(params, run(r), n, row, origin, reached[r], static_cast<A*>(states.data) + r, states.pitch);
 }
 
+template <class R, class T>
+constexpr bool kHasNeutral = requires { R::template neutral<typename Step<R, T>::C>(); };
+
 // Runs too short to be read from several places, one after another: while one waits for its last sums, the next is begun.
 // Elements beside those of whole groups are filled up to one.
 template <class R, class T, class Stored>
@@ -677,7 +680,6 @@ TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, i
   constexpr int L = S::lanes;
   const int64_t rows = n / L, tail = n - rows * L;
   const Vec<C> neutral(R::template neutral<C>());
-  const Mask<C> is_tail = iota<C>() < Vec<C>(C(tail));
   for (int64_t r = 0; r < count; ++r) {
     const Stored* const x = reinterpret_cast<const Stored*>(from + r * stride);
     W acc[1];
@@ -696,7 +698,7 @@ TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, i
     const auto load_rest = [&](int64_t at) TENSOROPS_LAMBDA_INLINE {
       if (at < rows) return load_vector<C>(x + at * L);
       if (at > rows || tail == 0) return neutral;
-      return select(is_tail, load_part<C>(x + at * L, tail), neutral);
+      return first_lanes(load_part<C>(x + at * L, tail), tail, R::template neutral<C>());
     };
     const int64_t rest = n - row * L;
     if (rest > kGroup / 2 * L) group.template operator()<kGroup>(row, load_rest);
@@ -716,7 +718,7 @@ void runs(const ReduceParams& params, const void* from, int64_t stride, int64_t 
   using A = typename Step<R, T>::A;
   constexpr int kTogether = kRuns<R, typename Step<R, T>::C, A>;
   const char* x = static_cast<const char*>(from);
-  if constexpr (requires { R::template neutral<T>(); }) {
+  if constexpr (kHasNeutral<R, T>) {
     if (n * int64_t(sizeof(Stored)) < kApart)
       return short_runs<R, T, Stored>(params, x, stride, count, n, static_cast<A*>(states.data));
   }
@@ -853,8 +855,8 @@ enum Types { FLOATING, NUMERIC, ANY };
 template <class R, class T, Types types>
 constexpr ReduceKernels kernels_for() {
   if constexpr (is_floating<T> || types == ANY || (types == NUMERIC && __is_same(T, int64_t)))
-    return {runs<R, T>, rows<R, T>, merge<R, T>, finish<R, T>};
-  else return {nullptr, nullptr, nullptr, nullptr};
+    return {runs<R, T>, rows<R, T>, merge<R, T>, finish<R, T>, kHasNeutral<R, T>};
+  else return {};
 }
 
 }  // namespace

@@ -67,10 +67,11 @@ using MergeStatesKernel = void (*)(States into, int64_t n_into, States from, int
 using FinishStatesKernel = void (*)(const ReduceParams&, States states, int64_t n, int64_t columns);
 
 struct ReduceKernels {
-  ReduceRunsKernel runs;  // null where the reducer does not exist for the compute type
-  ReduceRowsKernel rows;
-  MergeStatesKernel merge;
-  FinishStatesKernel finish;
+  ReduceRunsKernel runs = nullptr;  // null where the reducer does not exist for the compute type
+  ReduceRowsKernel rows = nullptr;
+  MergeStatesKernel merge = nullptr;
+  FinishStatesKernel finish = nullptr;
+  bool takes_short_runs = false;  // `runs` is fast for runs of a few vectors too
 };
 
 // What reads the elements as they are stored.

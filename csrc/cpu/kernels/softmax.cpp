@@ -53,14 +53,6 @@ struct LogBackward {
 template <class R>
 constexpr bool kReadsResult = __is_same(R, Backward) || __is_same(R, LogBackward);
 
-// The first n lanes of x, the rest `other`.
-template <class T>
-TENSOROPS_INLINE Vec<T> keep(Vec<T> x, int64_t n, T other) {
-  typename Vec<T>::V lane;
-  for (int i = 0; i < Vec<T>::size; ++i) lane[i] = T(i);
-  return select(Vec<T>(lane) < Vec<T>(T(n)), x, Vec<T>(other));
-}
-
 // acc (Vec<T>::size doubles) += x
 template <class T>
 TENSOROPS_INLINE void add_wide(Vec<double>* acc, Vec<T> x) {
@@ -87,7 +79,7 @@ TENSOROPS_INLINE void run_line(const S* x, [[maybe_unused]] const S* r, S* y, in
     for (; i + 4 * L <= n; i += 4 * L)
       for (int k = 0; k < 4; ++k) best[k] = maximum(best[k], load_vector<T>(x + i + k * L));
     for (; i < full; i += L) best[0] = maximum(best[0], load_vector<T>(x + i));
-    if (tail > 0) best[1] = maximum(best[1], keep(load_part<T>(x + full, tail), tail, lowest));
+    if (tail > 0) best[1] = maximum(best[1], first_lanes(load_part<T>(x + full, tail), tail, lowest));
     m = fold_lanes(maximum(maximum(best[0], best[1]), maximum(best[2], best[3])),
                    [](V a, V b) TENSOROPS_LAMBDA_INLINE { return maximum(a, b); });
   }
@@ -119,7 +111,7 @@ TENSOROPS_INLINE void run_line(const S* x, [[maybe_unused]] const S* r, S* y, in
   V rest(0);
   for (; i + 2 * L <= full; i += 2 * L) rest = rest + (term(i, L) + term(i + L, L));
   if (i < full) rest = rest + term(i, L);
-  if (tail > 0) rest = rest + keep(term(full, tail), tail, T(0));
+  if (tail > 0) rest = rest + first_lanes(term(full, tail), tail, T(0));
   add_wide(acc, rest);
   if constexpr (parts == 2) acc[0] = acc[0] + acc[1];
   const V s = R::finish_sum(V(T(sum_lanes(acc[0]))), m);
