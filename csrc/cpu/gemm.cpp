@@ -60,8 +60,8 @@ constexpr int64_t kDenseRow = 512;
 // each), both are read where they lie, some steps at a time, while the next are on their way. Not for a few tiles of C.
 constexpr int64_t kStreamedDepth = 96, kStreamedUses = 208, kLowStreamedUses = 52, kStreamedElements = 1152;
 // Rows of A that are read where they lie, the next panel's while those of one are multiplied, if they are longer than what the
-// hardware sees coming.
-constexpr int64_t kFetchedRow = 128;
+// hardware sees coming. The few rows of a low tile it does see, and many tiles in a row have time to wait for them.
+constexpr int64_t kFetchedRow = 128, kLowFetchedTiles = 8;
 // More lines than that at once would keep a tile's own loads waiting: they are fetched every few steps.
 constexpr int64_t kFetchedAtOnce = 8, kFetchedSteps = 16;
 // A product with fewer independent pieces than this is cut along k as well, into lengths of kSplitDepth at least.
@@ -122,6 +122,7 @@ class Multiply {
     GemmTile tile;
     tile.a_row = g_.a.row;
     tile.a_step = g_.a.column;
+    tile.a_panel = size_.mr * g_.a.row;
     tile.k = g_.k;
     tile.chain = chain_length();
     for (int64_t index = begin; index < end; ++index) {
@@ -139,8 +140,9 @@ class Multiply {
           tile.b = panel;
           tile.b_step = width;
         }
-        for (int64_t i = 0; i < g_.m; i += size_.mr) {
+        for (int64_t i = 0; i < g_.m; i += tile.row_panels * tile.rows) {
           tile.rows = std::min<int64_t>(size_.mr, g_.m - i);
+          tile.row_panels = (g_.m - i) / tile.rows;
           tile.a = offset(a, i * g_.a.row, in_bytes_);
           tile.c = offset(c, i * e.c_row + j * e.c_column, c_bytes_);
           tile.source = source == nullptr ? nullptr : offset(source, i * e.source_row + j * e.source_column, source_bytes_);
@@ -411,18 +413,27 @@ class Multiply {
     const bool packed = block.a_panels != nullptr;
     tile.a_row = packed ? 1 : pairs_ != nullptr ? g_.a.row / 2 : g_.a.row;
     tile.a_step = packed ? size_.mr : g_.a.column;
-    const auto multiply_tile = [&](int64_t panel, int64_t j) {
+    // Columns of B that are all packed or all not, met by one panel of A, or one panel of B met by some of A.
+    const auto multiply_tiles = [&](int64_t panel, int64_t panels, int64_t j, int64_t columns) {
       const int64_t i = block.row_of(panel);
-      tile.rows = block.row_of(panel + 1) - i;
-      tile.columns = std::min<int64_t>(size_.nr, block.columns - j);
-      tile.a = packed ? offset(block.a_panels, panel * k_steps * size_.mr, width_) : a_at(block.i + i, block.p);
       const bool b_packed = j >= block.packed_from;
+      tile.rows = block.row_of(panel + 1) - i;
+      tile.row_panels = panels;
+      tile.columns = columns;
+      tile.a = packed ? offset(block.a_panels, panel * k_steps * size_.mr, width_) : a_at(block.i + i, block.p);
+      tile.a_panel = packed ? size_.mr * k_steps : tile.rows * tile.a_row;
       tile.b = b_packed ? offset(block.b_panels, (j - block.packed_from) * k_steps, width_) : b_at(block.p, block.j + j);
       tile.b_step = b_packed ? size_.nr : g_.b.row;
+      tile.b_panel = b_packed ? size_.nr * k_steps : size_.nr;
       place(tile, block.i + i, block.j + j);
       tile.sums = offset(block.sums, i * block.sums_row + j, width_);
       micro_(tile, g_.epilogue);
     };
+    const auto multiply_across = [&](int64_t panel) {
+      if (block.packed_from > 0) multiply_tiles(panel, 1, 0, block.packed_from);
+      if (block.packed_from < block.columns) multiply_tiles(panel, 1, block.packed_from, block.columns - block.packed_from);
+    };
+    const auto columns_at = [&](int64_t j) { return std::min<int64_t>(size_.nr, block.columns - j); };
     const int64_t tiles = ceil_div(block.columns, size_.nr);
     if (block.streams) {
       // The next block's steps, of A and then of B.
@@ -435,12 +446,15 @@ class Multiply {
       for (int64_t j = 0; j < block.columns; j += size_.nr)
         for (int64_t panel = 0; panel < block.row_panels; ++panel) {
           next.fetch();
-          multiply_tile(panel, j);
+          multiply_tiles(panel, 1, j, columns_at(j));
         }
     } else if (block.down) {
-      for (int64_t j = 0; j < block.columns; j += size_.nr)
-        for (int64_t panel = 0; panel < block.row_panels; ++panel) multiply_tile(panel, j);
-    } else if (block.a_panels == nullptr && g_.a.column == 1 && block.k * in_bytes_ > kFetchedRow) {
+      for (int64_t j = 0; j < block.columns; j += size_.nr) {
+        if (block.taller > 0) multiply_tiles(0, block.taller, j, columns_at(j));
+        multiply_tiles(block.taller, block.row_panels - block.taller, j, columns_at(j));
+      }
+    } else if (!packed && g_.a.column == 1 && block.k * in_bytes_ > kFetchedRow &&
+               (size_.mr > kLowTile || tiles <= kLowFetchedTiles)) {
       for (int64_t panel = 0; panel < block.row_panels; ++panel) {
         const int64_t first = block.row_of(panel + 1), end = block.row_of(std::min(panel + 2, block.row_panels));
         FetchAhead ahead;
@@ -450,11 +464,10 @@ class Multiply {
         ahead.steps = lines > kFetchedAtOnce ? kFetchedSteps : k_steps;
         ahead.lines = ceil_div(lines, ceil_div(k_steps, ahead.steps));
         tile.ahead = &ahead;
-        for (int64_t j = 0; j < block.columns; j += size_.nr) multiply_tile(panel, j);
+        multiply_across(panel);
       }
     } else {
-      for (int64_t panel = 0; panel < block.row_panels; ++panel)
-        for (int64_t j = 0; j < block.columns; j += size_.nr) multiply_tile(panel, j);
+      for (int64_t panel = 0; panel < block.row_panels; ++panel) multiply_across(panel);
     }
   }
 

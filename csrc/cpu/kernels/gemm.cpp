@@ -190,7 +190,7 @@ void dot_rows(const GemmTile& tile, const GemmEpilogue& e) {
       for (; j + kColumns <= n; j += kColumns) dot_tile<S, T, R, kColumns, kChains>(tile, begin + j, sums + j, kBlock);
       for (; j < n; ++j) dot_tile<S, T, R, 1, kChains>(tile, begin + j, sums + j, kBlock);
     }
-    finish<T>(tile, e, sums, kBlock, begin, n);
+    finish<T>(tile, e, sums, kBlock, 0, begin, n);
   }
 }
 
@@ -246,7 +246,7 @@ void axpy_rows(const GemmTile& tile, const GemmEpilogue& e) {
     for (; p + kSteps <= tile.k; p += kSteps)
       axpy_rows_of_b<S, T, R, kSteps>(tile, p, b + p * tile.b_step, n, sums, kBlock);
     for (; p < tile.k; ++p) axpy_rows_of_b<S, T, R, 1>(tile, p, b + p * tile.b_step, n, sums, kBlock);
-    finish<T>(tile, e, sums, kBlock, begin, n);
+    finish<T>(tile, e, sums, kBlock, 0, begin, n);
   }
 }
 

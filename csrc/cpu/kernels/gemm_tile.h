@@ -90,12 +90,12 @@ void store_any(DType type, const T* from, void* to, int64_t index, int64_t strid
   });
 }
 
-// The epilogue of columns [column, column + columns) of a tile whose sums lie in memory, row by row; `columns` may be
-// anything. Takes each element through the same operations as the micro-kernel does in registers.
+// The epilogue of tile.rows rows from `row` on, of columns [column, column + columns), whose sums lie in memory, row by row;
+// `columns` may be anything. Takes each element through the same operations as the micro-kernel does in registers.
 constexpr int64_t kStaged = 256;
 template <class T>
 __attribute__((noinline)) void finish_any(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row,
-                                          int64_t column, int64_t columns) {
+                                          int64_t row, int64_t column, int64_t columns) {
   using V = Vec<T>;
   const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
   alignas(64) T source[kStaged], result[kStaged];
@@ -104,14 +104,14 @@ __attribute__((noinline)) void finish_any(const GemmTile& tile, const GemmEpilog
       const int64_t n = columns - begin < kStaged ? columns - begin : kStaged;
       const int64_t first = column + begin;
       if (tile.source != nullptr)
-        load_any<T>(e.source_type, tile.source, i * e.source_row + first * e.source_column, e.source_column, source, n);
+        load_any<T>(e.source_type, tile.source, (row + i) * e.source_row + first * e.source_column, e.source_column, source, n);
       for (int64_t j = 0; j < n; j += V::size) {
         const int64_t lanes = n - j < V::size ? n - j : V::size;
         V x = alpha * load_lanes<T>(sums + i * sums_row + begin + j, lanes);
         if (tile.source != nullptr) x = fma(beta, load_lanes<T>(source + j, lanes), x);
         activate(x, e.activation).store(result + j);
       }
-      store_any<T>(e.c_type, result, tile.c, i * e.c_row + first * e.c_column, e.c_column, n);
+      store_any<T>(e.c_type, result, tile.c, (row + i) * e.c_row + first * e.c_column, e.c_column, n);
     }
   }
 }
@@ -119,12 +119,12 @@ __attribute__((noinline)) void finish_any(const GemmTile& tile, const GemmEpilog
 // The common case of it: adjacent columns, nothing but factors, and a source that is adjacent as well or one number to a row.
 template <class C, class S, class T>
 __attribute__((noinline)) void finish_adjacent(const GemmTile& tile, const GemmEpilogue& e, const T* sums,
-                                               int64_t sums_row, int64_t column, int64_t columns) {
+                                               int64_t sums_row, int64_t row, int64_t column, int64_t columns) {
   using V = Vec<T>;
   const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
   for (int64_t i = 0; i < tile.rows; ++i) {
-    const S* source = static_cast<const S*>(tile.source) + i * e.source_row + column * e.source_column;
-    C* c = static_cast<C*>(tile.c) + i * e.c_row + column;
+    const S* source = static_cast<const S*>(tile.source) + (row + i) * e.source_row + column * e.source_column;
+    C* c = static_cast<C*>(tile.c) + (row + i) * e.c_row + column;
     const V per_row = tile.source != nullptr && e.source_column == 0 ? load_as<T>(*source) : T(0);
     for (int64_t j = 0; j < columns; j += V::size) {
       const int64_t lanes = columns - j;
@@ -136,31 +136,31 @@ __attribute__((noinline)) void finish_adjacent(const GemmTile& tile, const GemmE
 }
 
 template <class T>
-TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row, int64_t column,
-                             int64_t columns) {
+TENSOROPS_INLINE void finish(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row, int64_t row,
+                             int64_t column, int64_t columns) {
   if constexpr (is_floating<T>) {
     const bool sums_type = tile.source == nullptr || e.source_type == DTypeOf<T>::value;
     if (e.c_column == 1 && e.activation == GemmActivation::none &&
         (tile.source == nullptr ||
          ((e.source_column == 0 || e.source_column == 1) && (sums_type || e.source_type == e.c_type)))) {
       return for_storage<T>(e.c_type, [&]<class C>(C) TENSOROPS_LAMBDA_INLINE {
-        if (sums_type) finish_adjacent<C, T>(tile, e, sums, sums_row, column, columns);
-        else finish_adjacent<C, C>(tile, e, sums, sums_row, column, columns);
+        if (sums_type) finish_adjacent<C, T>(tile, e, sums, sums_row, row, column, columns);
+        else finish_adjacent<C, C>(tile, e, sums, sums_row, row, column, columns);
       });
     }
   }
-  finish_any<T>(tile, e, sums, sums_row, column, columns);
+  finish_any<T>(tile, e, sums, sums_row, row, column, columns);
 }
 
 // Sums that alpha is in already, and maybe the source.
 template <class T>
 __attribute__((noinline)) void finish_scaled(const GemmTile& tile, const GemmEpilogue& e, const T* sums, int64_t sums_row,
-                                             bool has_source) {
+                                             int64_t row, int64_t column, int64_t columns, bool has_source) {
   GemmTile rest = tile;
   GemmEpilogue epilogue = e;
   if (has_source) rest.source = nullptr;
   epilogue.alpha = {};
-  finish<T>(rest, epilogue, sums, sums_row, 0, tile.columns);
+  finish<T>(rest, epilogue, sums, sums_row, row, column, columns);
 }
 
 // ---- The micro-kernel ------------------------------------------------------------------------------------------------
@@ -194,113 +194,128 @@ TENSOROPS_INLINE void multiply(const E* a, int64_t a_row, int64_t a_step, const 
   }
 }
 
+// `count` tiles: side by side from a column on, where lanes may be missing of the last, or one below the other.
 template <class E, class T, int R, int N, bool Adjacent>
-void micro_kernel(const GemmTile& tile, const GemmEpilogue& e) {
+void micro_kernel(const GemmTile& tile, const GemmEpilogue& e, int64_t column, int64_t count) {
   using V = Vec<T>;
   constexpr int64_t kWidth = N * V::size;
-  const int64_t last = tile.columns - (N - 1) * V::size;  // lanes of the last vector
   const bool plain_source = tile.source == nullptr || (e.source_type == DTypeOf<T>::value && e.source_column == 1);
   // Adjacent columns of the compute type leave from the registers; everything else is finished in the L1 cache.
   const bool plain = plain_source && e.c_type == DTypeOf<T>::value && e.c_column == 1 && e.activation == GemmActivation::none;
-  T* out = static_cast<T*>(!tile.last ? tile.sums : plain ? tile.c : nullptr);
   const int64_t out_row = tile.last ? e.c_row : tile.sums_row;
   const bool single = tile.first && tile.last && tile.k <= tile.chain;
   // The chains before this one, in memory: registers are for the sums.
   alignas(64) T room[R * kWidth];
   T* const kept = opaque(static_cast<T*>(room));
-  const T* before = static_cast<const T*>(tile.first ? nullptr : tile.sums);
-  int64_t before_row = tile.sums_row;
   const auto fetch = [&](const T* rows, int64_t row) TENSOROPS_LAMBDA_INLINE {
     for (int i = 0; i < R; ++i) fetch_lines<kWidth, 1>(rows + i * row);
   };
-  if (before != nullptr) fetch(before, before_row);
-
-  V sum[R][N];
-  for (int64_t done = 0;;) {
-    out = opaque(out), before = opaque(before);  // GCC would keep the addresses of all rows for the next chain
-    const int64_t count = tile.k - done < tile.chain ? tile.k - done : tile.chain;
-    // Lines of the result are on their way while the sums are made.
-    if (done + count >= tile.k && out != nullptr && out != before && count >= kFetchedDepth) fetch(out, out_row);
-    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = V(T(0)); });
-    // A few lines at a time: more would keep loads waiting.
-    for (const int64_t end = done + count; done < end;) {
-      int64_t steps = end - done;
-      if (tile.ahead != nullptr) {
-        if (steps > tile.ahead->steps) steps = tile.ahead->steps;
-        fetch_ahead(*tile.ahead);
-      }
-      multiply<E, T, R, N, Adjacent>(static_cast<const E*>(tile.a) + done * tile.a_step, tile.a_row, tile.a_step,
-                                     static_cast<const E*>(tile.b) + done * tile.b_step, tile.b_step, steps, sum);
-      done += steps;
+  const bool down = tile.row_panels > 1;
+  const int64_t right = down ? 0 : kWidth, a_next = down ? tile.a_panel : 0, b_next = down ? 0 : tile.b_panel;
+  const E *a = static_cast<const E*>(tile.a), *b = static_cast<const E*>(tile.b) + column / columns_of<T> * tile.b_panel;
+  for (int64_t row = 0; count > 0; --count, row += down ? R : 0, column += right, a += a_next, b += b_next) {
+    const int64_t columns = tile.columns - column < kWidth ? tile.columns - column : kWidth;
+    const int64_t last = columns - (N - 1) * V::size;  // lanes of the last vector
+    T* out = static_cast<T*>(!tile.last ? tile.sums : plain ? tile.c : nullptr);
+    if (out != nullptr) out += row * out_row + column;
+    const T* before = static_cast<const T*>(tile.first ? nullptr : tile.sums);
+    int64_t before_row = tile.sums_row;
+    if (before != nullptr) {
+      before += row * before_row + column;
+      fetch(before, before_row);
     }
-    if (single && out == nullptr) break;
 
-    out = opaque(out), before = opaque(before);
-    const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
-    const T* const source = static_cast<const T*>(plain_source ? tile.source : nullptr);
-    const auto leave = [&](auto load_last, auto store_last) TENSOROPS_LAMBDA_INLINE {
-      const auto load = [&](const T* row, int v) TENSOROPS_LAMBDA_INLINE {
-        return v + 1 < N ? V::load(row + v * V::size) : load_last(row + v * V::size);
-      };
-      if (before != nullptr) {
-        for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
-          sum[i][v] = fma(alpha, sum[i][v], load(before + i * before_row, v));
-        });
-      } else {
-        for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = alpha * sum[i][v]; });
-        if (source != nullptr)
-          for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
-            sum[i][v] = fma(beta, load(source + i * e.source_row, v), sum[i][v]);
-          });
+    V sum[R][N];
+    for (int64_t done = 0;;) {
+      out = opaque(out), before = opaque(before);  // GCC would keep the addresses of all rows for the next chain
+      const int64_t length = tile.k - done < tile.chain ? tile.k - done : tile.chain;
+      // Lines of the result are on their way while the sums are made.
+      if (done + length >= tile.k && out != nullptr && out != before && length >= kFetchedDepth) fetch(out, out_row);
+      for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = V(T(0)); });
+      // A few lines at a time: more would keep loads waiting.
+      for (const int64_t end = done + length; done < end;) {
+        int64_t steps = end - done;
+        if (tile.ahead != nullptr) {
+          if (steps > tile.ahead->steps) steps = tile.ahead->steps;
+          fetch_ahead(*tile.ahead);
+        }
+        multiply<E, T, R, N, Adjacent>(a + done * tile.a_step, tile.a_row, tile.a_step, b + done * tile.b_step, tile.b_step, steps,
+                                       sum);
+        done += steps;
       }
-      if (done < tile.k || out == nullptr) return;
-      for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
-        T* const to = out + i * out_row + v * V::size;
-        if (v + 1 < N) sum[i][v].store(to);
-        else store_last(sum[i][v], to);
-      });
-    };
-    if (last == V::size)
-      leave([](const T* from) TENSOROPS_LAMBDA_INLINE { return V::load(from); },
-            [](V x, T* to) TENSOROPS_LAMBDA_INLINE { x.store(to); });
-    else
-      leave([&](const T* from) TENSOROPS_LAMBDA_INLINE { return load_part<T>(from, last); },
-            [&](V x, T* to) TENSOROPS_LAMBDA_INLINE { store_part(x, to, last); });
-    if (done >= tile.k) break;
-    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(kept + i * kWidth + v * V::size); });
-    before = kept, before_row = kWidth;
-  }
-  if (out != nullptr) return;
+      if (single && out == nullptr) break;
+
+      out = opaque(out), before = opaque(before);
+      const V alpha = scalar_of<T>(e.alpha), beta = scalar_of<T>(e.beta);
+      const auto leave = [&](auto load_last, auto store_last) TENSOROPS_LAMBDA_INLINE {
+        const auto load = [&](const T* row, int v) TENSOROPS_LAMBDA_INLINE {
+          return v + 1 < N ? V::load(row + v * V::size) : load_last(row + v * V::size);
+        };
+        if (before != nullptr) {
+          for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+            sum[i][v] = fma(alpha, sum[i][v], load(before + i * before_row, v));
+          });
+        } else {
+          for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v] = alpha * sum[i][v]; });
+          if (plain_source && tile.source != nullptr) {
+            const T* const source = static_cast<const T*>(tile.source) + row * e.source_row + column;
+            for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+              sum[i][v] = fma(beta, load(source + i * e.source_row, v), sum[i][v]);
+            });
+          }
+        }
+        if (done < tile.k || out == nullptr) return;
+        for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+          T* const to = out + i * out_row + v * V::size;
+          if (v + 1 < N) sum[i][v].store(to);
+          else store_last(sum[i][v], to);
+        });
+      };
+      if (last == V::size)
+        leave([](const T* from) TENSOROPS_LAMBDA_INLINE { return V::load(from); },
+              [](V x, T* to) TENSOROPS_LAMBDA_INLINE { x.store(to); });
+      else
+        leave([&](const T* from) TENSOROPS_LAMBDA_INLINE { return load_part<T>(from, last); },
+              [&](V x, T* to) TENSOROPS_LAMBDA_INLINE { store_part(x, to, last); });
+      if (done >= tile.k) break;
+      for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(kept + i * kWidth + v * V::size); });
+      before = kept, before_row = kWidth;
+    }
+    if (out != nullptr) continue;
 #if defined(__AVX512BF16__)
-  // Bare sums of pairs leave as bf16 by the CPU's own rounding: it flushes subnormals, which they are not.
-  if (__is_same(E, Bf16Pair) && e.c_type == DType::bf16 && e.c_column == 1 && e.activation == GemmActivation::none &&
-      tile.source == nullptr && e.alpha.real == 1) {
-    BFloat16* c = static_cast<BFloat16*>(tile.c);
-    const auto mask = static_cast<__mmask16>((1u << last) - 1);
-    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
-      _mm256_mask_storeu_epi16(c + i * e.c_row + v * V::size, v + 1 < N ? __mmask16(0xffff) : mask,
-                               (__m256i)_mm512_cvtneps_pbh((__m512)sum[i][v].v));
-    });
-    return;
-  }
+    // Bare sums of pairs leave as bf16 by the CPU's own rounding: it flushes subnormals, which they are not.
+    if (__is_same(E, Bf16Pair) && e.c_type == DType::bf16 && e.c_column == 1 && e.activation == GemmActivation::none &&
+        tile.source == nullptr && e.alpha.real == 1) {
+      BFloat16* c = static_cast<BFloat16*>(tile.c) + row * e.c_row + column;
+      const auto mask = static_cast<__mmask16>((1u << last) - 1);
+      for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE {
+        _mm256_mask_storeu_epi16(c + i * e.c_row + v * V::size, v + 1 < N ? __mmask16(0xffff) : mask,
+                                 (__m256i)_mm512_cvtneps_pbh((__m512)sum[i][v].v));
+      });
+      continue;
+    }
 #endif
-  for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(kept + i * kWidth + v * V::size); });
-  if (single) finish<T>(tile, e, kept, kWidth, 0, tile.columns);
-  else finish_scaled<T>(tile, e, kept, kWidth, plain_source);
+    for_tile<R, N>([&](int i, int v) TENSOROPS_LAMBDA_INLINE { sum[i][v].store(kept + i * kWidth + v * V::size); });
+    if (single) finish<T>(tile, e, kept, kWidth, row, column, columns);
+    else finish_scaled<T>(tile, e, kept, kWidth, row, column, columns, plain_source);
+  }
 }
 
-// The instance for the tile's rows and vectors.
+// The instance for the tiles' rows and vectors.
 template <class E, class T, int N, bool Adjacent, int R = rows_of<T>>
-TENSOROPS_INLINE void for_rows(const GemmTile& tile, const GemmEpilogue& e) {
+TENSOROPS_INLINE void for_rows(const GemmTile& tile, const GemmEpilogue& e, int64_t column, int64_t count) {
   if constexpr (R > 1) {
-    if (tile.rows < R) return for_rows<E, T, N, Adjacent, R - 1>(tile, e);
+    if (tile.rows < R) return for_rows<E, T, N, Adjacent, R - 1>(tile, e, column, count);
   }
-  micro_kernel<E, T, R, N, Adjacent>(tile, e);
+  micro_kernel<E, T, R, N, Adjacent>(tile, e, column, count);
 }
 template <class E, class T, bool Adjacent>
 TENSOROPS_INLINE void for_columns(const GemmTile& tile, const GemmEpilogue& e) {
-  if (tile.columns > Vec<T>::size) for_rows<E, T, 2, Adjacent>(tile, e);
-  else for_rows<E, T, 1, Adjacent>(tile, e);
+  // The last tile is one of two vectors if it has lanes in the second.
+  constexpr int64_t kWidth = columns_of<T>, kRest = Vec<T>::size;
+  const int64_t wide = (tile.columns + kRest - 1) / kWidth;
+  if (wide > 0) for_rows<E, T, 2, Adjacent>(tile, e, 0, wide * tile.row_panels);
+  if (tile.columns > wide * kWidth) for_rows<E, T, 1, Adjacent>(tile, e, wide * kWidth, tile.row_panels);
 }
 
 }  // namespace
