@@ -285,6 +285,8 @@ def extension():
     sources = [path for room in rooms for path in (ROOT / room).glob("*.cpp")]
     if cuda:
         sources += (ROOT / "csrc/cuda/kernels").glob("*.cu")
+    if "address" in SANITIZERS:
+        sources.append(ROOT / "tools/asan_vectors.cpp")
     names = sorted(str(path.relative_to(ROOT)) for path in sources)
     kind = CUDAExtension if cuda else CppExtension
     nvcc = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fvisibility=hidden"]

@@ -25,11 +25,19 @@ export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1:a
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
 export PYTHONMALLOC=malloc
 
-# First that it can fail: a read past the end of a buffer, made through ctypes, must be reported.
-if "$PYTHON" -c 'import ctypes; b = ctypes.create_string_buffer(8); ctypes.memmove(ctypes.create_string_buffer(64), b, 64)' \
-    2>/dev/null; then
-  echo "sanitize: an overrun went unnoticed; the sanitizer is not active"
-  exit 1
-fi
+# First that it can fail: a kernel reads, and one writes, vectors of an array that is said to be 4 bytes longer than it is.
+overrun='
+import sys, numpy, torch, tensorops
+def array(n): return torch.from_numpy(numpy.lib.stride_tricks.as_strided(numpy.ones(n, numpy.float32), (4096,)))
+end = 4096 - int(sys.argv[2])
+tensorops.exp(array(end if sys.argv[1] == "read" else 4096), out=array(end if sys.argv[1] == "write" else 4096))
+'
+for access in read write; do
+  "$PYTHON" -c "$overrun" $access 0
+  if report=$("$PYTHON" -c "$overrun" $access 1 2>&1) || [[ $report != *AddressSanitizer*"${access^^} of size"* ]]; then
+    echo "sanitize: a $access past the end went unnoticed; the sanitizer is not active"
+    exit 1
+  fi
+done
 # The reports go to the standard error of the process, which pytest must leave alone; the abort shows the Python stack.
 exec tools/test.sh --capture=sys -p no:cacheprovider "$@"
