@@ -1,22 +1,14 @@
 #!/usr/bin/env bash
-# The whole CUDA package without a GPU: a second virtual environment with torch 2.11.0, whose wheel is the CUDA 13.0 build
-# and which is also the oldest torch we support; the package built with CUDAExtension for sm_80 and sm_90a, linked and
-# imported; and the CPU tests run on that build.
+# The whole CUDA package without a GPU: built against torch 2.11.0 (tools/cuda_venv.sh) with CUDAExtension for sm_80 and sm_90a,
+# linked and imported; and the CPU tests run on that build.
 # usage: tools/check_cuda.sh [PYTEST ARGUMENTS]        (PYTHON=… picks the interpreter; CUDA_HOME or nvcc on PATH the toolkit)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python3}
-venv=${CUDA_VENV:-.cuda-venv}
 CUDA_HOME=$(tools/cuda_home.sh) || { echo "check_cuda: no CUDA toolkit: set CUDA_HOME, or put nvcc on PATH"; exit 1; }
 export CUDA_HOME TENSOROPS_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0a"
 [ $# -gt 0 ] || set -- -m "not cuda"
 
-if [ ! -e "$venv/.ready" ] || [ requirements.txt -nt "$venv/.ready" ]; then
-  "$PYTHON" -m venv "$venv"
-  sed 's/^torch==.*/torch==2.11.0/' requirements.txt >"$venv/requirements.txt"
-  "$venv/bin/pip" install --disable-pip-version-check -q -r "$venv/requirements.txt"
-  touch "$venv/.ready"
-fi
+venv=$(tools/cuda_venv.sh)
 "$venv/bin/python" -c 'import torch; assert torch.version.cuda, f"torch {torch.__version__} is not a CUDA build"'
 
 PYTHONPATH=$(PYTHON=$venv/bin/python tools/build.sh build/cuda)
