@@ -43,9 +43,6 @@ SANITIZE = [f"-fsanitize={SANITIZERS}", "-fno-sanitize=vptr", "-fno-sanitize-rec
 # Checks of addresses are calls: as code in place they double the time to compile.
 CALLS = ["--param=asan-instrumentation-with-call-threshold=0"]
 SANITIZE_CXX = [*SANITIZE, *CALLS, "-fno-omit-frame-pointer", "-fno-wrapv", "-O1", "-g1"] if SANITIZERS else []
-# Inner kernels keep nothing beyond a scope. To look for it there is a quarter of the time to compile them, for each lambda
-# that is inlined leaves the names it captures.
-SANITIZE_KERNELS = [*SANITIZE_CXX, "-fno-sanitize-address-use-after-scope"] if SANITIZERS else []
 
 
 def fastest_instruction_sets() -> set[str]:
@@ -212,7 +209,7 @@ class Build(BuildExtension):
         jobs = []
         for name, flags_of_set in (INSTRUCTION_SETS | EXTENSIONS).items():
             instrumented = bool(SANITIZERS) and name in fastest_instruction_sets()
-            extra = [*(SANITIZE_KERNELS if instrumented else []), *flags_of_set, f"-DTENSOROPS_ISA={name}"]
+            extra = [*(SANITIZE_CXX if instrumented else []), *flags_of_set, f"-DTENSOROPS_ISA={name}"]
             for source in sorted((kernels if name in INSTRUCTION_SETS else kernels / name).glob("*.cpp")):
                 output = (own if instrumented else shared) / name / f"{source.stem}.o"
                 jobs.append((source, output, extra))

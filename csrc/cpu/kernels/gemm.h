@@ -37,7 +37,7 @@ struct GemmEpilogue {
 struct GemmTile {
   int64_t k = 0;                   // 0 is allowed: the product is zero
   int64_t rows = 0, columns = 0;   // 1 to mr, 1 to nr; more columns for tiles side by side
-  int64_t row_panels = 1;          // tiles one below the other
+  int64_t row_panels = 1;          // tiles one below the other, then of nr columns at most
   const void* a = nullptr;
   int64_t a_row = 1, a_step = 0;
   const void* b = nullptr;
