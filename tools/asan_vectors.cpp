@@ -1,5 +1,6 @@
 // What a build with AddressSanitizer calls before it reads or writes a vector: the runtime's own function is for any number of
-// bytes and takes two thirds of the time of a test of convolutions. Linked into the extension, whose calls it takes; the runtime still reports.
+// bytes and takes two thirds of the time of a test of convolutions. Linked into the extension, whose calls it takes; the runtime
+// still reports.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
