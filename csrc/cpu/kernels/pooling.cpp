@@ -130,11 +130,13 @@ TENSOROPS_INLINE void for_vectors(const PoolRun& run, F f) {
 }
 
 struct NoPosition {};
+template <class Position>
+constexpr bool is_kept = !__is_same(Position, NoPosition);
 
 // The maximum of what was taken, and its position if that is asked for.
-template <class C, class Position>
+template <class C, bool Places>
 struct Largest {
-  static constexpr bool places = !__is_same(Position, NoPosition);
+  static constexpr bool places = Places;
   using L = Vec<Lane<C>>;
   Vec<C> value;
   L place;
@@ -170,7 +172,7 @@ struct Sum {
 
 template <class S, class C, class Position>
 void max_run(const MaxPoolRun& run) {
-  using Best = Largest<C, Position>;
+  using Best = Largest<C, is_kept<Position>>;
   using L = typename Best::L;
   for_vectors<C>(run, [&]<int N>(auto at) TENSOROPS_LAMBDA_INLINE {
     Best best[N];
@@ -218,7 +220,7 @@ TENSOROPS_INLINE void max_window(const PoolWindowRun& run, int64_t output) {
   const S* const first = static_cast<const S*>(run.first) + output * run.apart;
   const auto finish = [&](C best, int64_t position) TENSOROPS_LAMBDA_INLINE {
     static_cast<S*>(run.out)[output] = StoreAs<S, C>::from(best);
-    if constexpr (!__is_same(Position, NoPosition)) static_cast<Position*>(run.position)[output] = static_cast<Position>(position);
+    if constexpr (is_kept<Position>) static_cast<Position*>(run.position)[output] = static_cast<Position>(position);
   };
   C best = lowest<S, C>();
   int32_t position = run.first_id;
@@ -439,24 +441,27 @@ TENSOROPS_INLINE void stage_columns(const PoolPlanes& p, int64_t at, C none, C* 
   const int64_t begin = (p.whole_begin + size - 1) / size * size;
   int64_t end = p.whole_end == p.out_width ? p.out_width : p.whole_end - size + 1;
   if constexpr (Step > 0) end = min(end, ((p.elements - at - p.left - reach) >> (Step - 1)) + 1);
-  int64_t j = 0;
-  for (; j < begin && j < p.out_width; j += size) edge(j);
-  if constexpr (Step > 0)
-    for (; j < end; j += size) {
-      Reduce r;
-      for_columns(j, false, [&](Vec<C> x, int64_t c) TENSOROPS_LAMBDA_INLINE {
-        if (c == 0) r = {x, L(Lane<C>(0))};
-        else r.take(x, L(Lane<C>(c)));
-      });
-      if constexpr (Step == 2) r = {ordered<S>(r.value), ordered<S>(r.place)};
-      r.value.store(values + j);
-      if constexpr (Reduce::places) r.place.store(places + j);
-    }
-  for (; j < p.out_width; j += size) edge(j);
+  for (int64_t j = 0; j < p.out_width; j += size) {
+    if constexpr (Step > 0)
+      if (j == begin) {
+        for (; j < end; j += size) {
+          Reduce r;
+          for_columns(j, false, [&](Vec<C> x, int64_t c) TENSOROPS_LAMBDA_INLINE {
+            if (c == 0) r = {x, L(Lane<C>(0))};
+            else r.take(x, L(Lane<C>(c)));
+          });
+          if constexpr (Step == 2) r = {ordered<S>(r.value), ordered<S>(r.place)};
+          r.value.store(values + j);
+          if constexpr (Reduce::places) r.place.store(places + j);
+        }
+        if (j >= p.out_width) break;
+      }
+    edge(j);
+  }
 }
-// The usual window of three columns by itself.
+// The usual window of three columns by itself. Out of line: once for positions of any type.
 template <class S, class C, class Reduce>
-TENSOROPS_INLINE void stage_columns(const PoolPlanes& p, int64_t at, C none, C* values, Lane<C>* places) {
+__attribute__((noinline)) void stage_columns(const PoolPlanes& p, int64_t at, C none, C* values, Lane<C>* places) {
   const bool usual = is_floating<C> && p.columns == 3 && p.column_dilation == 1;
   switch (p.column_step) {
     case 1: return usual ? stage_columns<S, C, Reduce, 1, is_floating<C> ? 3 : 0>(p, at, none, values, places)
@@ -542,7 +547,7 @@ TENSOROPS_INLINE void pool_planes(const PoolPlanes& task, C none, Finish finish)
 
 template <class S, class C, class Position>
 void max_planes(const PoolPlanes& p) {
-  pool_planes<S, C, Largest<C, Position>, Position>(p, lowest<S, C>(), [](Vec<C> x, int64_t, int64_t) TENSOROPS_LAMBDA_INLINE {
+  pool_planes<S, C, Largest<C, is_kept<Position>>, Position>(p, lowest<S, C>(), [](Vec<C> x, int64_t, int64_t) TENSOROPS_LAMBDA_INLINE {
     return x;
   });
 }
@@ -698,7 +703,7 @@ TENSOROPS_INLINE void for_tiles(const PoolTiles& t, F f, G rest) {
 
 template <class S, class C, class Position>
 void max_tiles(const PoolTiles& t) {
-  using Best = Largest<C, Position>;
+  using Best = Largest<C, is_kept<Position>>;
   using L = typename Best::L;
   const S* in = static_cast<const S*>(t.in);
   S* out = static_cast<S*>(t.out);
@@ -752,7 +757,7 @@ void mean_tiles(const PoolTiles& t) {
 template <class S, class C, class Position>
 void tiles_backward(const PoolTilesBackward& t) {
   constexpr int64_t size = Vec<C>::size;
-  constexpr bool averages = __is_same(Position, NoPosition);
+  constexpr bool averages = !is_kept<Position>;
   const S* g = static_cast<const S*>(t.gradient);
   S* out = static_cast<S*>(t.out);
   const Vec<C> by(C(t.divisor));
@@ -830,7 +835,7 @@ TENSOROPS_INLINE void put_phases(S* out, int64_t x, int64_t step, int64_t width,
 template <class C, class Position>
 struct GatherRow {
   const PoolGather& g;
-  Rows<C, !__is_same(Position, NoPosition)> rows;
+  Rows<C, is_kept<Position>> rows;
   const PoolSight *sights, *sights_end;
   const C* sum;
 };
@@ -847,7 +852,7 @@ TENSOROPS_INLINE void gather_row(const GatherRow<C, Position>& row, S* out, int6
 #pragma GCC unroll 1
         for (int64_t t = g.taps_begin[phase]; t < g.taps_begin[phase + 1]; ++t) add(q + g.offset[t], g.column[t]);
       };
-      if constexpr (__is_same(Position, NoPosition)) {
+      if constexpr (!is_kept<Position>) {
         taps([&](int64_t at, int32_t) TENSOROPS_LAMBDA_INLINE {
 #pragma GCC unroll 4
           for (int u = 0; u < N; ++u) sum[u] = sum[u] + Vec<C>::load(row.sum + at + u * size);
@@ -882,7 +887,7 @@ template <class S, class C, class Position, int Sights, int A, int B>
 TENSOROPS_INLINE void gather_row(const GatherRow<C, Position>& row, S* out, int64_t room) {
   constexpr int step = B > 0 ? 2 : 1, taps = A + B;
   constexpr int64_t size = Vec<C>::size;
-  constexpr bool averages = __is_same(Position, NoPosition);
+  constexpr bool averages = !is_kept<Position>;
   const PoolGather& g = row.g;
   const C* gradient[Sights][taps];
   const Lane<C>* place[Sights][taps];
@@ -923,7 +928,7 @@ TENSOROPS_INLINE void gather_row(const GatherRow<C, Position>& row, S* out, int6
 template <class S, class C, class Position>
 void gather(const PoolGather& task) {
   constexpr int64_t size = Vec<C>::size;
-  constexpr bool averages = __is_same(Position, NoPosition);
+  constexpr bool averages = !is_kept<Position>;
   const PoolGather g = task;  // which no store changes
   const PoolStaged& s = g.staged;
   const Rows<C, !averages> rows{s};
