@@ -151,6 +151,13 @@ struct Split {
     n = rest;
     return quotient;
   }
+  // Where 32 bits suffice for certain.
+  TENSOROPS_DEVICE int32_t operator()(int32_t& n) const {
+    uint32_t rest = static_cast<uint32_t>(n);
+    const auto quotient = static_cast<int32_t>(divider.divide_leaving(rest));
+    n = static_cast<int32_t>(rest);
+    return quotient;
+  }
 };
 
 // ---- reductions ----------------------------------------------------------------------------------------------------

@@ -49,25 +49,8 @@ struct TapIndex {
 
 struct Geometry {
   int64_t stride[2], padding[2], dilation[2];
+  Split strides[2];
 };
-
-// The element that output pixel `at` sees through `tap`: an input pixel, or padding.
-TENSOROPS_DEVICE bool seen_by(const Geometry& g, const Pixel& at, const Tap& tap, const int64_t (&size)[2], int64_t& row,
-                              int64_t& column) {
-  row = at.row * g.stride[0] - g.padding[0] + tap.row * g.dilation[0];
-  column = at.column * g.stride[1] - g.padding[1] + tap.column * g.dilation[1];
-  return row >= 0 && row < size[0] && column >= 0 && column < size[1];
-}
-// The output pixel that sees input pixel `at` through `tap`, if there is one.
-TENSOROPS_DEVICE bool seeing(const Geometry& g, const Pixel& at, const Tap& tap, const int64_t (&size)[2], int64_t& row,
-                             int64_t& column) {
-  const int64_t down = at.row + g.padding[0] - tap.row * g.dilation[0];
-  const int64_t across = at.column + g.padding[1] - tap.column * g.dilation[1];
-  if (down < 0 || across < 0 || down % g.stride[0] != 0 || across % g.stride[1] != 0) return false;
-  row = down / g.stride[0];
-  column = across / g.stride[1];
-  return row < size[0] && column < size[1];
-}
 
 template <class T>
 struct Image {
@@ -75,14 +58,26 @@ struct Image {
   int64_t stride[4];
   int64_t size[2];
   int64_t channels;  // per group
-  TENSOROPS_DEVICE T* at(int64_t image, int64_t group, int64_t channel, int64_t row, int64_t column) const {
-    return data + image * stride[0] + (group * channels + channel) * stride[1] + row * stride[2] + column * stride[3];
+  TENSOROPS_DEVICE int64_t of_group(int64_t group) const { return group * channels * stride[1]; }
+  TENSOROPS_DEVICE int64_t of_pixel(const Pixel& p) const {
+    return p.image * stride[0] + p.row * stride[2] + p.column * stride[3];
   }
 };
 
-// A of the forward product and of the input gradient: pixels by taps.
-template <class T, bool Transposed>
+// One of the two parts of where an element lies: offsets from the image's first one add up, and so do rows and columns.
+template <class Coordinate>
+struct Place {
+  int64_t offset;
+  Coordinate row, column;
+};
+
+// A of the forward product, the input seen from the output's pixels, and, Transposed, of the input gradient, the output's gradient
+// seen from the input's: pixels by taps.
+template <class T, bool Transposed, class Coordinate = int32_t>
 struct PatchSource {
+  using Element = T;
+  using Row = Place<Coordinate>;
+  using Column = Place<Coordinate>;
   Image<const T> image;
   Geometry geometry;
   PixelIndex pixels;
@@ -90,26 +85,54 @@ struct PatchSource {
   bool k_fast;
   int64_t group = 0;
 
-  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
-  TENSOROPS_DEVICE T at(int64_t i, int64_t k) const {
-    const Pixel pixel = pixels(i);
+  TENSOROPS_DEVICE void batch(int64_t g) { group = image.of_group(g); }
+  TENSOROPS_DEVICE Row row(int64_t i) const {
+    Pixel at = pixels(i);
+    const Geometry& g = geometry;
+    at.row = Transposed ? at.row + g.padding[0] : at.row * g.stride[0] - g.padding[0];
+    at.column = Transposed ? at.column + g.padding[1] : at.column * g.stride[1] - g.padding[1];
+    const int64_t offset = Transposed ? at.image * image.stride[0] : image.of_pixel(at);
+    return {offset, static_cast<Coordinate>(at.row), static_cast<Coordinate>(at.column)};
+  }
+  TENSOROPS_DEVICE Column column(int64_t k) const {
     const Tap tap = taps(k);
-    int64_t row, column;
-    const bool inside = Transposed ? seeing(geometry, pixel, tap, image.size, row, column)
-                                   : seen_by(geometry, pixel, tap, image.size, row, column);
-    return inside ? *image.at(pixel.image, group, tap.channel, row, column) : store_as<T>(0.0f);
+    const int64_t down = tap.row * geometry.dilation[0], across = tap.column * geometry.dilation[1];
+    const int64_t channel = tap.channel * image.stride[1];
+    if (Transposed) return {channel, static_cast<Coordinate>(-down), static_cast<Coordinate>(-across)};
+    return {channel + down * image.stride[2] + across * image.stride[3], static_cast<Coordinate>(down),
+            static_cast<Coordinate>(across)};
+  }
+  TENSOROPS_DEVICE T at(const Row& pixel, const Column& tap) const {
+    int64_t offset = group + pixel.offset + tap.offset;
+    Coordinate row = pixel.row + tap.row, column = pixel.column + tap.column;
+    bool inside = row >= 0 && column >= 0;
+    if (Transposed && inside) {
+      // The output pixel that sees this one through the tap, if there is one.
+      Coordinate rest_down = row, rest_across = column;
+      row = geometry.strides[0](rest_down);
+      column = geometry.strides[1](rest_across);
+      inside = rest_down == 0 && rest_across == 0;
+      offset += row * image.stride[2] + column * image.stride[3];
+    }
+    inside = inside && row < static_cast<Coordinate>(image.size[0]) && column < static_cast<Coordinate>(image.size[1]);
+    return inside ? image.data[offset] : store_as<T>(0.0f);
   }
 };
 
 // B of both: a packed matrix per group, one row of k per column of the product.
 template <class T>
 struct PackedSource {
+  using Element = T;
+  using Row = int64_t;
+  using Column = int64_t;
   const T* data;
   int64_t columns, k;
   bool k_fast = true;
   int64_t offset = 0;
   TENSOROPS_DEVICE void batch(int64_t g) { offset = g * columns * k; }
-  TENSOROPS_DEVICE T at(int64_t j, int64_t at_k) const { return data[offset + j * k + at_k]; }
+  TENSOROPS_DEVICE Row row(int64_t j) const { return j * k; }
+  TENSOROPS_DEVICE Column column(int64_t at_k) const { return at_k; }
+  TENSOROPS_DEVICE T at(Row row, Column column) const { return data[offset + row + column]; }
 };
 
 template <class T>
@@ -117,35 +140,46 @@ struct ImageEpilogue {
   Image<T> image;
   PixelIndex pixels;
   const T* bias;
-  int64_t group = 0;
-  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  int64_t first_channel = 0, group = 0;
+  TENSOROPS_DEVICE void batch(int64_t g) {
+    first_channel = g * image.channels;
+    group = image.of_group(g);
+  }
+  TENSOROPS_DEVICE T* row(int64_t i) const { return image.data + group + image.of_pixel(pixels(i)); }
   template <class Accumulator>
-  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
-    if (bias != nullptr) value += load_as<Accumulator>(bias[group * image.channels + j]);
-    const Pixel pixel = pixels(i);
-    *image.at(pixel.image, group, j, pixel.row, pixel.column) = store_as<T>(value);
+  TENSOROPS_DEVICE void operator()(T* row, int64_t j, Accumulator value) const {
+    if (bias != nullptr) value += load_as<Accumulator>(bias[first_channel + j]);
+    row[j * image.stride[1]] = store_as<T>(value);
   }
 };
 
 // Weight gradient: A is output channels by output pixels, B input channels and kernel by output pixels.
 template <class T>
 struct GradSource {
+  using Element = T;
+  using Row = int64_t;
+  using Column = int64_t;
   Image<const T> image;
   PixelIndex pixels;
   bool k_fast;
   int64_t group = 0;
-  TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
-  TENSOROPS_DEVICE T at(int64_t i, int64_t k) const {
-    const Pixel pixel = pixels(k);
-    return *image.at(pixel.image, group, i, pixel.row, pixel.column);
-  }
+  TENSOROPS_DEVICE void batch(int64_t g) { group = image.of_group(g); }
+  TENSOROPS_DEVICE Row row(int64_t i) const { return i * image.stride[1]; }
+  TENSOROPS_DEVICE Column column(int64_t k) const { return image.of_pixel(pixels(k)); }
+  TENSOROPS_DEVICE T at(Row channel, Column pixel) const { return image.data[group + channel + pixel]; }
 };
-template <class T>
+template <class T, class Coordinate = int32_t>
 struct InputSource {
-  PatchSource<T, false> patches;
+  using Patches = PatchSource<T, false, Coordinate>;
+  using Element = T;
+  using Row = typename Patches::Column;
+  using Column = typename Patches::Row;
+  Patches patches;
   bool k_fast;
   TENSOROPS_DEVICE void batch(int64_t g) { patches.batch(g); }
-  TENSOROPS_DEVICE T at(int64_t j, int64_t k) const { return patches.at(k, j); }
+  TENSOROPS_DEVICE Row row(int64_t j) const { return patches.column(j); }
+  TENSOROPS_DEVICE Column column(int64_t k) const { return patches.row(k); }
+  TENSOROPS_DEVICE T at(const Row& tap, const Column& pixel) const { return patches.at(pixel, tap); }
 };
 template <class T>
 struct WeightEpilogue {
@@ -153,10 +187,9 @@ struct WeightEpilogue {
   int64_t rows, columns;
   int64_t group = 0;
   TENSOROPS_DEVICE void batch(int64_t g) { group = g; }
+  TENSOROPS_DEVICE T* row(int64_t i) const { return out + (group * rows + i) * columns; }
   template <class Accumulator>
-  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
-    out[(group * rows + i) * columns + j] = store_as<T>(value);
-  }
+  TENSOROPS_DEVICE void operator()(T* row, int64_t j, Accumulator value) const { row[j] = store_as<T>(value); }
 };
 
 // ---- few channels: one thread per result ---------------------------------------------------------------------------
@@ -165,7 +198,7 @@ constexpr int64_t kTermsPerPart = 32;  // one chain of additions would lose more
 
 template <class T, class Accumulator, bool Transposed>
 __global__ void __launch_bounds__(kThreads)
-    direct_kernel(PatchSource<T, Transposed> patches, PackedSource<T> weight, ImageEpilogue<T> epilogue,
+    direct_kernel(PatchSource<T, Transposed, int64_t> patches, PackedSource<T> weight, ImageEpilogue<T> epilogue,
                   int64_t pixels, int64_t groups, int64_t columns, int64_t k) {
   const int64_t total = pixels * groups * columns;
   for (int64_t index = blockIdx.x * int64_t(kThreads) + threadIdx.x; index < total; index += gridDim.x * int64_t(kThreads)) {
@@ -173,29 +206,34 @@ __global__ void __launch_bounds__(kThreads)
     patches.batch(group);
     weight.batch(group);
     epilogue.batch(group);
+    const auto place = patches.row(pixel);
+    const auto row = weight.row(j);
     Accumulator sum = 0;
     for (int64_t at = 0; at < k;) {
       Accumulator part = 0;
       for (const int64_t end = at + kTermsPerPart < k ? at + kTermsPerPart : k; at < end; ++at)
-        part += load_as<Accumulator>(patches.at(pixel, at)) * load_as<Accumulator>(weight.at(j, at));
+        part += load_as<Accumulator>(patches.at(place, patches.column(at))) *
+                load_as<Accumulator>(weight.at(row, weight.column(at)));
       sum += part;
     }
-    epilogue(pixel, j, sum);
+    epilogue(epilogue.row(pixel), j, sum);
   }
 }
 
 // One block per element of the weight.
 template <class T, class Accumulator>
 __global__ void __launch_bounds__(kThreads)
-    direct_weight_kernel(GradSource<T> grad, InputSource<T> input, T* out, int64_t groups, int64_t rows,
+    direct_weight_kernel(GradSource<T> grad, InputSource<T, int64_t> input, T* out, int64_t groups, int64_t rows,
                          int64_t columns, int64_t pixels) {
   for (int64_t index = blockIdx.x; index < groups * rows * columns; index += gridDim.x) {
     const int64_t j = index % columns, i = index / columns % rows, group = index / columns / rows;
     grad.batch(group);
     input.batch(group);
+    const auto channel = grad.row(i);
+    const auto tap = input.row(j);
     Accumulator sum = 0;
     for (int64_t pixel = threadIdx.x; pixel < pixels; pixel += kThreads)
-      sum += load_as<Accumulator>(grad.at(i, pixel)) * load_as<Accumulator>(input.at(j, pixel));
+      sum += load_as<Accumulator>(grad.at(channel, grad.column(pixel))) * load_as<Accumulator>(input.at(tap, input.column(pixel)));
     sum = block_reduce<kThreads>(sum, Accumulator(0), [](Accumulator a, Accumulator b) { return a + b; });
     if (threadIdx.x == 0) out[index] = store_as<T>(sum);
   }
@@ -203,8 +241,14 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- choice ----------------------------------------------------------------------------------------------------------
 
+// Whether 32 bits hold every row and column of both images, padding included: what the tiles take for granted.
+bool has_small_coordinates(const ConvProblem& p) {
+  const auto fits = [&](int d) { return p.in_size[d] + 2 * p.padding[d] <= 0x7fffffff; };
+  return fits(0) && fits(1);
+}
 Geometry geometry_of(const ConvProblem& p) {
-  return {{p.stride[0], p.stride[1]}, {p.padding[0], p.padding[1]}, {p.dilation[0], p.dilation[1]}};
+  const auto strides = [&](int d) { return Split(p.stride[d], !has_small_coordinates(p)); };
+  return {{p.stride[0], p.stride[1]}, {p.padding[0], p.padding[1]}, {p.dilation[0], p.dilation[1]}, {strides(0), strides(1)}};
 }
 template <class T>
 Image<T> image_of(const ConvTensor& t, const int64_t (&size)[2], int64_t channels) {
@@ -256,18 +300,19 @@ void launch_patches(const ConvProblem& p, const ConvTensor& from, const int64_t 
   with_type(p, [&](auto type, auto tile) {
     using T = decltype(type);
     using Tile = typename decltype(tile)::Tile;
-    const PatchSource<T, Transposed> patches{image_of<const T>(from, from_size, from_channels), geometry_of(p),
-                                                    pixel_index(p, to_size),
-                                                    tap_index(p, from_channels, p.channels_fast), p.channels_fast};
+    const auto patches = [&](auto coordinate) {
+      return PatchSource<T, Transposed, decltype(coordinate)>{
+          image_of<const T>(from, from_size, from_channels), geometry_of(p), pixel_index(p, to_size),
+          tap_index(p, from_channels, p.channels_fast), p.channels_fast};
+    };
     const PackedSource<T> packed{static_cast<const T*>(weight), to_channels, k};
-    const ImageEpilogue<T> epilogue{image_of<T>(to, to_size, to_channels), pixel_index(p, to_size),
-                                           static_cast<const T*>(bias)};
-    if (to_channels <= kFewChannels) {
+    const ImageEpilogue<T> epilogue{image_of<T>(to, to_size, to_channels), pixel_index(p, to_size), static_cast<const T*>(bias)};
+    if (to_channels <= kFewChannels || !has_small_coordinates(p)) {
       const unsigned blocks = blocks_for(m * p.groups * to_channels, kThreads);
       direct_kernel<T, typename Tile::Accumulator, Transposed>
-          <<<blocks, kThreads, 0, stream>>>(patches, packed, epilogue, m, p.groups, to_channels, k);
+          <<<blocks, kThreads, 0, stream>>>(patches(int64_t{}), packed, epilogue, m, p.groups, to_channels, k);
     } else {
-      launch_gemm<Tile>(patches, packed, epilogue, {m, to_channels, k, p.groups, k}, stream);
+      launch_gemm<Tile>(patches(int32_t{}), packed, epilogue, {m, to_channels, k, p.groups, k}, stream);
     }
   });
 }
@@ -275,7 +320,9 @@ void launch_patches(const ConvProblem& p, const ConvTensor& from, const int64_t 
 // Positions summed by one part of the weight gradient.
 constexpr int64_t kPixelsPerPart = 4096;
 
-bool is_direct_weight(const ConvProblem& p) { return p.out_channels <= kFewChannels && p.in_channels <= kFewChannels; }
+bool is_direct_weight(const ConvProblem& p) {
+  return (p.out_channels <= kFewChannels && p.in_channels <= kFewChannels) || !has_small_coordinates(p);
+}
 
 }  // namespace
 
@@ -305,20 +352,22 @@ void launch_conv_weight_gradient(const ConvProblem& p, const ConvTensor& grad, c
     using T = decltype(type);
     using Tile = typename decltype(tile)::Tile;
     using Accumulator = typename Tile::Accumulator;
-    const GradSource<T> grads{image_of<const T>(grad, p.out_size, p.out_channels), pixel_index(p, p.out_size),
-                                     !p.channels_fast};
-    const InputSource<T> inputs{{image_of<const T>(input, p.in_size, p.in_channels), geometry_of(p),
-                                        pixel_index(p, p.out_size), tap_index(p, p.in_channels, false), false},
-                                       !p.channels_fast};
+    const GradSource<T> grads{image_of<const T>(grad, p.out_size, p.out_channels), pixel_index(p, p.out_size), !p.channels_fast};
+    const auto inputs = [&](auto coordinate) {
+      return InputSource<T, decltype(coordinate)>{
+          {image_of<const T>(input, p.in_size, p.in_channels), geometry_of(p), pixel_index(p, p.out_size),
+           tap_index(p, p.in_channels, false), false},
+          !p.channels_fast};
+    };
     T* const out = static_cast<T*>(weight_gradient);
     if (is_direct_weight(p)) {
       direct_weight_kernel<T, Accumulator><<<blocks_for(p.groups * rows * columns, 1), kThreads, 0, stream>>>(
-          grads, inputs, out, p.groups, rows, columns, pixels);
+          grads, inputs(int64_t{}), out, p.groups, rows, columns, pixels);
       return;
     }
     const int64_t parts = conv_weight_splits(p);
     const PartialEpilogue<Accumulator> sums{static_cast<Accumulator*>(partial), rows, columns, p.groups};
-    launch_gemm<Tile>(grads, inputs, sums, {rows, columns, pixels, p.groups, pixels == 0 ? 1 : ceil_div(pixels, parts)}, stream);
+    launch_gemm<Tile>(grads, inputs(int32_t{}), sums, {rows, columns, pixels, p.groups, pixels == 0 ? 1 : ceil_div(pixels, parts)}, stream);
     sum_parts(sums, WeightEpilogue<T>{out, rows, columns}, parts, stream);
   });
 }

@@ -22,28 +22,36 @@ constexpr int64_t kTilePart = 512;
 template <class T>
 struct StridedSource {
   using Element = T;
+  using Row = int64_t;
+  using Column = int64_t;
   const T* data;
   int64_t i_stride, k_stride, batch_stride;
   bool k_fast;
   int64_t offset = 0;
 
   TENSOROPS_DEVICE void batch(int64_t b) { offset = b * batch_stride; }
-  TENSOROPS_DEVICE T at(int64_t i, int64_t k) const { return data[offset + i * i_stride + k * k_stride]; }
+  TENSOROPS_DEVICE Row row(int64_t i) const { return i * i_stride; }
+  TENSOROPS_DEVICE Column column(int64_t k) const { return k * k_stride; }
+  TENSOROPS_DEVICE T at(Row row, Column column) const { return data[offset + row + column]; }
 };
 
 // The matrices of a batch side by side along k: the product of two such is the sum of the batch's products.
 template <class T>
 struct StackedSource {
   using Element = T;
+  using Row = int64_t;
+  using Column = int64_t;
   StridedSource<T> one;
   Split depth;
   bool k_fast;
 
   TENSOROPS_DEVICE void batch(int64_t) {}
-  TENSOROPS_DEVICE T at(int64_t i, int64_t k) const {
+  TENSOROPS_DEVICE Row row(int64_t i) const { return one.row(i); }
+  TENSOROPS_DEVICE Column column(int64_t k) const {
     const int64_t matrix = depth(k);
-    return one.data[matrix * one.batch_stride + i * one.i_stride + k * one.k_stride];
+    return matrix * one.batch_stride + one.column(k);
   }
+  TENSOROPS_DEVICE T at(Row row, Column column) const { return one.at(row, column); }
 };
 
 template <class T>
@@ -83,11 +91,18 @@ struct LinearEpilogue {
     c_offset = b * c_batch;
     source_offset = b * source_batch;
   }
-  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
+  struct Row {
+    T* c;
+    const T* source;
+  };
+  TENSOROPS_DEVICE Row row(int64_t i) const {
+    return {c + c_offset + i * c_row, source == nullptr ? nullptr : source + source_offset + i * source_row};
+  }
+  TENSOROPS_DEVICE void operator()(const Row& row, int64_t j, Accumulator value) const {
     value *= alpha;
-    if (source != nullptr) value += beta * load_as<Accumulator>(source[source_offset + i * source_row + j * source_column]);
+    if (row.source != nullptr) value += beta * load_as<Accumulator>(row.source[j * source_column]);
     if constexpr (Activated) value = activate(Value<Accumulator>(value), activation).v;
-    c[c_offset + i * c_row + j * c_column] = store_as<T>(value);
+    row.c[j * c_column] = store_as<T>(value);
   }
 };
 
@@ -123,8 +138,8 @@ __global__ void __launch_bounds__(kThreads)
     a.batch(batch);
     b.batch(batch);
     epilogue.batch(batch);
-    const Accumulator product = empty ? 0 : load_as<Accumulator>(a.at(i, 0)) * load_as<Accumulator>(b.at(j, 0));
-    epilogue(i, j, product);
+    const auto of = [](const A& source, int64_t at) { return load_as<Accumulator>(source.at(source.row(at), source.column(0))); };
+    epilogue(epilogue.row(i), j, empty ? Accumulator(0) : of(a, i) * of(b, j));
   }
 }
 
@@ -181,19 +196,20 @@ __global__ void __launch_bounds__(kThreads)
     if (i < shape.m) {
 #pragma unroll 4
       for (int64_t k = begin + lane; k < end; k += shape.lanes) {
-        const Accumulator x = load_as<Accumulator>(a.at(i, k));
+        const Accumulator x = load_as<Accumulator>(a.at(a.row(i), a.column(k)));
 #pragma unroll
         for (int j = 0; j < N; ++j)
-          if (N == 1 || j < shape.n) sums.of[j] += x * load_as<Accumulator>(b.at(j, k));
+          if (N == 1 || j < shape.n) sums.of[j] += x * load_as<Accumulator>(b.at(b.row(j), b.column(k)));
       }
     }
     __syncthreads();  // the merge of an earlier batch may still be reading
     sums = merge_lanes<Sums<Accumulator, N>>(sums, lane, shape.lanes, shape.across ? rows : 1);
     if (lane != 0 || i >= shape.m) continue;
     epilogue.batch(batch);
+    const auto row = epilogue.row(i);
 #pragma unroll
     for (int j = 0; j < N; ++j)
-      if (N == 1 || j < shape.n) epilogue(i, j, sums.of[j]);
+      if (N == 1 || j < shape.n) epilogue(row, j, sums.of[j]);
   }
 }
 

@@ -4,8 +4,11 @@
 //   stage a slab of A and B in shared memory  ->  multiply from shared memory into registers  ->  hand each element of
 //   the tile to the epilogue.  The next slab is fetched into registers while the current one is being multiplied.
 //
-// A source has `Element`, `bool k_fast` (neighbouring k are neighbours in memory), `void batch(int64_t)` and
-// `Element at(int64_t i, int64_t k)`, called only inside the matrix; i is the row of A or the column of B.
+// A source has `Element`, `bool k_fast` (neighbouring k are neighbours in memory) and `void batch(int64_t)`. Where its elements lie
+// is said in two parts, `row(i)`, i being the row of A or the column of B, and `column(k)`, of which `at(row, column)` makes an
+// element; all of them are called only inside the matrix. The parts are made once, those of i for the block and those of k for
+// the slab, and kept in shared memory: in registers, where the compiler would keep those of each thread's elements, they have no
+// room. An epilogue has `batch` and `row(i)` likewise, and takes (row, j, value).
 // The order of summation over k depends on the shape alone.
 #pragma once
 
@@ -61,14 +64,16 @@ struct Simt {
         for (int j = 0; j < ThreadColumns; ++j) r.c[i][j] += x[i] * y[j];
     }
   }
-  // f(row, column, value) for every element that this thread holds.
+  // f(i, put) for every row that this thread holds elements of; put(g): g(column, value) for these.
   template <class F>
   static TENSOROPS_DEVICE void for_each(const Registers& r, F f) {
     const int row = threadIdx.x / kAcross * ThreadRows, column = threadIdx.x % kAcross * ThreadColumns;
 #pragma unroll
     for (int i = 0; i < ThreadRows; ++i)
+      f(row + i, [&](auto put) {
 #pragma unroll
-      for (int j = 0; j < ThreadColumns; ++j) f(row + i, column + j, r.finished[i][j] + r.c[i][j]);
+        for (int j = 0; j < ThreadColumns; ++j) put(column + j, r.finished[i][j] + r.c[i][j]);
+      });
   }
 };
 
@@ -131,38 +136,58 @@ struct TensorCore {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i)
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-        f(row + 16 * i + g, column + 8 * j + 2 * t, r.c[i][j][0]);
-        f(row + 16 * i + g, column + 8 * j + 2 * t + 1, r.c[i][j][1]);
-        f(row + 16 * i + g + 8, column + 8 * j + 2 * t, r.c[i][j][2]);
-        f(row + 16 * i + g + 8, column + 8 * j + 2 * t + 1, r.c[i][j][3]);
-      }
+      for (int half = 0; half < 2; ++half)
+        f(row + 16 * i + g + 8 * half, [&](auto put) {
+#pragma unroll
+          for (int j = 0; j < kTiles; ++j) {
+            put(column + 8 * j + 2 * t, r.c[i][j][2 * half]);
+            put(column + 8 * j + 2 * t + 1, r.c[i][j][2 * half + 1]);
+          }
+        });
   }
 
  private:
   static TENSOROPS_DEVICE uint32_t word(const Staged* p) { return *reinterpret_cast<const uint32_t*>(p); }
 };
 
+// Where the elements of a block's operand lie: a row for every i and, for a slab and the next, a column for every k.
+template <class Source, int Extent, int Depth>
+struct Places {
+  typename Source::Row rows[Extent];
+  typename Source::Column columns[2][Depth];
+
+  // Rows behind the last one are its like: no result is made of them.
+  TENSOROPS_DEVICE void put_rows(const Source& source, int64_t first_i, int64_t extent) {
+    for (int i = threadIdx.x; i < Extent; i += kGemmThreads)
+      rows[i] = source.row(first_i + i < extent ? first_i + i : extent - 1);
+  }
+  // By the threads from `by` on.
+  TENSOROPS_DEVICE void put_columns(const Source& source, int by, int64_t first_k, int64_t end_k) {
+    const int k = static_cast<int>(threadIdx.x) - by;
+    if (k >= 0 && k < Depth && first_k + k < end_k) columns[first_k / Depth % 2][k] = source.column(first_k + k);
+  }
+};
+
 // A slab of one operand on its way to shared memory: each thread carries kCount elements.
-template <int Extent, int Depth, class Staged>
+template <class Tile, class Source, int Extent>
 struct Slab {
-  static constexpr int kCount = Extent * Depth / kGemmThreads;
+  static constexpr int kDepth = Tile::kDepth, kCount = Extent * kDepth / kGemmThreads;
+  using Staged = typename Tile::Staged;
   Staged values[kCount];
 
   // Which element the thread's e-th is. Neighbouring threads take neighbours in memory.
   static TENSOROPS_DEVICE void place(int e, bool k_fast, int& i, int& k) {
     const int index = static_cast<int>(threadIdx.x) + e * kGemmThreads;
-    i = k_fast ? index / Depth : index % Extent;
-    k = k_fast ? index % Depth : index / Extent;
+    i = k_fast ? index / kDepth : index % Extent;
+    k = k_fast ? index % kDepth : index / Extent;
   }
-  template <class Tile, class Source>
-  TENSOROPS_DEVICE void fetch(Source& source, int64_t first_i, int64_t extent, int64_t first_k, int64_t end_k) {
+  TENSOROPS_DEVICE void fetch(const Source& source, const Places<Source, Extent, kDepth>& places, int64_t first_k, int64_t end_k) {
+    const auto& columns = places.columns[first_k / kDepth % 2];
 #pragma unroll
     for (int e = 0; e < kCount; ++e) {
       int i, k;
       place(e, source.k_fast, i, k);
-      const bool inside = first_i + i < extent && first_k + k < end_k;
-      values[e] = inside ? Tile::stage(source.at(first_i + i, first_k + k)) : Staged{};
+      values[e] = first_k + k < end_k ? Tile::stage(source.at(places.rows[i], columns[k])) : Staged{};
     }
   }
 };
@@ -172,25 +197,38 @@ struct GemmShape {
   int64_t m, n, k, batches, k_per_split;
 };
 
+// What a block keeps in shared memory.
+template <class Tile, class A, class B>
+struct GemmShared {
+  Tile tiles[2];  // one is read while the other is written
+  Places<A, Tile::kRows, Tile::kDepth> a;
+  Places<B, Tile::kColumns, Tile::kDepth> b;
+};
+
 template <class Tile, class A, class B, class Epilogue>
 __global__ void __launch_bounds__(kGemmThreads) gemm_kernel(A a, B b, Epilogue epilogue, GemmShape shape) {
-  using Staged = typename Tile::Staged;
   extern __shared__ __align__(16) unsigned char raw[];
-  Tile* const tiles = reinterpret_cast<Tile*>(raw);  // two: one is read while the other is written
+  auto& shared = *reinterpret_cast<GemmShared<Tile, A, B>*>(raw);
   const int64_t tiles_n = ceil_div<int64_t>(shape.n, Tile::kColumns);
   const int64_t first_m = blockIdx.x / tiles_n * Tile::kRows, first_n = blockIdx.x % tiles_n * Tile::kColumns;
   const int64_t begin_k = blockIdx.z * shape.k_per_split;
   const int64_t end_k = begin_k + shape.k_per_split < shape.k ? begin_k + shape.k_per_split : shape.k;
+  const auto put_columns = [&](int64_t k) {
+    shared.a.put_columns(a, 0, k, end_k);
+    shared.b.put_columns(b, kGemmThreads / 2, k, end_k);
+  };
+  shared.a.put_rows(a, first_m, shape.m);
+  shared.b.put_rows(b, first_n, shape.n);
 
   for (int64_t batch = blockIdx.y; batch < shape.batches; batch += gridDim.y) {
     a.batch(batch);
     b.batch(batch);
     typename Tile::Registers registers;
-    Slab<Tile::kRows, Tile::kDepth, Staged> slab_a;
-    Slab<Tile::kColumns, Tile::kDepth, Staged> slab_b;
+    Slab<Tile, A, Tile::kRows> slab_a;
+    Slab<Tile, B, Tile::kColumns> slab_b;
     const auto fetch = [&](int64_t k) {
-      slab_a.template fetch<Tile>(a, first_m, shape.m, k, end_k);
-      slab_b.template fetch<Tile>(b, first_n, shape.n, k, end_k);
+      slab_a.fetch(a, shared.a, k, end_k);
+      slab_b.fetch(b, shared.b, k, end_k);
     };
     const auto store = [&](Tile& tile) {
 #pragma unroll
@@ -208,23 +246,31 @@ __global__ void __launch_bounds__(kGemmThreads) gemm_kernel(A a, B b, Epilogue e
     };
     int current = 0;
     if (begin_k < end_k) {
-      fetch(begin_k);
       __syncthreads();  // the previous batch may still be reading
-      store(tiles[0]);
+      put_columns(begin_k);
+      put_columns(begin_k + Tile::kDepth);
+      __syncthreads();
+      fetch(begin_k);
+      store(shared.tiles[0]);
       __syncthreads();
     }
     for (int64_t k = begin_k; k < end_k; k += Tile::kDepth) {
       const bool more = k + Tile::kDepth < end_k;
       if (more) fetch(k + Tile::kDepth);
-      tiles[current].multiply(registers);
+      put_columns(k + 2 * Tile::kDepth);  // in the place of this slab's, which has been fetched
+      shared.tiles[current].multiply(registers);
       if ((k - begin_k) % kPart == kPart - Tile::kDepth) Tile::finish_part(registers);
-      if (more) store(tiles[1 - current]);
+      if (more) store(shared.tiles[1 - current]);
       __syncthreads();
       current = 1 - current;
     }
     epilogue.batch(batch);
-    Tile::for_each(registers, [&](int i, int j, typename Tile::Accumulator value) {
-      if (first_m + i < shape.m && first_n + j < shape.n) epilogue(first_m + i, first_n + j, value);
+    Tile::for_each(registers, [&](int i, auto values) {
+      if (first_m + i >= shape.m) return;
+      const auto row = epilogue.row(first_m + i);
+      values([&](int j, typename Tile::Accumulator value) {
+        if (first_n + j < shape.n) epilogue(row, first_n + j, value);
+      });
     });
   }
 }
@@ -237,7 +283,7 @@ void launch_gemm(const A& a, const B& b, const Epilogue& epilogue, GemmShape sha
   const int64_t splits = shape.k == 0 ? 1 : ceil_div(shape.k, shape.k_per_split);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(shape.batches < 65535 ? shape.batches : 65535),
                   static_cast<unsigned>(splits));
-  constexpr int kShared = 2 * sizeof(Tile);
+  constexpr int kShared = sizeof(GemmShared<Tile, A, B>);
   const auto kernel = gemm_kernel<Tile, A, B, Epilogue>;
   if constexpr (kShared > 48 * 1024)
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
@@ -252,9 +298,8 @@ struct PartialEpilogue {
   int64_t m, n, batches;
   int64_t at_batch = 0;
   TENSOROPS_DEVICE void batch(int64_t b) { at_batch = b; }
-  TENSOROPS_DEVICE void operator()(int64_t i, int64_t j, Accumulator value) const {
-    partial[((blockIdx.z * batches + at_batch) * m + i) * n + j] = value;
-  }
+  TENSOROPS_DEVICE Accumulator* row(int64_t i) const { return partial + ((blockIdx.z * batches + at_batch) * m + i) * n; }
+  TENSOROPS_DEVICE void operator()(Accumulator* row, int64_t j, Accumulator value) const { row[j] = value; }
 };
 
 template <class Accumulator, class Epilogue>
@@ -266,7 +311,7 @@ __global__ void __launch_bounds__(kThreads) sum_parts_kernel(const Accumulator* 
     for (int64_t part = 0; part < parts; ++part) sum += partial[part * elements + index];
     int64_t j = index, i = columns(j);
     epilogue.batch(rows(i));
-    epilogue(i, j, sum);
+    epilogue(epilogue.row(i), j, sum);
   }
 }
 template <class Accumulator, class Epilogue>
