@@ -153,8 +153,9 @@ class Scanner {
     const int64_t panels = (lines_.count + width - 1) / width;
     const ScanThroughKernel through = kernel_without_staging();
     if (through != nullptr && are_neighbours()) return scan_neighbours(through, width, panels);
+    if (through != nullptr && lines_.length < kShortLine && lines_.contiguous_lines()) return scan_short_lines();
     if (!has_coefficient_ && lines_.length < kShortLine && lines_.length >= kSquare && lines_.contiguous_lines())
-      return scan_turned(through);
+      return scan_turned();
     parallel(panels, 2 * width * lines_.length, [&](int64_t begin, int64_t end) {
       alignas(64) Element states[kStage], values[kStage], coefficients[kStage];
       for (int64_t panel = begin; panel < end; ++panel) {
@@ -195,7 +196,7 @@ class Scanner {
     return inner_stride(lines_.axes, 0) == size && inner_stride(lines_.axes, 2) == size;
   }
   // Lines that lie one after another, as tiles in which they are neighbours.
-  void scan_turned(ScanThroughKernel through) const {
+  void scan_turned() const {
     static_assert(kTileColumns <= kStage);
     const int64_t n = lines_.length, sizes[2] = {element_size(lines_.operands[0].dtype), element_size(lines_.operands[2].dtype)};
     const int64_t width = std::clamp<int64_t>(std::min(kTileElements / n, lines_.count / 8) / 16 * 16, 16, kTileColumns);
@@ -208,18 +209,24 @@ class Scanner {
         lines_.move_tile(0, x, first, m, /*back=*/false);
         std::fill(states, states + m, identity());
         for (int64_t k = 0; k < n; ++k) {
-          const char* const from = x + k * m * sizes[0];
-          char* const to = y + k * m * sizes[1];
-          if (through != nullptr) {
-            through(from, to, m, states, nullptr, false);
-            continue;
-          }
-          load_[0](from, sizes[0], values, m);
+          load_[0](x + k * m * sizes[0], sizes[0], values, m);
           step_(values, nullptr, m, states);
-          store_(states, to, sizes[1], m);
+          store_(states, y + k * m * sizes[1], sizes[1], m);
         }
         lines_.move_tile(2, y, first, m, /*back=*/true);
       }
+    });
+  }
+  // Lines that lie one after another, where one kernel can read elements and write results.
+  void scan_short_lines() const {
+    const auto &x = lines_.operands[0], &y = lines_.operands[2];
+    const int64_t size = element_size(y.dtype);
+    const ScanLinesKernel kernel = TENSOROPS_KERNELS(scan_kernels).lines[static_cast<int>(scan_)][y.dtype == DType::f64];
+    parallel(lines_.count, 2 * lines_.length, [&](int64_t begin, int64_t end) {
+      for_pieces(lines_.axes, begin, end, [&](const int64_t (&offset)[3], int64_t n) {
+        kernel({x.data + offset[0], x.step / size, inner_stride(lines_.axes, 0) / size},
+               {y.data + offset[2], y.step / size, inner_stride(lines_.axes, 2) / size}, lines_.length, n);
+      });
     });
   }
   void scan_neighbours(ScanThroughKernel through, int64_t width, int64_t panels) const {

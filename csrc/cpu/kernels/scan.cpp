@@ -115,6 +115,26 @@ void through(const void* from, void* to, int64_t n, void* state, const void* ahe
   }
 }
 
+// Each line is one chain of dependent operations: some of them at once keep the processor busy.
+template <class S, class T>
+void lines(const ScanLines& from, const ScanLines& to, int64_t n, int64_t count) {
+  const T* x = static_cast<const T*>(from.data);
+  T* y = static_cast<T*>(to.data);
+  const auto scan = [&]<int N>() TENSOROPS_LAMBDA_INLINE {
+    double h[N];
+    for (int u = 0; u < N; ++u) h[u] = S::template identity<double>;
+    for (int64_t k = 0; k < n; ++k)
+#pragma GCC unroll 4
+      for (int u = 0; u < N; ++u)
+        y[k * to.step + u * to.pitch] = static_cast<T>(h[u] = S::combine(h[u], static_cast<double>(x[k * from.step + u * from.pitch])));
+    x += N * from.pitch;
+    y += N * to.pitch;
+  };
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) scan.template operator()<4>();
+  for (; i < count; ++i) scan.template operator()<1>();
+}
+
 }  // namespace
 
 extern const ScanKernels scan_kernels;
@@ -123,6 +143,7 @@ const ScanKernels scan_kernels = {
     {{step<Sum, double>, step<Sum, int64_t>}, {step<Prod, double>, step<Prod, int64_t>}, {step<Linear, double>, step<Linear, int64_t>}},
     {{along<Sum, float>, along<Sum, double>}, {along<Prod, float>, along<Prod, double>}},
     {{through<Sum, float>, through<Sum, double>}, {through<Prod, float>, through<Prod, double>}},
+    {{lines<Sum, float>, lines<Sum, double>}, {lines<Prod, float>, lines<Prod, double>}},
     end_stream,
 };
 

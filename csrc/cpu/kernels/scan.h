@@ -22,12 +22,21 @@ using ScanAlongKernel = void (*)(const void* x, void* y, int64_t n, void* h, boo
 // y = h after h took in x. With `ahead`, which is where a later step's x will be, its lines are fetched.
 using ScanThroughKernel = void (*)(const void* x, void* y, int64_t n, void* h, const void* ahead, bool streams);
 
+// Lines side by side: elements from one to the next of a line, and from line to line.
+struct ScanLines {
+  void* data;
+  int64_t step, pitch;
+};
+// The same for `count` lines of n elements.
+using ScanLinesKernel = void (*)(const ScanLines& x, const ScanLines& y, int64_t n, int64_t count);
+
 struct ScanKernels {
   // By Scan; [0] in double, [1] in int64.
   ScanRunKernel run[static_cast<int>(Scan::count_)][2];
   ScanStepKernel step[static_cast<int>(Scan::count_)][2];
   ScanAlongKernel along[2][2];  // sum, prod; f32, f64
   ScanThroughKernel through[2][2];
+  ScanLinesKernel lines[2][2];
   void (*end_stream)();
 };
 
