@@ -547,9 +547,8 @@ TENSOROPS_INLINE void pool_planes(const PoolPlanes& task, C none, Finish finish)
 
 template <class S, class C, class Position>
 void max_planes(const PoolPlanes& p) {
-  pool_planes<S, C, Largest<C, is_kept<Position>>, Position>(p, lowest<S, C>(), [](Vec<C> x, int64_t, int64_t) TENSOROPS_LAMBDA_INLINE {
-    return x;
-  });
+  using Best = Largest<C, is_kept<Position>>;
+  pool_planes<S, C, Best, Position>(p, lowest<S, C>(), [](Vec<C> x, int64_t, int64_t) TENSOROPS_LAMBDA_INLINE { return x; });
 }
 
 template <class S, class C>

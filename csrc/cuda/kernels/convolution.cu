@@ -367,7 +367,8 @@ void launch_conv_weight_gradient(const ConvProblem& p, const ConvTensor& grad, c
     }
     const int64_t parts = conv_weight_splits(p);
     const PartialEpilogue<Accumulator> sums{static_cast<Accumulator*>(partial), rows, columns, p.groups};
-    launch_gemm<Tile>(grads, inputs(int32_t{}), sums, {rows, columns, pixels, p.groups, pixels == 0 ? 1 : ceil_div(pixels, parts)}, stream);
+    const int64_t per_part = pixels == 0 ? 1 : ceil_div(pixels, parts);
+    launch_gemm<Tile>(grads, inputs(int32_t{}), sums, {rows, columns, pixels, p.groups, per_part}, stream);
     sum_parts(sums, WeightEpilogue<T>{out, rows, columns}, parts, stream);
   });
 }
