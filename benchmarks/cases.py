@@ -114,14 +114,18 @@ def elementwise(everything: bool) -> list[Op]:
         for name, dtypes in names.items()
     ]
 
-    def add(label: str, other: Callable[[Draw], Tensor]) -> Op:
-        return Op("add", f"4096x4096 + {label}", lambda d: arguments(d.normal(4096, 4096), other(d)))
+    def add(n: int, m: int, label: str, other: Callable[[Draw], Tensor], dtypes: tuple[torch.dtype, ...] = F32) -> Op:
+        return Op("add", f"{n}x{m} + {label}", lambda d: arguments(d.normal(n, m), other(d)), dtypes)
 
     return [
         *rows,
-        add("row", lambda d: d.normal(4096)),
-        add("column", lambda d: d.normal(4096, 1)),
-        add("transposed", lambda d: d.normal(4096, 4096).t()),
+        add(4096, 4096, "row", lambda d: d.normal(4096)),
+        add(4096, 4096, "column", lambda d: d.normal(4096, 1)),
+        add(4096, 4096, "transposed", lambda d: d.normal(4096, 4096).t()),
+        add(8192, 32, "row", lambda d: d.normal(32)),
+        add(8192, 32, "column", lambda d: d.normal(8192, 1), F32_BF16),
+        add(16384, 10, "row", lambda d: d.normal(10)),
+        add(16384, 10, "column", lambda d: d.normal(16384, 1), F32_BF16),
     ]
 
 

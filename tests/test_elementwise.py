@@ -60,15 +60,58 @@ def test_turned_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> None:
                     assert torch.equal(tensorops.mul(a.clone(), b), a * b)
 
 
-@pytest.mark.parametrize("shape", [(3, 1000), (2, 3, 700), (4096, 3)], ids=str)
-def test_columns_repeat_along_rows(shape: tuple[int, ...]) -> None:
-    """An operand of one column fills a buffer once for all blocks of a row, in every dtype."""
-    x = torch.randn(shape)
-    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int32):
-        matrix, column = (x * 8).to(dtype), (x[..., :1] * 8).to(dtype)
-        assert torch.equal(tensorops.add(matrix, column), torch.add(matrix, column))
-        assert torch.equal(tensorops.sub(column, matrix), torch.sub(column, matrix))
-        assert torch.equal(tensorops.maximum(matrix, column.double()), torch.maximum(matrix, column.double()))
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [2, 3, 8, 17, 32, 33, 64, 100, 300, 1100])
+def test_rows(n: int, dtype: torch.dtype) -> None:
+    """Operands that repeat along rows, from row to row or both, whose rows lie apart or follow each other: bitwise what
+    their contiguous copies give, for any number of threads."""
+    generator = torch.Generator().manual_seed(n)
+    rows = 190 if n <= 100 else 23
+    shape = (3, rows, n)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randint(1, 60, size, generator=generator).to(dtype)
+
+    layouts = {
+        "all": draw(*shape),
+        "a column": draw(3, rows, 1),
+        "a row": draw(n),
+        "a matrix": draw(rows, n),
+        "rows": draw(3, 1, n),
+        "numbers": draw(3, 1, 1),
+        "a number": draw(),
+        "rows apart": draw(3, rows, 2 * n)[..., :n],
+        "elements apart": draw(3, rows, 2 * n)[..., ::2],
+        "another dtype's column": draw(3, rows, 1).float(),
+    }
+    condition = torch.rand(shape, generator=generator) > 0.5
+
+    def whole(*operands: Tensor) -> list[Tensor]:
+        return [x.expand(shape).contiguous() for x in operands]
+
+    def check(function: Callable[..., Tensor], *operands: Tensor) -> None:
+        result, expected = function(*operands), function(*whole(*operands))
+        assert result.dtype == expected.dtype
+        assert torch.equal(result.expand(shape), expected)
+
+    for count in (1, 3):
+        with threads(count):
+            for first in ("all", "a row", "rows apart"):
+                a = layouts[first]
+                check(tensorops.exp, a)
+                for b in layouts.values():
+                    for function in (tensorops.sub, tensorops.gt, tensorops.atan2, tensorops.fmod):
+                        check(function, a, b)
+                    check(tensorops.where, condition[:, :, :1], a, b)
+                    check(tensorops.where, condition, a, b)
+                    if dtype.is_floating_point and b.dtype == dtype:
+                        check(tensorops.lerp, a, b, layouts["a column"])
+                    if first == "all" and torch.promote_types(dtype, b.dtype) == dtype:
+                        apart = torch.zeros(3, rows, 2 * n, dtype=dtype)
+                        tensorops.add(a, b, out=apart[..., :n])
+                        assert torch.equal(apart[..., :n], tensorops.add(*whole(a, b)))
+                        assert not apart[..., n:].any()
+                        assert torch.equal(tensorops.mul(a.clone(), b, out=a.clone()), tensorops.mul(*whole(a, b)))
 
 
 X, Y = torch.tensor([1.0, 2.5, -3.25]), torch.tensor([2.0, 3.0, 4.0])

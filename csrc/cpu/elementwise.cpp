@@ -63,7 +63,9 @@ std::array<Chosen, 3> kernels_of(const ElementwiseRow& row, DType common) {
 // Calls the kernel; results that go past the caches do so from the first whole cache line on.
 void call(const Chosen& chosen, const ElementwiseParams& params, ElementwiseRun run, int64_t n) {
   const int64_t size = element_size(chosen.out), at = reinterpret_cast<intptr_t>(run.out);
-  if (run.streams && at % kStreamed != 0) {
+  if (run.rows > 1) {
+    run.streams &= at % kStreamed == 0 && run.out_step % kStreamed == 0;
+  } else if (run.streams && at % kStreamed != 0) {
     const int64_t head = at % size != 0 ? n : std::min(n, (kStreamed - at % kStreamed) / size);
     run.streams = false;
     chosen.kernel(params, run, head);
@@ -76,6 +78,9 @@ void call(const Chosen& chosen, const ElementwiseParams& params, ElementwiseRun 
   }
   chosen.kernel(params, run, n);
 }
+
+// What a transcendental costs next to an addition, for the choice of threads.
+int64_t cost_of(const ElementwiseRow& row) { return row.domain == Domain::FLOATING || row.domain == Domain::ACTIVATION ? 4 : 1; }
 
 // Whether the results are written past the caches.
 bool goes_past_caches(const Loop& loop) {
@@ -180,14 +185,19 @@ class Walker {
         params_(params),
         checks_divisor_(divides_integers(row.op, compute_)),
         width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4),
-        block_(kBlockBytes / width_),
-        across_rows_(loop.sizes[0] < block_ / 4 && loop.sizes.size() > 1) {
+        block_(kBlockBytes / width_) {
+    for (int i = 0; i < loop.count; ++i) dense_[i] = is_dense(i);
     for (int i = 0; i < inputs.count; ++i)
       rounds_[i + 1] = differs(i + 1) && !keeps_precision(row, inputs, i);
     rounds_[0] = differs(0) && row.domain != Domain::PREDICATE;
+    const bool short_rows = loop.sizes[0] < block_ / 4 && loop.sizes.size() > 1;
     for (const Chosen& candidate : kernels_of(row, common)) {
+      if (candidate.kernel == nullptr) continue;
       chosen_ = candidate;
-      if (candidate.kernel != nullptr && takes_operands(candidate)) break;
+      across_rows_ = false;
+      if (takes_operands(candidate) && (!short_rows || (takes_rows() && rows_pay(row)))) break;
+      across_rows_ = short_rows;
+      if (across_rows_ && takes_operands(candidate)) break;
     }
     streams_ = streams && direct(0);
   }
@@ -202,22 +212,29 @@ class Walker {
       rest /= loop_.sizes[dim];
     }
     const char* repeated[kMaxOperands] = {};  // the element in a buffer
-    // A short innermost dimension is staged across rows; a long one is cut at its end.
-    bool staged = across_rows_;
-    for (int i = 0; i < loop_.count; ++i) staged |= !direct(i) && (i == 0 || !repeats(i));
+    // Rows as they are, many at once; or staged, short ones across their ends.
+    const bool staged = across_rows_ || !takes_rows();
     bool ok = true;
     for (int64_t at = begin; at < end;) {
       int64_t n = end - at;
+      ElementwiseRun run = {};
+      if (!staged && index[0] == 0 && n >= 2 * loop_.sizes[0] && loop_.sizes.size() > 1)
+        run.rows = std::min({loop_.sizes[1] - index[1], n / loop_.sizes[0], block_});
       if (!across_rows_) n = std::min(n, loop_.sizes[0] - index[0]);
       if (staged) n = std::min(n, block_);
-      ElementwiseRun run = {};
       for (int i = 1; i < loop_.count; ++i) {
         run.repeats[i - 1] = repeats(i);
-        if (direct(i)) {
+        if (run.rows > 1) run.in_step[i - 1] = loop_.operands[i].strides[1];
+        if (direct(i) || (repeats(i) && is_read_as_stored(i))) {
           run.in[i - 1] = address(i, index);
+        } else if (repeats(i) && run.rows > 1) {
+          load(i, address(i, index), loop_.operands[i].strides[1], buffers[i], run.rows);
+          repeated[i] = nullptr;
+          run.in[i - 1] = buffers[i];
+          run.in_step[i - 1] = width_;
         } else if (repeats(i)) {
           const char* element = address(i, index);
-          if (repeated[i] != element) load(i, element, buffers[i], 1);
+          if (repeated[i] != element) load(i, element, 0, buffers[i], 1);
           repeated[i] = element;
           run.in[i - 1] = buffers[i];
         } else {
@@ -226,11 +243,12 @@ class Walker {
       }
       if (checks_divisor_) ok &= !has_zero(run.in[1], compute_, run.repeats[1] ? 1 : n);
       run.out = direct(0) ? address(0, index) : buffers[0];
+      if (run.rows > 1) run.out_step = loop_.operands[0].strides[1];
       run.streams = streams_;
       call(chosen_, params_, run, n);
       if (!direct(0)) scatter(index, n, buffers[0]);
-      advance(index, n);
-      at += n;
+      advance(index, n * run.rows);
+      at += n * run.rows;
     }
     return ok;
   }
@@ -244,17 +262,40 @@ class Walker {
     kernels_.store[static_cast<int>(compute_)][static_cast<int>(common_)](run, rounded, size, n);
     kernels_.load[static_cast<int>(common_)][static_cast<int>(compute_)](rounded, size, run, n);
   }
+  // Operand i's elements lie one after another, from row to row as well.
+  bool is_dense(int i) const {
+    int64_t stride = element_size(loop_.operands[i].dtype);
+    for (size_t dim = 0; dim < loop_.sizes.size(); stride *= loop_.sizes[dim++])
+      if (loop_.operands[i].strides[dim] != stride) return false;
+    return true;
+  }
   // The kernel reads or writes operand i where it lies.
-  bool direct(int i) const { return !across_rows_ && runs_of(i, i == 0 ? chosen_.out : chosen_.in) && !rounds_[i]; }
+  bool direct(int i) const { return runs_of(i, i == 0 ? chosen_.out : chosen_.in) && !rounds_[i]; }
   // Input i is one element all along a row.
   bool repeats(int i) const { return !across_rows_ && loop_.operands[i].strides[0] == 0; }
+  // A repeated element needs no conversion.
+  bool is_read_as_stored(int i) const { return loop_.operands[i].dtype == dtype_of_compute(compute_) && !rounds_[i]; }
+  // A run of elements of the loop is one of operand i's, of this dtype.
   bool runs_of(int i, DType dtype) const {
-    return loop_.operands[i].dtype == dtype && loop_.operands[i].strides[0] == element_size(dtype);
+    return loop_.operands[i].dtype == dtype && (across_rows_ ? dense_[i] : loop_.operands[i].strides[0] == element_size(dtype));
+  }
+  // Whether the chosen kernel goes through rows without staging.
+  bool takes_rows() const {
+    bool takes = direct(0) && !checks_divisor_;
+    for (int i = 1; i < loop_.count; ++i) takes &= direct(i) || repeats(i);
+    return takes;
+  }
+  // A row that is no whole number of vectors ends in a part of one: next to staging dear in narrow dtypes, and where the op is.
+  bool rows_pay(const ElementwiseRow& row) const {
+    const int64_t n = loop_.sizes[0];
+    if (n >= 64) return true;
+    if (chosen_.out == DType::boolean) return n % 32 == 0;
+    return element_size(chosen_.out) < width_ || cost_of(row) > 1 ? n % 8 == 0 : n > 2;
   }
   // The general kernel takes any operand, staged; the others want theirs as they are.
   bool takes_operands(const Chosen& kernel) const {
     if (is_compute_type(kernel.out, compute_)) return true;
-    bool takes = !across_rows_ && runs_of(0, kernel.out);
+    bool takes = runs_of(0, kernel.out);
     for (int i = 1; takes && i < loop_.count; ++i)
       takes = is_compute_type(kernel.in, compute_) || repeats(i) || runs_of(i, kernel.in);
     return takes;
@@ -271,27 +312,34 @@ class Walker {
       index[dim] %= loop_.sizes[dim];
     }
   }
-  // Calls f(address, elements) for each row that the next n elements touch.
+  // Calls f(address, elements) for each row that the next n elements touch, or for all of them where rows follow each other.
   template <class F>
   void for_rows(int i, c10::SmallVector<int64_t, 6> index, int64_t n, F f) const {
+    if (dense_[i]) return f(address(i, index), n);
+    const auto& strides = loop_.operands[i].strides;
     while (n > 0) {
-      const int64_t m = std::min(n, loop_.sizes[0] - index[0]);
-      f(address(i, index), m);
-      advance(index, m);
-      n -= m;
+      int64_t m = std::min(n, loop_.sizes[0] - index[0]), done = m;
+      char* row = address(i, index);
+      f(row, m);
+      row -= index[0] * strides[0];
+      for (int64_t left = n > m ? loop_.sizes[1] - index[1] - 1 : 0; left > 0 && done < n; --left, done += m) {
+        m = std::min(n - done, loop_.sizes[0]);
+        f(row += strides[1], m);
+      }
+      advance(index, done);
+      n -= done;
     }
   }
   const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
     char* to = buffer;
     for_rows(i, index, n, [&](const char* from, int64_t m) {
-      load(i, from, to, m);
+      load(i, from, loop_.operands[i].strides[0], to, m);
       to += m * width_;
     });
     return buffer;
   }
-  void load(int i, const char* from, char* to, int64_t n) const {
-    const Operand& o = loop_.operands[i];
-    kernels_.load[static_cast<int>(o.dtype)][static_cast<int>(compute_)](from, o.strides[0], to, n);
+  void load(int i, const char* from, int64_t stride, char* to, int64_t n) const {
+    kernels_.load[static_cast<int>(loop_.operands[i].dtype)][static_cast<int>(compute_)](from, stride, to, n);
     if (rounds_[i]) round_to_common(to, n);
   }
   void scatter(const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
@@ -312,8 +360,9 @@ class Walker {
   const ElementwiseParams& params_;
   const bool checks_divisor_;
   const int64_t width_, block_;
-  const bool across_rows_;
+  bool across_rows_ = false;  // short rows are staged, many to a block
   bool streams_;
+  bool dense_[kMaxOperands] = {};
   bool rounds_[kMaxOperands] = {};
 };
 
@@ -327,9 +376,6 @@ ElementwiseParams params_of(const Scalars& scalars, DType common) {
   }
   return params;
 }
-
-// What a transcendental costs next to an addition, for the choice of threads.
-int64_t cost_of(const ElementwiseRow& row) { return row.domain == Domain::FLOATING || row.domain == Domain::ACTIVATION ? 4 : 1; }
 
 void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, const Inputs& inputs, const Scalars& scalars,
                   const at::Tensor& out) {

@@ -146,44 +146,48 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
   using V = Vec<T>;
   constexpr bool kPairs = __is_same(In, BFloat16) && __is_same(Out, BFloat16);
   constexpr int L = V::size, kVectors = is_cheap<Row> ? 4 : kPairs ? 2 : 1;
-  V p[3], repeated[Inputs];
+  V p[3];
   for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
-  Out* y = static_cast<Out*>(run.out);
-  const In* x[Inputs];
-  for (int k = 0; k < Inputs; ++k) {
-    x[k] = static_cast<const In*>(run.in[k]);
-    repeated[k] = run.repeats[k] ? V(*static_cast<const T*>(run.in[k])) : V(0);
-  }
-  const auto apply = [&](auto load) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (Inputs == 1) return Row::template value<V>(load(0), p[0], p[1], p[2]);
-    else if constexpr (Inputs == 2) return Row::template value<V>(load(0), load(1), p[0], p[1], p[2]);
-    else return Row::template value<V>(load(0), load(1), load(2), p[0], p[1], p[2]);
-  };
-  int64_t i = 0;
-  for (; i + kVectors * L <= n; i += kVectors * L) {
-    V from[Inputs][kVectors], to[kVectors];
+  for (int64_t row = 0; row < run.rows; ++row) {
+    Out* y = reinterpret_cast<Out*>(static_cast<char*>(run.out) + row * run.out_step);
+    const In* x[Inputs];
+    V repeated[Inputs];
     for (int k = 0; k < Inputs; ++k) {
-      if (run.repeats[k])
-        for (int v = 0; v < kVectors; ++v) from[k][v] = repeated[k];
-      else if constexpr (kPairs)
-        for (int v = 0; v < kVectors; v += 2) load_pair(x[k] + i + v * L, &from[k][v], &from[k][v + 1]);
-      else
-        for (int v = 0; v < kVectors; ++v) from[k][v] = load_vector<T>(x[k] + i + v * L);
+      const char* const from = static_cast<const char*>(run.in[k]) + row * run.in_step[k];
+      x[k] = reinterpret_cast<const In*>(from);
+      repeated[k] = run.repeats[k] ? V(*reinterpret_cast<const T*>(from)) : V(0);
     }
-    for (int v = 0; v < kVectors; ++v) to[v] = apply([&](int k) TENSOROPS_LAMBDA_INLINE { return from[k][v]; });
-    if constexpr (kPairs)
-      for (int v = 0; v < kVectors; v += 2) store_pair<is_exact<Row>>(to[v], to[v + 1], y + i + v * L, run.streams);
-    else if (run.streams)
-      for (int v = 0; v < kVectors; ++v) stream_vector(to[v], y + i + v * L);
-    else
-      for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);
-  }
-  for (; i < n; i += L) {
-    const int64_t left = n - i;
-    const V last = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
-      return run.repeats[k] ? repeated[k] : load_lanes<T>(x[k] + i, left);
-    });
-    store_lanes(last, y + i, left);
+    const auto apply = [&](auto load) TENSOROPS_LAMBDA_INLINE {
+      if constexpr (Inputs == 1) return Row::template value<V>(load(0), p[0], p[1], p[2]);
+      else if constexpr (Inputs == 2) return Row::template value<V>(load(0), load(1), p[0], p[1], p[2]);
+      else return Row::template value<V>(load(0), load(1), load(2), p[0], p[1], p[2]);
+    };
+    int64_t i = 0;
+    for (; i + kVectors * L <= n; i += kVectors * L) {
+      V from[Inputs][kVectors], to[kVectors];
+      for (int k = 0; k < Inputs; ++k) {
+        if (run.repeats[k])
+          for (int v = 0; v < kVectors; ++v) from[k][v] = repeated[k];
+        else if constexpr (kPairs)
+          for (int v = 0; v < kVectors; v += 2) load_pair(x[k] + i + v * L, &from[k][v], &from[k][v + 1]);
+        else
+          for (int v = 0; v < kVectors; ++v) from[k][v] = load_vector<T>(x[k] + i + v * L);
+      }
+      for (int v = 0; v < kVectors; ++v) to[v] = apply([&](int k) TENSOROPS_LAMBDA_INLINE { return from[k][v]; });
+      if constexpr (kPairs)
+        for (int v = 0; v < kVectors; v += 2) store_pair<is_exact<Row>>(to[v], to[v + 1], y + i + v * L, run.streams);
+      else if (run.streams)
+        for (int v = 0; v < kVectors; ++v) stream_vector(to[v], y + i + v * L);
+      else
+        for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);
+    }
+    for (; i < n; i += L) {
+      const int64_t left = n - i;
+      const V last = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
+        return run.repeats[k] ? repeated[k] : load_lanes<T>(x[k] + i, left);
+      });
+      store_lanes(last, y + i, left);
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// Inner elementwise kernels: one contiguous run of a compute type, of bf16 or of f16. Other dtypes and strides are brought
+// Inner elementwise kernels: contiguous runs of a compute type, of bf16 or of f16. Other dtypes and strides are brought
 // into the form of the compute type by load and store, a block at a time in the L1 cache, so that an op needs no kernel of
 // its own per dtype.
 #pragma once
@@ -17,15 +17,18 @@ struct ElementwiseParams {
   int64_t integer[3] = {};
 };
 
-// Where one call of a kernel reads and writes.
+// Where one call of a kernel reads and writes: a run, or rows of such, a number of bytes apart.
 struct ElementwiseRun {
   void* out;
   const void* in[3];
   bool repeats[3] = {};  // the input is one element, of the compute type, for the whole run
-  bool streams = false;  // the results go past the caches (then end_stream is due); `out` is aligned to kStreamed bytes
+  bool streams = false;  // the results go past the caches (then end_stream is due); runs begin at multiples of kStreamed bytes
+  int64_t rows = 1;
+  int64_t out_step = 0, in_step[3] = {};
 };
 constexpr int64_t kStreamed = 64;
 
+// Runs of n elements.
 using ElementwiseKernel = void (*)(const ElementwiseParams&, const ElementwiseRun&, int64_t n);
 // Reads n elements, `stride` bytes apart, into a contiguous run of a compute type.
 using LoadKernel = void (*)(const void* from, int64_t stride, void* to, int64_t n);
