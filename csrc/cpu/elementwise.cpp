@@ -285,12 +285,16 @@ class Walker {
     for (int i = 1; i < loop_.count; ++i) takes &= direct(i) || repeats(i);
     return takes;
   }
-  // A row that is no whole number of vectors ends in a part of one: next to staging dear in narrow dtypes, and where the op is.
+  // A row that is no whole number of vectors ends in one that computes elements twice, which is dear where the op is, or in place,
+  // and where it is shorter, in a part of one, which is dear in narrow dtypes (csrc/README.md).
   bool rows_pay(const ElementwiseRow& row) const {
     const int64_t n = loop_.sizes[0];
     if (n >= 64) return true;
-    if (chosen_.out == DType::boolean) return n % 32 == 0;
-    return element_size(chosen_.out) < width_ || cost_of(row) > 1 ? n % 8 == 0 : n > 2;
+    if (chosen_.out == DType::boolean) return n >= 32;
+    bool in_place = false;
+    for (int i = 1; i < loop_.count; ++i) in_place |= loop_.operands[i].data == loop_.operands[0].data;
+    if (element_size(chosen_.out) < width_) return n % 8 == 0 || (n > 8 && !in_place);
+    return cost_of(row) > 1 ? n % 8 == 0 || n > 16 : n > 2;
   }
   // The general kernel takes any operand, staged; the others want theirs as they are.
   bool takes_operands(const Chosen& kernel) const {

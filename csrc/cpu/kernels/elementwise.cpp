@@ -148,6 +148,9 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
   constexpr int L = V::size, kVectors = is_cheap<Row> ? 4 : kPairs ? 2 : 1;
   V p[3];
   for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
+  // A row's last vector steps back over elements that are done, where no input lies where results do: parts of vectors are slow.
+  bool steps_back = n >= L;
+  for (int k = 0; k < Inputs; ++k) steps_back &= run.in[k] != run.out;
   for (int64_t row = 0; row < run.rows; ++row) {
     Out* y = reinterpret_cast<Out*>(static_cast<char*>(run.out) + row * run.out_step);
     const In* x[Inputs];
@@ -182,6 +185,7 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
         for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);
     }
     for (; i < n; i += L) {
+      if (steps_back && n - i < L) i = n - L;
       const int64_t left = n - i;
       const V last = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
         return run.repeats[k] ? repeated[k] : load_lanes<T>(x[k] + i, left);
