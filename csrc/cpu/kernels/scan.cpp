@@ -125,8 +125,10 @@ void lines(const ScanLines& from, const ScanLines& to, int64_t n, int64_t count)
     for (int u = 0; u < N; ++u) h[u] = S::template identity<double>;
     for (int64_t k = 0; k < n; ++k)
 #pragma GCC unroll 4
-      for (int u = 0; u < N; ++u)
-        y[k * to.step + u * to.pitch] = static_cast<T>(h[u] = S::combine(h[u], static_cast<double>(x[k * from.step + u * from.pitch])));
+      for (int u = 0; u < N; ++u) {
+        h[u] = S::combine(h[u], static_cast<double>(x[k * from.step + u * from.pitch]));
+        y[k * to.step + u * to.pitch] = static_cast<T>(h[u]);
+      }
     x += N * from.pitch;
     y += N * to.pitch;
   };

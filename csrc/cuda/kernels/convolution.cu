@@ -73,9 +73,8 @@ struct Place {
 
 // A of the forward product, the input seen from the output's pixels, and, Transposed, of the input gradient, the output's gradient
 // seen from the input's: pixels by taps.
-template <class T, bool Transposed, class Coordinate = int32_t>
+template <class T, bool Transposed, class Coordinate>
 struct PatchSource {
-  using Element = T;
   using Row = Place<Coordinate>;
   using Column = Place<Coordinate>;
   Image<const T> image;
@@ -122,7 +121,6 @@ struct PatchSource {
 // B of both: a packed matrix per group, one row of k per column of the product.
 template <class T>
 struct PackedSource {
-  using Element = T;
   using Row = int64_t;
   using Column = int64_t;
   const T* data;
@@ -156,7 +154,6 @@ struct ImageEpilogue {
 // Weight gradient: A is output channels by output pixels, B input channels and kernel by output pixels.
 template <class T>
 struct GradSource {
-  using Element = T;
   using Row = int64_t;
   using Column = int64_t;
   Image<const T> image;
@@ -168,10 +165,9 @@ struct GradSource {
   TENSOROPS_DEVICE Column column(int64_t k) const { return image.of_pixel(pixels(k)); }
   TENSOROPS_DEVICE T at(Row channel, Column pixel) const { return image.data[group + channel + pixel]; }
 };
-template <class T, class Coordinate = int32_t>
+template <class T, class Coordinate>
 struct InputSource {
   using Patches = PatchSource<T, false, Coordinate>;
-  using Element = T;
   using Row = typename Patches::Column;
   using Column = typename Patches::Row;
   Patches patches;

@@ -4,8 +4,8 @@
 //   stage a slab of A and B in shared memory  ->  multiply from shared memory into registers  ->  hand each element of
 //   the tile to the epilogue.  The next slab is fetched into registers while the current one is being multiplied.
 //
-// A source has `Element`, `bool k_fast` (neighbouring k are neighbours in memory) and `void batch(int64_t)`. Where its elements lie
-// is said in two parts, `row(i)`, i being the row of A or the column of B, and `column(k)`, of which `at(row, column)` makes an
+// A source has `bool k_fast` (neighbouring k are neighbours in memory) and `void batch(int64_t)`. Where its elements lie is said in
+// two parts, `Row row(i)`, i being the row of A or the column of B, and `Column column(k)`, of which `at(row, column)` makes an
 // element; all of them are called only inside the matrix. The parts are made once, those of i for the block and those of k for
 // the slab, and kept in shared memory: in registers, where the compiler would keep those of each thread's elements, they have no
 // room. An epilogue has `batch` and `row(i)` likewise, and takes (row, j, value).
