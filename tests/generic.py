@@ -42,6 +42,7 @@ from tests.harness import (
     tensors_of,
     theirs,
     threads,
+    typical_ulps,
     unexpanded,
     with_gradients,
     worst_errors,
@@ -137,17 +138,19 @@ def assert_as_accurate(
         narrow, multiple = (torch.float32, 3.0) if dtype == torch.float64 else (dtype, 2.0)
         drawn = [draw(case, narrow, seed) for seed in range(DRAWS)]
         exacts = [reference(theirs_of, *call) for call in drawn]
-        torchs_worst = worst_errors(zip((theirs_of(*call) for call in drawn), exacts, strict=True))
-        our_worst = worst_errors(zip((ours_of(*call) for call in drawn), exacts, strict=True))
+        typical = typical_ulps(exacts, narrow)
+        torchs_worst = worst_errors(zip((theirs_of(*call) for call in drawn), exacts, strict=True), typical)
+        our_worst = worst_errors(zip((ours_of(*call) for call in drawn), exacts, strict=True), typical)
         for i, ((ours_, in_ulps), (theirs_, theirs_in_ulps)) in enumerate(zip(our_worst, torchs_worst, strict=True)):
             over = f"{what} {i} over {DRAWS} draws in {narrow}: ours"
             assert ours_ <= 2 * theirs_ + 1, f"{over} {ours_:.3g}, torch's {theirs_:.3g} ulp of the largest element"
             assert not ulps or in_ulps <= 2 * theirs_in_ulps + 1, (
                 f"{over} {in_ulps:.3g}, torch's {theirs_in_ulps:.3g} ulp"
             )
-        parts = zip(tensors_of(values), tensors_of(torchs), tensors_of(exact), torchs_worst, strict=True)
-        for i, (value, torchs_, exact_, (units, in_ulps)) in enumerate(parts):
-            scale = largest_ulp(exact_, torchs_.dtype) if torchs_.is_floating_point() else 0.0
+        typical = typical_ulps(exacts, dtype)
+        parts = zip(tensors_of(values), tensors_of(torchs), tensors_of(exact), torchs_worst, typical, strict=True)
+        for i, (value, torchs_, exact_, (units, in_ulps), usual) in enumerate(parts):
+            scale = max(largest_ulp(exact_, torchs_.dtype), usual) if torchs_.is_floating_point() else 0.0
             assert_accurate(value, torchs_, exact_, ulps, (multiple * units * scale, multiple * in_ulps), f"{what} {i}")
 
 
