@@ -41,15 +41,22 @@ def test_results_past_the_caches(op: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("shape", [(600, 37), (3, 601, 300), (2, 9, 1100)], ids=str)
+@pytest.mark.parametrize("shape", [(600, 37), (3, 601, 300), (2, 9, 1100), (17003, 40)], ids=str)
 @pytest.mark.parametrize("op", ["cumsum", "cumprod", "softmax", "log_softmax"])
 def test_lines_side_by_side(op: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """NaN and infinities stay in their columns; panels of any width, for any number of threads, give what lines alone do."""
+    """NaN and infinities stay in their columns, wherever in them; panels of any width, for any number of threads, give what
+    lines alone do. Maxima that rise along a line, of which what was summed before is a vanishing part."""
     x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) / 4 + 1).to(dtype)
     dim = len(shape) - 2
     x.select(dim, 2)[..., 3] = float("nan")
     x.select(dim, 5)[..., 7] = float("inf")
     x[..., 11] = -float("inf")
+    x.narrow(dim, 0, shape[dim] * 2 // 3)[..., 13] = -float("inf")
+    if op.endswith("softmax"):
+        x[..., 15] += torch.arange(shape[dim]) / 4
+        x[..., 17] -= torch.arange(shape[dim]) / 4
+    x.select(dim, -1)[..., 19] = float("nan")
+    x.select(dim, -2)[..., 21] = float("inf")
     expected = getattr(torch, op)(x.double(), dim)
     results = []
     for count in (1, 2, 3):

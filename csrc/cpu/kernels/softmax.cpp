@@ -139,8 +139,21 @@ void run(const SoftmaxLines& lines) {
   }
 }
 
-// `scratch`: per column a maximum and a finished sum of type T, and a sum in double. Three sweeps at most, 8 rows at a time;
-// what the first brings to the last-level cache the others find there. S is the dtype in memory.
+// acc * by, lane by lane.
+template <class T>
+TENSOROPS_INLINE void scale_wide(Vec<double>* acc, Vec<T> by) {
+  if constexpr (__is_same(T, double)) {
+    acc[0] = acc[0] * by;
+  } else {
+    const Halves halves = widen(by);
+    acc[0] = acc[0] * halves.low, acc[1] = acc[1] * halves.high;
+  }
+}
+
+// A sweep for the maxima, one for the sums, kGroup rows at a time, and one for the results. Of many rows whose terms are not kept
+// the first two are one: of a group in registers the maximum is found and the terms are summed, and where it is a new one, what
+// was summed before is scaled to it. What a sweep brings to the last-level cache the next finds there. `scratch`: per column a
+// maximum and a finished sum of type T, and a sum in double. S is the dtype in memory.
 template <class R, class T, class S = T>
 void columns(const void* from, int64_t x_stride, const void* results, int64_t r_stride, void* to, int64_t y_stride,
              int64_t rows, int64_t width, double* scratch, void* terms_, bool streams) {
@@ -151,7 +164,7 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
   [[maybe_unused]] const S* r = static_cast<const S*>(results);
   S* y = static_cast<S*>(to);
   double* sums = scratch;
-  T* maxima = reinterpret_cast<T*>(scratch + width);
+  [[maybe_unused]] T* const maxima = reinterpret_cast<T*>(scratch + width);
   T* finished = reinterpret_cast<T*>(scratch + 2 * width);
   [[maybe_unused]] T* const terms = static_cast<T*>(terms_);
   const int64_t row_bytes = width * int64_t(sizeof(S));
@@ -161,6 +174,14 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
     int64_t c = 0;
     for (; c + L <= width; c += L) f(c, L);
     if (c < width) f(c, width - c);
+  };
+  const auto maximum_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    if constexpr (R::has_maximum) return load_lanes<T>(maxima + c, n);
+    else return V(0);
+  };
+  const auto read = [&](int64_t row, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    if constexpr (kReadsResult<R>) return load_lanes<T>(r + row * r_stride + c, n);
+    else return V(0);
   };
   // work(first row, end row, column, lanes) for each group of rows and vector of columns.
   const auto sweep = [&](bool reads_results, auto work) TENSOROPS_LAMBDA_INLINE {
@@ -180,29 +201,23 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
       });
     }
   };
+  const bool kept = R::kStores && terms != nullptr, at_once = R::has_maximum && !kept && rows > 2 * kGroup;
   if constexpr (R::has_maximum) {
     for (int64_t c = 0; c < width; ++c) maxima[c] = T(-__builtin_inf());
-    sweep(false, [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-      V m = load_lanes<T>(maxima + c, n);
-      for (int64_t i = row; i < last; ++i) m = maximum(m, load_lanes<T>(x + i * x_stride + c, n));
-      store_lanes(m, maxima + c, n);
-    });
+    if (!at_once)
+      sweep(false, [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        V m = load_lanes<T>(maxima + c, n);
+        for (int64_t i = row; i < last; ++i) m = maximum(m, load_lanes<T>(x + i * x_stride + c, n));
+        store_lanes(m, maxima + c, n);
+      });
   }
-  const auto maximum_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (R::has_maximum) return load_lanes<T>(maxima + c, n);
-    else return V(0);
-  };
-  const auto read = [&](int64_t row, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (kReadsResult<R>) return load_lanes<T>(r + row * r_stride + c, n);
-    else return V(0);
-  };
-  for (int64_t c = 0; c < width; ++c) sums[c] = 0;
-  sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    const V m = maximum_of(c, n);
+  // Adds up terms of rows that load(row) gives; `scale`, of what was summed before, may be null.
+  const auto add_rows = [&](int64_t first, int64_t last, int64_t c, int64_t n, V m, const V* scale,
+                            auto load) TENSOROPS_LAMBDA_INLINE {
     V sum(0);
-    for (int64_t i = row; i < last; ++i) {
-      const V term = R::term(load_lanes<T>(x + i * x_stride + c, n), read(i, c, n), m);
-      if (R::kStores && terms != nullptr) store_lanes(term, terms + i * width + c, n);
+    for (int64_t row = first; row < last; ++row) {
+      const V term = R::term(load(row), read(row, c, n), m);
+      if (kept) store_lanes(term, terms + row * width + c, n);
       sum = sum + term;
     }
     Vec<double> acc[parts];
@@ -210,10 +225,38 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
       const int64_t left = n - k * Vec<double>::size;
       acc[k] = left > 0 ? load_lanes<double>(sums + c + k * Vec<double>::size, left) : Vec<double>(0.0);
     }
+    if (scale != nullptr) scale_wide(acc, *scale);
     add_wide(acc, sum);
     for (int k = 0; k < parts; ++k) {
       const int64_t left = n - k * Vec<double>::size;
       if (left > 0) store_lanes(acc[k], sums + c + k * Vec<double>::size, left);
+    }
+  };
+  // The same with their maximum, which is the lines' so far.
+  const auto add_rows_at_once = [&](int64_t first, int64_t last, int64_t c, int64_t n, auto load) TENSOROPS_LAMBDA_INLINE {
+    // The terms below an infinite maximum are nothing, but a difference from it may be no number.
+    constexpr T lowest = T(sizeof(T) == 4 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023);
+    const V before = load_lanes<T>(maxima + c, n);
+    V m = before;
+    for (int64_t row = first; row < last; ++row) m = maximum(m, load(row));
+    const V shift = maximum(m, V(lowest));
+    V scale(1);
+    if (any(m != before)) {
+      store_lanes(m, maxima + c, n);
+      scale = unscaled(exp_term(maximum(before, V(lowest)) - shift));
+    }
+    add_rows(first, last, c, n, shift, &scale, load);
+  };
+  for (int64_t c = 0; c < width; ++c) sums[c] = 0;
+  sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    const auto load = [&](int64_t i) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(x + i * x_stride + c, n); };
+    if (!at_once) return add_rows(row, last, c, n, maximum_of(c, n), nullptr, load);
+    if constexpr (R::has_maximum) {
+      if (n < L || last - row < kGroup) return add_rows_at_once(row, last, c, n, load);
+      V group[kGroup];
+#pragma GCC unroll 8
+      for (int k = 0; k < kGroup; ++k) group[k] = load_vector<T>(x + (row + k) * x_stride + c);
+      add_rows_at_once(row, row + kGroup, c, L, [&](int64_t i) TENSOROPS_LAMBDA_INLINE { return group[i - row]; });
     }
   });
   for (int64_t c = 0; c < width; ++c) finished[c] = static_cast<T>(sums[c]);
@@ -223,7 +266,6 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
   // Row by row, so that streamed lines are written whole.
   for (int64_t row = 0; row < rows; ++row)
     across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-      const bool kept = R::kStores && terms != nullptr;
       if (fetches && !kept && row + kGroup < rows) {
         __builtin_prefetch(x + (row + kGroup) * x_stride + c, 0, 2);
         if constexpr (kReadsResult<R>) __builtin_prefetch(r + (row + kGroup) * r_stride + c, 0, 2);
