@@ -26,6 +26,8 @@ using ops::OptionalTensor;
 
 constexpr int64_t kBlock = 4096;
 constexpr int64_t kExpCost = 4;  // of an exponential next to an addition, for the choice of threads
+constexpr int64_t kShortRow = 64;  // bytes; rows of classes that are shorter fill no vectors
+constexpr int64_t kTurned = 256;   // positions at a time, and 32 at least
 
 template <class Kernel>
 Kernel kernel_for(Kernel const (&table)[LossKernels::kDTypes], const Tensor& t) {
@@ -101,6 +103,11 @@ struct Positions {
   }
   int64_t count() const { return groups * n; }
   int64_t row_stride() const { return layout == ClassLayout::rows ? classes : n; }
+  // Whether rows are short and many: turned in cache, positions are neighbours, which fill vectors.
+  bool turns(const Tensor& target) const {
+    const bool is_short = classes > 1 && classes * logits.element_size() < kShortRow && n >= kTurned / 8;
+    return is_short && layout == ClassLayout::rows && !is_probabilities(target);
+  }
 
   // f(position, n, offset in the logits) over pieces that share a group; `cost` is that of a position.
   template <class F>
@@ -255,6 +262,28 @@ ClassTarget from(ClassTarget target, int64_t position, int64_t offset_bytes) {
   return target;
 }
 
+// f(logits, out, position, n, stride, target) for pieces of the positions: as they lie, or turned in the first cache, from rows of
+// classes to rows of positions. `out`, laid out as the logits, may be null.
+template <class F>
+void for_class_pieces(const Positions& positions, bool turns, const ClassTarget& target, char* out, const F& f) {
+  const int64_t classes = positions.classes, size = positions.logits.element_size(), row = classes * size;
+  const auto transpose = transposer(dtype_of(positions.logits.scalar_type()));
+  const char* const logits = static_cast<const char*>(positions.logits.const_data_ptr());
+  positions.for_pieces(2 * kExpCost * classes, [&](int64_t position, int64_t n, int64_t offset) {
+    const char* const from_logits = logits + offset * size;
+    char* const to = out == nullptr ? nullptr : out + offset * size;
+    if (!turns) return f(from_logits, to, position, n, positions.row_stride(), from(target, position, offset * size));
+    const Scratch memory(std::min(n, kTurned) * row);
+    char* const tile = memory.data();
+    for (int64_t i = 0; i < n; i += kTurned) {
+      const int64_t m = std::min(n - i, kTurned);
+      transpose(from_logits + i * row, {row, size}, tile, {size, m * size}, m, classes);
+      f(tile, tile, position + i, m, m, from(target, position + i, 0));
+      if (out != nullptr) transpose(tile, {m * size, size}, to + i * row, {size, row}, classes, m);
+    }
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tensor& target_, const OptionalTensor& weight_,
                                                  int64_t reduction, c10::SymInt ignore_index, double smoothing) {
   const int64_t ignored = ignore_index.guard_int(__FILE__, __LINE__), count = positions_of(input);
@@ -275,14 +304,14 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
     const Positions positions(input);
     const Tensor target = target_like(positions, input, target_);
     const auto asked = class_target(target, weight, classes, ignored, smoothing);
-    const auto kernel = kernel_for(kernels().cross_entropy[static_cast<int>(positions.layout)], input);
+    const bool turns = positions.turns(target);
+    const ClassLayout layout = turns ? ClassLayout::columns : positions.layout;
+    const auto kernel = kernel_for(kernels().cross_entropy[static_cast<int>(layout)], input);
     const Scratch losses(count * sizeof(C));
     C* maximum = normalizer.data_ptr<C>();
-    const int64_t size = input.element_size();
-    positions.for_pieces(2 * kExpCost * classes, [&](int64_t position, int64_t n, int64_t offset) {
-      kernel({static_cast<const char*>(positions.logits.const_data_ptr()) + offset * size, n, classes,
-              positions.row_stride(), from(asked, position, offset * size), losses.data<C>() + position,
-              maximum + position, maximum + count + position});
+    for_class_pieces(positions, turns, asked, nullptr, [&](const void* logits, void*, int64_t position, int64_t n, int64_t stride,
+                                                           const ClassTarget& part) {
+      kernel({logits, n, classes, stride, part, losses.data<C>() + position, maximum + position, maximum + count + position});
     });
     loss = reduced(losses.data<C>(), count, sum, reduction, position_sizes, input.scalar_type());
   });
@@ -302,7 +331,9 @@ Tensor cross_entropy_backward(const Tensor& grad, const Tensor& input, const Ten
   } else {
     result = empty(input.sizes(), input.scalar_type());
   }
-  const auto kernel = kernel_for(kernels().cross_entropy_backward[static_cast<int>(positions.layout)], input);
+  const bool turns = positions.turns(target);
+  const ClassLayout layout = turns ? ClassLayout::columns : positions.layout;
+  const auto kernel = kernel_for(kernels().cross_entropy_backward[static_cast<int>(layout)], input);
   by_compute_type(input, [&]<class C>(C) {
     const auto weight = weight_ ? as_compute<C>(*weight_) : std::vector<C>();
     const int64_t* labels = is_probabilities(target) ? nullptr : target.const_data_ptr<int64_t>();
@@ -310,12 +341,10 @@ Tensor cross_entropy_backward(const Tensor& grad, const Tensor& input, const Ten
     const auto asked = class_target(target, weight, positions.classes, ignored, smoothing);
     const auto gradients = position_gradients<C>(grad, total, reduction, count, labels, ignored);
     const C* maximum = normalizer.const_data_ptr<C>();
-    const int64_t size = input.element_size();
-    positions.for_pieces(2 * kExpCost * positions.classes, [&](int64_t position, int64_t n, int64_t offset) {
-      kernel({static_cast<const char*>(positions.logits.const_data_ptr()) + offset * size, n, positions.classes,
-              positions.row_stride(), from(asked, position, offset * size), maximum + position,
-              maximum + count + position, gradients.data() + position,
-              static_cast<char*>(result.data_ptr()) + offset * size});
+    for_class_pieces(positions, turns, asked, static_cast<char*>(result.data_ptr()),
+                     [&](const void* logits, void* out, int64_t position, int64_t n, int64_t stride, const ClassTarget& part) {
+      kernel({logits, n, positions.classes, stride, part, maximum + position, maximum + count + position,
+              gradients.data() + position, out});
     });
   });
   return result;

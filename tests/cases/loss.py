@@ -142,6 +142,9 @@ CASES: list[Case] = [
     *entropy(
         "probabilities-channels-last", (2, 5, 3, 4), soft=True, layout=lambda x: x.to(memory_format=torch.channels_last)
     ),
+    # Rows so short that they are turned, where there are many.
+    *entropy("few-classes", (37, 7), weighted=True, ignored=2, label_smoothing=0.1),
+    *entropy("few-classes-channels-last", (3, 5, 4, 4), layout=lambda x: x.to(memory_format=torch.channels_last)),
     *entropy("empty", (0, 5)),
     *likelihood("labels", (5, 7)),
     *likelihood("unbatched", (7,)),
@@ -160,6 +163,7 @@ CASES: list[Case] = [
     *elements("binary_cross_entropy", "transposed", lambda d: (probability(d, 5, 7).t(), probability(d, 7, 5))),
     *elements("binary_cross_entropy", "empty", lambda d: (probability(d, 0, 3), probability(d, 0, 3))),
     *entropy("large-rows", (3000, 130), large=True),
+    *entropy("large-short-rows", (20001, 10), weighted=True, ignored=2, large=True),
     *entropy("large-rows-smoothed", (3000, 130), weighted=True, ignored=2, label_smoothing=0.1, large=True),
     *entropy("large-columns", (3, 19, 90, 100), weighted=True, ignored=2, label_smoothing=0.1, large=True),
     *entropy("large-probabilities-rows", (3000, 130), soft=True, weighted=True, large=True),

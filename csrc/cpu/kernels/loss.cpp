@@ -181,11 +181,7 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
     for (int64_t c = 0; c < run.classes; ++c)
       maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
     for (int64_t c = 0; c < run.classes; ++c) terms.add(exp_term(load_lanes<C>(x + c * run.stride, n) - maximum));
-    const Vec<C> sum = sum_of_exps(terms.lanes(), maximum);
-    C log_sums[Vec<C>::size];
-    sum.store(log_sums);
-    for (int64_t lane = 0; lane < n; ++lane) log_sums[lane] = log_of(log_sums[lane]);
-    const Vec<C> log_sum = Vec<C>::load(log_sums);
+    const Vec<C> sum = sum_of_exps(terms.lanes(), maximum), log_sum = log(sum);
     if (target.probabilities != nullptr) {
       const S* t = static_cast<const S*>(target.probabilities) + i;
       for (int64_t c = 0; c < run.classes; ++c) {
@@ -201,9 +197,10 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
     }
     Vec<C> loss = loss_sum.lanes();
     if (target.labels != nullptr) {
-      C losses[Vec<C>::size], maxima[Vec<C>::size];
+      C losses[Vec<C>::size], maxima[Vec<C>::size], log_sums[Vec<C>::size];
       loss.store(losses);
       maximum.store(maxima);
+      log_sum.store(log_sums);
       for (int64_t lane = 0; lane < n; ++lane) {
         const int64_t label = target.labels[i + lane];
         if (label == target.ignored) losses[lane] = 0;
