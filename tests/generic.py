@@ -140,10 +140,10 @@ def assert_as_accurate(
         exacts = [reference(theirs_of, *call) for call in drawn]
         typical = typical_ulps(exacts, narrow)
         torchs_worst = worst_errors(zip((theirs_of(*call) for call in drawn), exacts, strict=True), typical)
-        our_worst = worst_errors(zip((ours_of(*call) for call in drawn), exacts, strict=True), typical)
+        our_worst = worst_errors(zip((ours_of(*call) for call in drawn), exacts, strict=True), typical, forgiven=1)
         for i, ((ours_, in_ulps), (theirs_, theirs_in_ulps)) in enumerate(zip(our_worst, torchs_worst, strict=True)):
             over = f"{what} {i} over {DRAWS} draws in {narrow}: ours"
-            assert ours_ <= 2 * theirs_ + 1, f"{over} {ours_:.3g}, torch's {theirs_:.3g} ulp of the largest element"
+            assert ours_ <= 2 * theirs_, f"{over} {ours_:.3g} and one, torch's {theirs_:.3g} ulp of the largest element"
             assert not ulps or in_ulps <= 2 * theirs_in_ulps + 1, (
                 f"{over} {in_ulps:.3g}, torch's {theirs_in_ulps:.3g} ulp"
             )

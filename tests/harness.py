@@ -366,17 +366,20 @@ def typical_ulps(exacts: Sequence[Any], dtype: torch.dtype) -> list[float]:
     return [median(largest_ulp(t, dtype) if t.is_floating_point() else 0.0 for t in draws) for draws in draws_of_each]
 
 
-def worst_errors(pairs: Iterable[tuple[Any, Any]], typical: list[float]) -> list[tuple[float, float]]:
+def worst_errors(
+    pairs: Iterable[tuple[Any, Any]], typical: list[float], forgiven: int = 0
+) -> list[tuple[float, float]]:
     """Over (result, exact) pairs, the largest error of each tensor: in units of the last place of its largest element,
-    and in ulps of each element. A sum that cancels is as wrong as any other but smaller, so that the unit is the `typical`
+    less those `forgiven`, and in ulps of each element. A sum that cancels is as wrong as any other but smaller, so that the unit is the `typical`
     one where it is less: else the draw that came nearest to zero, and torch's luck in it, would decide."""
     worst = [(0.0, 0.0)] * len(typical)
     for results, exacts in pairs:
         for i, (a, b) in enumerate(zip(tensors_of(results), tensors_of(exacts), strict=True)):
             if a.is_floating_point():
                 absolute, in_ulps = errors(a.detach(), b.detach())
-                unit = max(largest_ulp(b, a.dtype), typical[i])
-                worst[i] = max(worst[i][0], absolute / unit), max(worst[i][1], in_ulps)
+                own = largest_ulp(b, a.dtype)
+                beyond = (absolute - forgiven * own) / max(own, typical[i])
+                worst[i] = max(worst[i][0], beyond), max(worst[i][1], in_ulps)
     return worst
 
 
