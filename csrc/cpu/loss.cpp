@@ -103,10 +103,10 @@ struct Positions {
   }
   int64_t count() const { return groups * n; }
   int64_t row_stride() const { return layout == ClassLayout::rows ? classes : n; }
-  // Whether rows are short and many: turned in cache, positions are neighbours, which fill vectors.
-  bool turns(const Tensor& target) const {
+  // What the kernel sees: short rows, where there are many, are turned in cache, for then their positions fill vectors.
+  ClassLayout kernel_layout(const Tensor& target) const {
     const bool is_short = classes > 1 && classes * logits.element_size() < kShortRow && n >= kTurned / 8;
-    return is_short && layout == ClassLayout::rows && !is_probabilities(target);
+    return is_short && !is_probabilities(target) ? ClassLayout::columns : layout;
   }
 
   // f(position, n, offset in the logits) over pieces that share a group; `cost` is that of a position.
@@ -262,17 +262,18 @@ ClassTarget from(ClassTarget target, int64_t position, int64_t offset_bytes) {
   return target;
 }
 
-// f(logits, out, position, n, stride, target) for pieces of the positions: as they lie, or turned in the first cache, from rows of
-// classes to rows of positions. `out`, laid out as the logits, may be null.
+// f(logits, out, position, n, stride, target) for pieces of the positions in the kernel's layout: as they lie, or turned in the
+// first cache, from rows of classes to rows of positions. `out`, laid out as the logits, may be null.
 template <class F>
-void for_class_pieces(const Positions& positions, bool turns, const ClassTarget& target, char* out, const F& f) {
+void for_class_pieces(const Positions& positions, ClassLayout layout, const ClassTarget& target, char* out, const F& f) {
   const int64_t classes = positions.classes, size = positions.logits.element_size(), row = classes * size;
   const auto transpose = transposer(dtype_of(positions.logits.scalar_type()));
   const char* const logits = static_cast<const char*>(positions.logits.const_data_ptr());
   positions.for_pieces(2 * kExpCost * classes, [&](int64_t position, int64_t n, int64_t offset) {
     const char* const from_logits = logits + offset * size;
     char* const to = out == nullptr ? nullptr : out + offset * size;
-    if (!turns) return f(from_logits, to, position, n, positions.row_stride(), from(target, position, offset * size));
+    if (layout == positions.layout)
+      return f(from_logits, to, position, n, positions.row_stride(), from(target, position, offset * size));
     const Scratch memory(std::min(n, kTurned) * row);
     char* const tile = memory.data();
     for (int64_t i = 0; i < n; i += kTurned) {
@@ -304,12 +305,11 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
     const Positions positions(input);
     const Tensor target = target_like(positions, input, target_);
     const auto asked = class_target(target, weight, classes, ignored, smoothing);
-    const bool turns = positions.turns(target);
-    const ClassLayout layout = turns ? ClassLayout::columns : positions.layout;
+    const ClassLayout layout = positions.kernel_layout(target);
     const auto kernel = kernel_for(kernels().cross_entropy[static_cast<int>(layout)], input);
     const Scratch losses(count * sizeof(C));
     C* maximum = normalizer.data_ptr<C>();
-    for_class_pieces(positions, turns, asked, nullptr, [&](const void* logits, void*, int64_t position, int64_t n, int64_t stride,
+    for_class_pieces(positions, layout, asked, nullptr, [&](const void* logits, void*, int64_t position, int64_t n, int64_t stride,
                                                            const ClassTarget& part) {
       kernel({logits, n, classes, stride, part, losses.data<C>() + position, maximum + position, maximum + count + position});
     });
@@ -331,8 +331,7 @@ Tensor cross_entropy_backward(const Tensor& grad, const Tensor& input, const Ten
   } else {
     result = empty(input.sizes(), input.scalar_type());
   }
-  const bool turns = positions.turns(target);
-  const ClassLayout layout = turns ? ClassLayout::columns : positions.layout;
+  const ClassLayout layout = positions.kernel_layout(target);
   const auto kernel = kernel_for(kernels().cross_entropy_backward[static_cast<int>(layout)], input);
   by_compute_type(input, [&]<class C>(C) {
     const auto weight = weight_ ? as_compute<C>(*weight_) : std::vector<C>();
@@ -341,7 +340,7 @@ Tensor cross_entropy_backward(const Tensor& grad, const Tensor& input, const Ten
     const auto asked = class_target(target, weight, positions.classes, ignored, smoothing);
     const auto gradients = position_gradients<C>(grad, total, reduction, count, labels, ignored);
     const C* maximum = normalizer.const_data_ptr<C>();
-    for_class_pieces(positions, turns, asked, static_cast<char*>(result.data_ptr()),
+    for_class_pieces(positions, layout, asked, static_cast<char*>(result.data_ptr()),
                      [&](const void* logits, void* out, int64_t position, int64_t n, int64_t stride, const ClassTarget& part) {
       kernel({logits, n, positions.classes, stride, part, maximum + position, maximum + count + position,
               gradients.data() + position, out});

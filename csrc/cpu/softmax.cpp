@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kLongLine = 65536;  // elements of a line beyond the second cache
 constexpr int64_t kTile = 65536;      // elements of lines side by side that stay in the L2 cache
 constexpr int64_t kMaxColumns = 1024;
-constexpr int64_t kKeptBytes = 1 << 20;    // terms of lines side by side that are sooner read than computed again
+constexpr int64_t kKeptBytes = 1 << 20;  // terms of lines side by side that are sooner read than computed again
 constexpr int64_t kFetchedBytes = 64 << 10;  // of a line that is fetched while the one before is in the second cache
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
 constexpr int64_t kPieces = 8;        // for several threads
