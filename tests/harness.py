@@ -370,8 +370,9 @@ def worst_errors(
     pairs: Iterable[tuple[Any, Any]], typical: list[float], forgiven: int = 0
 ) -> list[tuple[float, float]]:
     """Over (result, exact) pairs, the largest error of each tensor: in units of the last place of its largest element,
-    less those `forgiven`, and in ulps of each element. A sum that cancels is as wrong as any other but smaller, so that the unit is the `typical`
-    one where it is less: else the draw that came nearest to zero, and torch's luck in it, would decide."""
+    less those `forgiven`, and in ulps of each element. A sum that cancels is as wrong as any other but smaller, so that
+    the unit is the `typical` one where it is less: else the draw that came nearest to zero, and torch's luck in it, would
+    decide."""
     worst = [(0.0, 0.0)] * len(typical)
     for results, exacts in pairs:
         for i, (a, b) in enumerate(zip(tensors_of(results), tensors_of(exacts), strict=True)):
