@@ -47,7 +47,7 @@ Expr number(const SymInt& n) { return static_cast<double>(n.guard_int(__FILE__, 
 // A gradient goes in equal parts to all elements equal to the result; where that is NaN, to the NaNs: there are none where
 // it is not.
 Tensor to_extrema(const Tensor& grad, const Tensor& input, const Tensor& result, c10::IntArrayRef dims) {
-  const Condition equal = (Expr(input) == Expr(result)) | Condition{ops::elementwise(Elementwise::isnan, input), std::nullopt};
+  const Condition equal = {ops::elementwise(Elementwise::_is_extremum, input, result), std::nullopt};
   const Tensor count = dims.empty() ? ops::sum(equal.tensor, {}, true, grad.scalar_type())
                                     : ops::sum(equal.tensor, dims, true, grad.scalar_type());
   return select(equal, Expr(grad) / Expr(count), Expr(0)).tensor();
@@ -76,22 +76,19 @@ Tensor prod_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef d
   return gradients.view_symint(input.movedim(dims, last).sym_sizes()).movedim(last, dims);
 }
 
-Tensor var_gradient(const Tensor& grad, const Tensor& input, const ReductionPlan& plan, c10::IntArrayRef dims) {
-  const SymInt n = reduced_count(plan, input);
-  const double divisor = number(n).number() - plan.correction;
-  const Tensor mean = dims.empty() ? input : ops::mean(input, dims, true, std::nullopt);
-  const Tensor centered = ops::sub(input, mean);
+Tensor var_gradient(const Tensor& grad, const Tensor& input, const Tensor& mean, const ReductionPlan& plan) {
+  const double divisor = number(reduced_count(plan, input)).number() - plan.correction;
   // No degrees of freedom: torch gives inf, or NaN where the element is the mean.
   if (divisor <= 0) {
-    const Expr scaled = Expr(grad) * Expr(std::numeric_limits<double>::infinity());
-    return (select(Expr(centered) == Expr(0), Expr(std::numeric_limits<double>::quiet_NaN()), scaled * Expr(centered))).tensor();
+    const Expr scaled = Expr(grad) * Expr(std::numeric_limits<double>::infinity()), centered = Expr(input) - Expr(mean);
+    return (select(centered == Expr(0), Expr(std::numeric_limits<double>::quiet_NaN()), scaled * centered)).tensor();
   }
-  return ops::mul((Expr(grad) * Expr(2.0 / divisor)).tensor(), centered);
+  return ops::elementwise(Elementwise::_var_gradient, (Expr(grad) * Expr(2.0 / divisor)).tensor(), input, mean);
 }
 
-Tensor std_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const ReductionPlan& plan, c10::IntArrayRef dims) {
+Tensor std_gradient(const Tensor& grad, const Tensor& input, const Tensor& result, const Tensor& mean, const ReductionPlan& plan) {
   const Expr scaled = Expr(grad) / (Expr(2) * Expr(result));
-  return var_gradient(select(Expr(result) == Expr(0), Expr(0), scaled).tensor(), input, plan, dims);
+  return var_gradient(select(Expr(result) == Expr(0), Expr(0), scaled).tensor(), input, mean, plan);
 }
 
 // Of nothing, the gradient is empty; a division by its count would still make NaN of the second derivative.
@@ -124,12 +121,12 @@ int reads(Reduction op) {
   switch (op) {
     case Reduction::sum:
     case Reduction::mean: return 0;
-    case Reduction::prod:
-    case Reduction::var:
-    case Reduction::var_mean: return 1;
+    case Reduction::prod: return 1;
+    case Reduction::var_mean: return 5;
     case Reduction::max:
     case Reduction::min: return 4;
-    case Reduction::aminmax: return 7;
+    case Reduction::aminmax:
+    case Reduction::std_mean: return 7;
     default: return 3;
   }
 }
@@ -160,7 +157,7 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
       const Tensor y = wide(first);
       const double infinity = std::numeric_limits<double>::infinity();
       const Expr finite = select(Expr(y) == Expr(-infinity), Expr(0), Expr(y));
-      return (Expr(g) * exp(Expr(input) - finite)).tensor();
+      return logsumexp_gradient(g, input, finite).tensor();
     }
     case Reduction::amax:
     case Reduction::amin: return to_extrema(g, input, wide(first), dims);
@@ -169,13 +166,11 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
                   g2.defined() ? to_extrema(g2, input, wide(second), dims) : Tensor());
     case Reduction::max:
     case Reduction::min: return ops::select_backward(g, wide(second), ndim == 0 ? 0 : dims[0], ndim == 0 ? SymInt(1) : sizes[dims[0]]);
-    case Reduction::var: return var_gradient(g, input, plan, dims);
-    case Reduction::std: return std_gradient(g, input, wide(first), plan, dims);
     case Reduction::var_mean:
-      return plus(g.defined() ? var_gradient(g, input, plan, dims) : Tensor(),
+      return plus(g.defined() ? var_gradient(g, input, wide(second), plan) : Tensor(),
                   g2.defined() ? mean_gradient(g2, reduced_count(plan, input), sizes) : Tensor());
     case Reduction::std_mean:
-      return plus(g.defined() ? std_gradient(g, input, wide(first), plan, dims) : Tensor(),
+      return plus(g.defined() ? std_gradient(g, input, wide(first), wide(second), plan) : Tensor(),
                   g2.defined() ? mean_gradient(g2, reduced_count(plan, input), sizes) : Tensor());
     default: TORCH_INTERNAL_ASSERT(false, reduction_name(plan.op), " has no derivative");
   }
@@ -184,6 +179,9 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
 ops::TwoTensors functional(Reduction op, const Tensor& input, const ReductionArguments& arguments) {
   if (!is_differentiable(op)) return Graph::forward([&] { return ops::reduce(op, input, arguments); });
   Graph graph("ReductionBackward", {&input});
+  // The derivatives of var and std read the mean: a second result, which the caller does not see.
+  if (graph.recording() && op == Reduction::var) op = Reduction::var_mean;
+  if (graph.recording() && op == Reduction::std) op = Reduction::std_mean;
   ops::TwoTensors results = graph.forward([&] { return ops::reduce(op, input, arguments); });
   const Tensor &first = std::get<0>(results), &second = std::get<1>(results);
   if (!graph.recording() || !first.is_floating_point()) return results;

@@ -117,6 +117,9 @@ inline Expr div_floor(const Expr& a, const Expr& b) { return apply(Elementwise::
 inline Expr div_gradient(const Expr& g, const Expr& a, const Expr& b) {
   return ops::elementwise(Elementwise::_div_gradient, g.tensor(), a.tensor(), b.tensor());
 }
+inline Expr logsumexp_gradient(const Expr& g, const Expr& x, const Expr& y) {
+  return ops::elementwise(Elementwise::_logsumexp_gradient, g.tensor(), x.tensor(), y.tensor());
+}
 inline Expr maximum(const Expr& a, const Expr& b) { return apply(Elementwise::maximum, a, b); }
 
 #define TENSOROPS_EXPR_FUNCTION(name) \
@@ -157,6 +160,7 @@ inline Probe pow(const Probe& a, const Probe& b) { return merge(a, b); }
 inline Probe div_trunc(const Probe& a, const Probe& b) { return merge(a, b); }
 inline Probe div_floor(const Probe& a, const Probe& b) { return merge(a, b); }
 inline Probe div_gradient(const Probe& g, const Probe& a, const Probe& b) { return merge(g, merge(a, b)); }
+inline Probe logsumexp_gradient(const Probe& g, const Probe& x, const Probe& y) { return merge(g, merge(x, y)); }
 inline Probe log(const Probe& a) { return a; }
 inline Probe abs(const Probe& a) { return a; }
 

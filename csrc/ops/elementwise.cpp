@@ -58,6 +58,9 @@ std::string tensor_parameters(const ElementwiseRow& row, const char* first_type)
     case Elementwise::_div_gradient: return first + " grad, Tensor input, Tensor other";
     case Elementwise::_pow_base_gradient:
     case Elementwise::_pow_exponent_gradient: return first + " grad, Tensor input, Tensor exponent";
+    case Elementwise::_is_extremum: return first + " input, Tensor extremum";
+    case Elementwise::_var_gradient: return first + " grad, Tensor input, Tensor mean";
+    case Elementwise::_logsumexp_gradient: return first + " grad, Tensor input, Tensor result";
     case Elementwise::pow: return first + " input, Tensor exponent";
     case Elementwise::_prelu: return first + " input, Tensor weight";
     default: return row.tensors == 1 ? first + " input" : first + " input, Tensor other";

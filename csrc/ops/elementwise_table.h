@@ -113,6 +113,7 @@
   BINARY(le, PREDICATE, "", indicator(a <= b), none, none)                                                             \
   BINARY(gt, PREDICATE, "", indicator(a > b), none, none)                                                              \
   BINARY(ge, PREDICATE, "", indicator(a >= b), none, none)                                                             \
+  BINARY(_is_extremum, PREDICATE, "", indicator((a == b) | isnan(a)), none, none)                                      \
   BINARY(logical_and, PREDICATE, "", indicator((a != 0) & (b != 0)), none, none)                                       \
   BINARY(logical_or, PREDICATE, "", indicator((a != 0) | (b != 0)), none, none)                                        \
   BINARY(logical_xor, PREDICATE, "", indicator((a != 0) ^ (b != 0)), none, none)
@@ -130,6 +131,9 @@
   TERNARY(_pow_exponent_gradient, ACTIVATION, "", pow_exponent_gradient(a, b, c), pow_exponent_gradient(g, b, c),      \
           select((b == 0) & (c >= 0), V(0), pow_base_gradient(g * a * log(b), b, c) + g * a * pow(b, c - 1)),          \
           select((b == 0) & (c >= 0), V(0), pow_exponent_gradient(g * a * log(b), b, c)))                              \
+  TERNARY(_var_gradient, ACTIVATION, "", a * (b - c), g * (b - c), g * a, -(g * a))                                    \
+  TERNARY(_logsumexp_gradient, ACTIVATION, "", a * exp(b - c), logsumexp_gradient(g, b, c),                            \
+          logsumexp_gradient(g * a, b, c), -logsumexp_gradient(g * a, b, c))                                           \
   TERNARY(_clamp_between, REAL, "", minimum(maximum(a, b), c), select((a >= b) & (a <= c), g, 0),                      \
           select((a < b) & (b < c), g, 0), select((a > c) | (c < b), g, 0))
 
