@@ -43,8 +43,9 @@ class Scanner {
     const int64_t size = element_size(y.dtype);
     if (reads_as_it_writes() && x.step == size && y.step == size)
       along_ = kernels.along[static_cast<int>(scan)][y.dtype == DType::f64];
-    streams_ = 2 * lines_.count * lines_.length * size >= kPastCaches && x.data != y.data &&
-               reinterpret_cast<intptr_t>(y.data) % kStreamed == 0;
+    if (reads_as_it_writes() && x.step == -size && y.step == -size && scan == Scan::sum)
+      along_ = kernels.reverse_along[y.dtype == DType::f64];
+    streams_ = 2 * lines_.count * lines_.length * size >= kPastCaches && x.data != y.data && starts_line(y.data);
   }
 
   void run() const {
@@ -97,7 +98,7 @@ class Scanner {
     if (along_ != nullptr && y != nullptr) {
       const int64_t size = lines_.operands[2].step;
       char* const to = y + begin * size;
-      const bool streams = streams_ && reinterpret_cast<intptr_t>(to) % kStreamed == 0;
+      const bool streams = streams_ && starts_line(to);
       along_(x + begin * size, to, end - begin, &h, streams);
       if (streams) TENSOROPS_KERNELS(scan_kernels).end_stream();
       return;
@@ -181,6 +182,11 @@ class Scanner {
     });
   }
 
+  // Whether a run of results that goes on from this element fills whole cache lines.
+  bool starts_line(const char* y) const {
+    const auto& operand = lines_.operands[2];
+    return (reinterpret_cast<intptr_t>(y) + (operand.step < 0 ? element_size(operand.dtype) : 0)) % kStreamed == 0;
+  }
   // Whether one kernel can read elements and write results.
   bool reads_as_it_writes() const {
     const DType dtype = lines_.operands[2].dtype;

@@ -24,28 +24,32 @@ struct Linear {
   static constexpr bool linear = true;
 };
 
-// Lanes moved up by `by`; the lowest ones are filled from the lowest lanes of `fill`.
-template <int by, class A>
-TENSOROPS_INLINE Vec<A> shift_up(Vec<A> x, Vec<A> fill) {
+// Lanes moved on by `by`, up or, in reverse, down; those at the start are filled from `fill`.
+template <bool reverse, int by, class A>
+TENSOROPS_INLINE Vec<A> move_lanes(Vec<A> x, Vec<A> fill) {
+  constexpr int L = Vec<A>::size;
   typename Native<int64_t>::type index;
-  for (int i = 0; i < Vec<A>::size; ++i) index[i] = i < by ? Vec<A>::size + i : i - by;
+  for (int i = 0; i < L; ++i) {
+    const int from = reverse ? i + by : i - by;
+    index[i] = 0 <= from && from < L ? from : L + i;
+  }
   return Vec<A>(__builtin_shuffle(x.v, fill.v, index));
 }
-template <class A>
+template <bool reverse, class A>
 TENSOROPS_INLINE Vec<A> last_everywhere(Vec<A> x) {
-  const typename Native<int64_t>::type index = typename Native<int64_t>::type{} + (Vec<A>::size - 1);
+  const typename Native<int64_t>::type index = typename Native<int64_t>::type{} + (reverse ? 0 : Vec<A>::size - 1);
   return Vec<A>(__builtin_shuffle(x.v, index));
 }
 
 // A prefix within the register by doubling steps, then the carry: one dependent operation per register. Returns the scanned
-// vector.
-template <class S, class A>
+// vector. In reverse the highest lane is the first.
+template <class S, bool reverse, class A>
 TENSOROPS_INLINE Vec<A> scan_vector(Vec<A> v, Vec<A>& carry) {
   const Vec<A> identity(S::template identity<A>);
-  v = S::combine(shift_up<1>(v, identity), v);
-  if constexpr (Vec<A>::size > 2) v = S::combine(shift_up<2>(v, identity), v);
-  if constexpr (Vec<A>::size > 4) v = S::combine(shift_up<4>(v, identity), v);
-  const Vec<A> total = last_everywhere(v), scanned = S::combine(carry, v);
+  v = S::combine(move_lanes<reverse, 1>(v, identity), v);
+  if constexpr (Vec<A>::size > 2) v = S::combine(move_lanes<reverse, 2>(v, identity), v);
+  if constexpr (Vec<A>::size > 4) v = S::combine(move_lanes<reverse, 4>(v, identity), v);
+  const Vec<A> total = last_everywhere<reverse>(v), scanned = S::combine(carry, v);
   carry = S::combine(carry, total);
   return scanned;
 }
@@ -60,7 +64,7 @@ void run(void* data, [[maybe_unused]] const void* coefficient, int64_t n, void* 
     for (; i < n; ++i) x[i] = h = x[i] + a[i] * h;
   } else {
     Vec<A> carry(h);
-    for (; i + Vec<A>::size <= n; i += Vec<A>::size) scan_vector<S, A>(Vec<A>::load(x + i), carry).store(x + i);
+    for (; i + Vec<A>::size <= n; i += Vec<A>::size) scan_vector<S, false, A>(Vec<A>::load(x + i), carry).store(x + i);
     A lanes[Vec<A>::size];
     carry.store(lanes);
     h = lanes[0];
@@ -80,22 +84,27 @@ void step(const void* data, [[maybe_unused]] const void* coefficient, int64_t n,
   }
 }
 
-template <class S, class T>
+template <class S, class T, bool reverse>
 void along(const void* from, void* to, int64_t n, void* state, bool streams) {
   using V = Vec<double>;
   const T* x = static_cast<const T*>(from);
   T* y = static_cast<T*>(to);
   double h = *static_cast<double*>(state);
   V carry(h);
+  // Where a run of so many elements, i elements on, begins in memory.
+  const auto at = [](int64_t i, int64_t size) TENSOROPS_LAMBDA_INLINE { return reverse ? 1 - i - size : i; };
+  const auto scanned = [&](int64_t i) TENSOROPS_LAMBDA_INLINE {
+    return scan_vector<S, reverse, double>(load_vector<double>(x + at(i, V::size)), carry);
+  };
   int64_t i = 0;
   if (streams)
-    for (; i + V::size <= n; i += V::size) stream_vector(scan_vector<S, double>(load_vector<double>(x + i), carry), y + i);
+    for (; i + V::size <= n; i += V::size) stream_vector(scanned(i), y + at(i, V::size));
   else
-    for (; i + V::size <= n; i += V::size) store_vector(scan_vector<S, double>(load_vector<double>(x + i), carry), y + i);
+    for (; i + V::size <= n; i += V::size) store_vector(scanned(i), y + at(i, V::size));
   double lanes[V::size];
   carry.store(lanes);
   h = lanes[0];
-  for (; i < n; ++i) y[i] = static_cast<T>(h = S::combine(h, static_cast<double>(x[i])));
+  for (; i < n; ++i) y[at(i, 1)] = static_cast<T>(h = S::combine(h, static_cast<double>(x[at(i, 1)])));
   *static_cast<double*>(state) = h;
 }
 
@@ -143,7 +152,8 @@ extern const ScanKernels scan_kernels;
 const ScanKernels scan_kernels = {
     {{run<Sum, double>, run<Sum, int64_t>}, {run<Prod, double>, run<Prod, int64_t>}, {run<Linear, double>, run<Linear, int64_t>}},
     {{step<Sum, double>, step<Sum, int64_t>}, {step<Prod, double>, step<Prod, int64_t>}, {step<Linear, double>, step<Linear, int64_t>}},
-    {{along<Sum, float>, along<Sum, double>}, {along<Prod, float>, along<Prod, double>}},
+    {{along<Sum, float, false>, along<Sum, double, false>}, {along<Prod, float, false>, along<Prod, double, false>}},
+    {along<Sum, float, true>, along<Sum, double, true>},
     {{through<Sum, float>, through<Sum, double>}, {through<Prod, float>, through<Prod, double>}},
     {{lines<Sum, float>, lines<Sum, double>}, {lines<Prod, float>, lines<Prod, double>}},
     end_stream,

@@ -17,7 +17,8 @@ using ScanRunKernel = void (*)(void* x, const void* a, int64_t n, void* h);
 using ScanStepKernel = void (*)(const void* x, const void* a, int64_t n, void* h);
 
 // The same from where the elements lie to where the results go, of sum and prod in f32 or f64. With `streams` whole vectors go past
-// the caches, y being at the start of a cache line.
+// the caches, y being at the start of a cache line. In reverse x and y are the last elements in memory, which are the first to be
+// read, and y is at the end of a cache line.
 using ScanAlongKernel = void (*)(const void* x, void* y, int64_t n, void* h, bool streams);
 // y = h after h took in x. With `ahead`, which is where a later step's x will be, its lines are fetched.
 using ScanThroughKernel = void (*)(const void* x, void* y, int64_t n, void* h, const void* ahead, bool streams);
@@ -34,7 +35,8 @@ struct ScanKernels {
   // By Scan; [0] in double, [1] in int64.
   ScanRunKernel run[static_cast<int>(Scan::count_)][2];
   ScanStepKernel step[static_cast<int>(Scan::count_)][2];
-  ScanAlongKernel along[2][2];  // sum, prod; f32, f64
+  ScanAlongKernel along[2][2];       // sum, prod; f32, f64
+  ScanAlongKernel reverse_along[2];  // sum; f32, f64
   ScanThroughKernel through[2][2];
   ScanLinesKernel lines[2][2];
   void (*end_stream)();
