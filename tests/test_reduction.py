@@ -40,6 +40,34 @@ def test_results_past_the_caches(op: str, shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(grad, exact.float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(7,), (70003,), (3, 1003), (64, 5), (5, 131073), (263, 32784), (1031, 8199)], ids=str
+)
+def test_reverse_cumsum(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """cumsum's gradient: bitwise what cumsum gives from the other end, in cache and past it."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    expected = tensorops.cumsum(x.flip(-1), -1).flip(-1)
+    for count in (1, 3):
+        with threads(count):
+            assert torch.equal(torch.ops.tensorops._reverse_cumsum(x, -1), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (100003,), (37, 1003), (513, 70), (9000, 17), (3, 33, 65)], ids=str)
+def test_counts_of_bools(shape: tuple[int, ...]) -> None:
+    """Bools are counted exactly, in any layout and result dtype."""
+    whole = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    for x in (whole, whole[..., ::2], whole.transpose(0, -1), whole[1:]):
+        for dim in (None, *range(len(shape))):
+            with threads(3):
+                assert torch.equal(tensorops.count_nonzero(x, dim), torch.count_nonzero(x, dim))
+                for dtype in (torch.int64, torch.int32, torch.int8, torch.float16, torch.float32, torch.float64):
+                    expected = torch.sum(x, dim, dtype=torch.int64).to(dtype)
+                    assert torch.equal(tensorops.sum(x, dim, dtype=dtype), expected)
+                mean = torch.mean(x, dim, dtype=torch.float64)
+                assert torch.equal(tensorops.mean(x, dim, dtype=torch.float64).nan_to_num(7), mean.nan_to_num(7))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [(600, 37), (3, 601, 300), (2, 9, 1100), (17003, 40)], ids=str)
 @pytest.mark.parametrize("op", ["cumsum", "cumprod", "softmax", "log_softmax"])

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstring>
 
 #include "cpu/dtype.h"
 #include "cpu/kernels/elementwise.h"
@@ -41,7 +42,7 @@ bool has_zero(const void* run, Compute compute, int64_t n) {
 // A kernel, and the dtypes that it reads and writes.
 struct Chosen {
   ElementwiseKernel kernel = nullptr;
-  DType in, out;
+  DType in[3], out;
 };
 
 DType dtype_of_compute(Compute compute) {
@@ -49,15 +50,20 @@ DType dtype_of_compute(Compute compute) {
   return dtypes[static_cast<int>(compute)];
 }
 
-// The op's kernels from the most direct on: on operands of the common dtype as they are stored, with the results of a
-// predicate as bool, and on the compute type alone. The last one has a kernel wherever the op is defined.
+// The op's kernels from the most direct on: on operands of the common dtype as they are stored, with what is always bool as
+// such (a predicate's results, the condition of where), and on the compute type alone. The last one has a kernel wherever the op
+// is defined.
 std::array<Chosen, 3> kernels_of(const ElementwiseRow& row, DType common) {
   const OpKernels& kernels = TENSOROPS_KERNELS(elementwise_kernels).op[static_cast<int>(row.op)];
   const Compute compute = compute_type(common);
-  const DType computed = dtype_of_compute(compute), result = row.domain == Domain::PREDICATE ? DType::boolean : common;
-  return {{{common == DType::bf16 ? kernels.of_bf16 : common == DType::f16 ? kernels.of_f16 : nullptr, common, result},
-           {kernels.to_bool[static_cast<int>(compute)], computed, DType::boolean},
-           {kernels.of[static_cast<int>(compute)], computed, computed}}};
+  const auto with_bool = [&](ElementwiseKernel kernel, DType type) {
+    return Chosen{kernel, {row.op == Elementwise::where ? DType::boolean : type, type, type},
+                  row.domain == Domain::PREDICATE ? DType::boolean : type};
+  };
+  const DType computed = dtype_of_compute(compute);
+  return {{with_bool(common == DType::bf16 ? kernels.of_bf16 : common == DType::f16 ? kernels.of_f16 : nullptr, common),
+           with_bool(kernels.with_bool[static_cast<int>(compute)], computed),
+           {kernels.of[static_cast<int>(compute)], {computed, computed, computed}, computed}}};
 }
 
 // Calls the kernel; results that go past the caches do so from the first whole cache line on.
@@ -73,7 +79,7 @@ void call(const Chosen& chosen, const ElementwiseParams& params, ElementwiseRun 
     run.out = static_cast<char*>(run.out) + head * size;
     for (int i = 0; i < kMaxOperands - 1; ++i)
       if (run.in[i] != nullptr && !run.repeats[i])
-        run.in[i] = static_cast<const char*>(run.in[i]) + head * element_size(chosen.in);
+        run.in[i] = static_cast<const char*>(run.in[i]) + head * element_size(chosen.in[i]);
     n -= head;
   }
   chosen.kernel(params, run, n);
@@ -186,7 +192,10 @@ class Walker {
         checks_divisor_(divides_integers(row.op, compute_)),
         width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4),
         block_(kBlockBytes / width_) {
-    for (int i = 0; i < loop.count; ++i) dense_[i] = is_dense(i);
+    for (int i = 0; i < loop.count; ++i) {
+      dense_[i] = is_dense(i);
+      periodic_[i] = is_periodic(i);
+    }
     for (int i = 0; i < inputs.count; ++i)
       rounds_[i + 1] = differs(i + 1) && !keeps_precision(row, inputs, i);
     rounds_[0] = differs(0) && row.domain != Domain::PREDICATE;
@@ -194,6 +203,8 @@ class Walker {
     for (const Chosen& candidate : kernels_of(row, common)) {
       if (candidate.kernel == nullptr) continue;
       chosen_ = candidate;
+      across_rows_ = short_rows;
+      if (across_rows_ && takes_operands(candidate) && takes_rows()) break;
       across_rows_ = false;
       if (takes_operands(candidate) && (!short_rows || (takes_rows() && rows_pay(row)))) break;
       across_rows_ = short_rows;
@@ -211,9 +222,11 @@ class Walker {
       index[dim] = rest % loop_.sizes[dim];
       rest /= loop_.sizes[dim];
     }
-    const char* repeated[kMaxOperands] = {};  // the element in a buffer
+    const char* repeated[kMaxOperands] = {};  // the element, or row, in a buffer
     // Rows as they are, many at once; or staged, short ones across their ends.
     const bool staged = across_rows_ || !takes_rows();
+    // A block that begins within a row reads the rest of it, and as many elements as its own, of a row that repeats.
+    const int64_t block = across_rows_ ? block_ - loop_.sizes[0] : block_;
     bool ok = true;
     for (int64_t at = begin; at < end;) {
       int64_t n = end - at;
@@ -221,11 +234,15 @@ class Walker {
       if (!staged && index[0] == 0 && n >= 2 * loop_.sizes[0] && loop_.sizes.size() > 1)
         run.rows = std::min({loop_.sizes[1] - index[1], n / loop_.sizes[0], block_});
       if (!across_rows_) n = std::min(n, loop_.sizes[0] - index[0]);
-      if (staged) n = std::min(n, block_);
+      if (staged) n = std::min(n, block);
       for (int i = 1; i < loop_.count; ++i) {
         run.repeats[i - 1] = repeats(i);
         if (run.rows > 1) run.in_step[i - 1] = loop_.operands[i].strides[1];
-        if (direct(i) || (repeats(i) && is_read_as_stored(i))) {
+        if (across_rows_ && periodic_[i]) {
+          if (repeated[i] == nullptr) repeat_row(i, buffers[i]);
+          repeated[i] = buffers[i];
+          run.in[i - 1] = buffers[i] + index[0] * element_size(chosen_.in[i - 1]);
+        } else if (direct(i) || (repeats(i) && is_read_as_stored(i))) {
           run.in[i - 1] = address(i, index);
         } else if (repeats(i) && run.rows > 1) {
           load(i, address(i, index), loop_.operands[i].strides[1], buffers[i], run.rows);
@@ -269,15 +286,22 @@ class Walker {
       if (loop_.operands[i].strides[dim] != stride) return false;
     return true;
   }
-  // The kernel reads or writes operand i where it lies.
-  bool direct(int i) const { return runs_of(i, i == 0 ? chosen_.out : chosen_.in) && !rounds_[i]; }
+  // Operand i is the same in all rows, which are short ones.
+  bool is_periodic(int i) const {
+    bool repeats = i > 0 && loop_.sizes.size() > 1 && loop_.operands[i].strides[0] != 0;
+    for (size_t dim = 1; dim < loop_.sizes.size(); ++dim) repeats &= loop_.operands[i].strides[dim] == 0;
+    return repeats;
+  }
+  // The kernel reads or writes operand i where it lies, or rows of it in a buffer as they lie.
+  bool direct(int i) const { return runs_of(i, i == 0 ? chosen_.out : chosen_.in[i - 1]) && !rounds_[i]; }
   // Input i is one element all along a row.
   bool repeats(int i) const { return !across_rows_ && loop_.operands[i].strides[0] == 0; }
   // A repeated element needs no conversion.
   bool is_read_as_stored(int i) const { return loop_.operands[i].dtype == dtype_of_compute(compute_) && !rounds_[i]; }
   // A run of elements of the loop is one of operand i's, of this dtype.
   bool runs_of(int i, DType dtype) const {
-    return loop_.operands[i].dtype == dtype && (across_rows_ ? dense_[i] : loop_.operands[i].strides[0] == element_size(dtype));
+    const bool adjacent = loop_.operands[i].strides[0] == element_size(dtype);
+    return loop_.operands[i].dtype == dtype && (across_rows_ ? dense_[i] || (periodic_[i] && adjacent) : adjacent);
   }
   // Whether the chosen kernel goes through rows without staging.
   bool takes_rows() const {
@@ -296,12 +320,11 @@ class Walker {
     if (element_size(chosen_.out) < width_) return n % 8 == 0 || (n > 8 && !in_place);
     return cost_of(row) > 1 ? n % 8 == 0 || n > 16 : n > 2;
   }
-  // The general kernel takes any operand, staged; the others want theirs as they are.
+  // What a kernel reads or writes in the compute type may be staged; other dtypes it wants as they are.
   bool takes_operands(const Chosen& kernel) const {
-    if (is_compute_type(kernel.out, compute_)) return true;
-    bool takes = runs_of(0, kernel.out);
+    bool takes = is_compute_type(kernel.out, compute_) || runs_of(0, kernel.out);
     for (int i = 1; takes && i < loop_.count; ++i)
-      takes = is_compute_type(kernel.in, compute_) || repeats(i) || runs_of(i, kernel.in);
+      takes = is_compute_type(kernel.in[i - 1], compute_) || repeats(i) || runs_of(i, kernel.in[i - 1]);
     return takes;
   }
   char* address(int i, const c10::SmallVector<int64_t, 6>& index) const {
@@ -342,6 +365,14 @@ class Walker {
     });
     return buffer;
   }
+  // Fills the buffer of operand i with its row again and again, in the dtype that the kernel reads.
+  void repeat_row(int i, char* buffer) const {
+    const int64_t n = loop_.sizes[0], bytes = n * element_size(chosen_.in[i - 1]);
+    if (direct(i)) std::memcpy(buffer, loop_.operands[i].data, bytes);
+    else load(i, loop_.operands[i].data, loop_.operands[i].strides[0], buffer, n);
+    const int64_t whole = block_ * element_size(chosen_.in[i - 1]);
+    for (int64_t done = bytes; done < whole; done += bytes) std::memcpy(buffer + done, buffer, std::min(bytes, whole - done));
+  }
   void load(int i, const char* from, int64_t stride, char* to, int64_t n) const {
     kernels_.load[static_cast<int>(loop_.operands[i].dtype)][static_cast<int>(compute_)](from, stride, to, n);
     if (rounds_[i]) round_to_common(to, n);
@@ -364,9 +395,9 @@ class Walker {
   const ElementwiseParams& params_;
   const bool checks_divisor_;
   const int64_t width_, block_;
-  bool across_rows_ = false;  // short rows are staged, many to a block
+  bool across_rows_ = false;  // short rows are one run, or staged, many to a block
   bool streams_;
-  bool dense_[kMaxOperands] = {};
+  bool dense_[kMaxOperands] = {}, periodic_[kMaxOperands] = {};
   bool rounds_[kMaxOperands] = {};
 };
 
@@ -395,22 +426,26 @@ void compute_into(const ElementwiseRow& row, const ElementwiseTypes& types, cons
   // The whole tensor as one run: same layout everywhere, dtypes that a kernel takes, no staging and no loop nest.
   bool one_run = out.is_non_overlapping_and_dense() && !divides_integers(row.op, compute);
   for (int i = 0; one_run && i < inputs.count; ++i)
-    one_run = inputs[i].scalar_type() == types.common && inputs[i].sizes() == out.sizes() &&
-              inputs[i].strides() == out.strides();
+    one_run = inputs[i].sizes() == out.sizes() && inputs[i].strides() == out.strides();
   for (const Chosen& chosen : kernels) {
     if (!one_run) break;
-    if (chosen.kernel == nullptr || chosen.in != common || chosen.out != dtype_of(out.scalar_type())) continue;
-    const int64_t from_size = element_size(chosen.in), to_size = element_size(chosen.out);
+    bool takes = chosen.kernel != nullptr && chosen.in[2] == common && chosen.out == dtype_of(out.scalar_type());
+    for (int i = 0; takes && i < inputs.count; ++i) takes = chosen.in[i] == dtype_of(inputs[i].scalar_type());
+    if (!takes) continue;
+    const int64_t to_size = element_size(chosen.out);
+    int64_t bytes = out.numel() * to_size;
     char* to = static_cast<char*>(out.data_ptr());
     const char* from[3] = {};
-    bool streams = out.numel() * (to_size + inputs.count * from_size) >= kPastCaches;
+    bool distinct = true;
     for (int i = 0; i < inputs.count; ++i) {
       from[i] = static_cast<const char*>(inputs[i].const_data_ptr());
-      streams &= from[i] != to;
+      distinct &= from[i] != to;
+      bytes += out.numel() * element_size(chosen.in[i]);
     }
+    const bool streams = distinct && bytes >= kPastCaches;
     parallel(out.numel(), cost_of(row), [&](int64_t begin, int64_t end) {
       ElementwiseRun run = {to + begin * to_size, {}, {}, streams};
-      for (int i = 0; i < inputs.count; ++i) run.in[i] = from[i] + begin * from_size;
+      for (int i = 0; i < inputs.count; ++i) run.in[i] = from[i] + begin * element_size(chosen.in[i]);
       call(chosen, params, run, end - begin);
       if (streams) TENSOROPS_KERNELS(elementwise_kernels).end_stream();
     });

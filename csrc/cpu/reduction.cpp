@@ -107,8 +107,8 @@ class Reduce {
     const ReductionKernels& table = TENSOROPS_KERNELS(reduction_kernels);
     const ReduceKernels& kernels = table.kernels[static_cast<int>(reducer)][static_cast<int>(compute)];
     if (is_compute_type(dtype, compute)) return {kernels.runs, kernels.rows};
-    if (reducer == Reducer::sum_of_short) return dtype == DType::f16 ? table.sum_of_f16 : table.sum_of_bf16;
-    return {};
+    if (reducer != Reducer::sum_of_short) return {};
+    return dtype == DType::f16 ? table.sum_of_f16 : dtype == DType::bf16 ? table.sum_of_bf16 : table.sum_of_bool;
   }
 
   bool along_runs() const {
@@ -397,9 +397,16 @@ Compute compute_of(const ReductionPlan& plan, Reducer reducer, c10::ScalarType i
 void reduce_into(const ReductionPlan& plan, const at::Tensor& input, const at::Tensor& first, const at::Tensor* second) {
   if (first.numel() == 0) return;
   Reducer reducer = reducer_of(plan);
-  const bool is_short = input.scalar_type() == c10::kHalf || input.scalar_type() == c10::kBFloat16;
-  if (reducer == Reducer::sum && is_short && compute_of(plan, reducer, input.scalar_type()) == Compute::f32)
+  Compute compute = compute_of(plan, reducer, input.scalar_type());
+  const auto type = input.scalar_type(), result = plan.results[0];
+  if (reducer == Reducer::sum && (type == c10::kHalf || type == c10::kBFloat16) && compute == Compute::f32)
     reducer = Reducer::sum_of_short;
+  // Bools are counted in floating point, exactly: a group's count in f32, theirs in f64.
+  const bool counts = (reducer == Reducer::sum || reducer == Reducer::count) && type == c10::kBool;
+  if (counts && (result == c10::kLong || c10::isFloatingType(result))) {
+    reducer = Reducer::sum_of_short;
+    compute = Compute::f32;
+  }
   int64_t reduced = 1;
   for (int64_t i = 0; i < input.dim(); ++i)
     if (plan.reduced[i]) reduced *= input.size(i);
@@ -408,7 +415,7 @@ void reduce_into(const ReductionPlan& plan, const at::Tensor& input, const at::T
   params.correction = plan.correction;
   params.root = plan.op == Reduction::std || plan.op == Reduction::std_mean;
   if (plan.op == Reduction::mean) params.divisor = static_cast<double>(reduced);
-  Reduce reduce(reducer, params, input, plan, compute_of(plan, reducer, input.scalar_type()));
+  Reduce reduce(reducer, params, input, plan, compute);
   reduce.add_output(first, plan.op == Reduction::argmax || plan.op == Reduction::argmin ? 1 : 0);
   if (second != nullptr) reduce.add_output(*second, 1);
   reduce.run();

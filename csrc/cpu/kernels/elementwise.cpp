@@ -138,28 +138,35 @@ CHEAP(hardswish_row)
 CHEAP(hardsigmoid_row)
 CHEAP(_prelu_row)
 CHEAP(lerp_row)
+CHEAP(_var_gradient_row)
 #undef CHEAP
 
-// In and Out are the dtypes in memory.
-template <class Row, class T, int Inputs, class In = T, class Out = T>
+// In and Out are the dtypes in memory, First that of the first input.
+template <class Row, class T, int Inputs, class In = T, class Out = T, class First = In>
 void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t n) {
   using V = Vec<T>;
-  constexpr bool kPairs = __is_same(In, BFloat16) && __is_same(Out, BFloat16);
+  constexpr bool kPairs = __is_same(First, BFloat16) && __is_same(Out, BFloat16);
   constexpr int L = V::size, kVectors = is_cheap<Row> ? 4 : kPairs ? 2 : 1;
   V p[3];
   for (int i = 0; i < 3; ++i) p[i] = is_floating<T> ? V(T(params.real[i])) : V(T(params.integer[i]));
   // A row's last vector steps back over elements that are done, where no input lies where results do: parts of vectors are slow.
-  bool steps_back = n >= L;
-  for (int k = 0; k < Inputs; ++k) steps_back &= run.in[k] != run.out;
+  bool steps_back = n >= L, repeats[Inputs];
+  const bool streams = run.streams;
+  const char* x[Inputs];
+  Out* y = static_cast<Out*>(run.out);
+  const T nothing = 0;
+  for (int k = 0; k < Inputs; ++k) {
+    steps_back &= run.in[k] != run.out;
+    repeats[k] = run.repeats[k];
+    x[k] = static_cast<const char*>(run.in[k]);
+  }
   for (int64_t row = 0; row < run.rows; ++row) {
-    Out* y = reinterpret_cast<Out*>(static_cast<char*>(run.out) + row * run.out_step);
-    const In* x[Inputs];
     V repeated[Inputs];
-    for (int k = 0; k < Inputs; ++k) {
-      const char* const from = static_cast<const char*>(run.in[k]) + row * run.in_step[k];
-      x[k] = reinterpret_cast<const In*>(from);
-      repeated[k] = run.repeats[k] ? V(*reinterpret_cast<const T*>(from)) : V(0);
-    }
+    for (int k = 0; k < Inputs; ++k) repeated[k] = V(*(repeats[k] ? reinterpret_cast<const T*>(x[k]) : &nothing));
+    // read(p): of input k, from element i on.
+    const auto from_input = [&](int k, int64_t i, auto read) TENSOROPS_LAMBDA_INLINE {
+      return k == 0 ? read(reinterpret_cast<const First*>(x[k]) + i) : read(reinterpret_cast<const In*>(x[k]) + i);
+    };
     const auto apply = [&](auto load) TENSOROPS_LAMBDA_INLINE {
       if constexpr (Inputs == 1) return Row::template value<V>(load(0), p[0], p[1], p[2]);
       else if constexpr (Inputs == 2) return Row::template value<V>(load(0), load(1), p[0], p[1], p[2]);
@@ -169,17 +176,19 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
     for (; i + kVectors * L <= n; i += kVectors * L) {
       V from[Inputs][kVectors], to[kVectors];
       for (int k = 0; k < Inputs; ++k) {
-        if (run.repeats[k])
+        if (repeats[k])
           for (int v = 0; v < kVectors; ++v) from[k][v] = repeated[k];
         else if constexpr (kPairs)
-          for (int v = 0; v < kVectors; v += 2) load_pair(x[k] + i + v * L, &from[k][v], &from[k][v + 1]);
+          for (int v = 0; v < kVectors; v += 2)
+            load_pair(reinterpret_cast<const In*>(x[k]) + i + v * L, &from[k][v], &from[k][v + 1]);
         else
-          for (int v = 0; v < kVectors; ++v) from[k][v] = load_vector<T>(x[k] + i + v * L);
+          for (int v = 0; v < kVectors; ++v)
+            from[k][v] = from_input(k, i + v * L, [](auto p) TENSOROPS_LAMBDA_INLINE { return load_vector<T>(p); });
       }
       for (int v = 0; v < kVectors; ++v) to[v] = apply([&](int k) TENSOROPS_LAMBDA_INLINE { return from[k][v]; });
       if constexpr (kPairs)
-        for (int v = 0; v < kVectors; v += 2) store_pair<is_exact<Row>>(to[v], to[v + 1], y + i + v * L, run.streams);
-      else if (run.streams)
+        for (int v = 0; v < kVectors; v += 2) store_pair<is_exact<Row>>(to[v], to[v + 1], y + i + v * L, streams);
+      else if (streams)
         for (int v = 0; v < kVectors; ++v) stream_vector(to[v], y + i + v * L);
       else
         for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);
@@ -188,10 +197,12 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
       if (steps_back && n - i < L) i = n - L;
       const int64_t left = n - i;
       const V last = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
-        return run.repeats[k] ? repeated[k] : load_lanes<T>(x[k] + i, left);
+        return repeats[k] ? repeated[k] : from_input(k, i, [&](auto p) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(p, left); });
       });
       store_lanes(last, y + i, left);
     }
+    for (int k = 0; k < Inputs; ++k) x[k] += run.in_step[k];
+    y = reinterpret_cast<Out*>(reinterpret_cast<char*>(y) + run.out_step);
   }
 }
 
@@ -200,22 +211,26 @@ constexpr ElementwiseKernel kernel_for() {
   if constexpr (is_floating<T> || Row::domain == Domain::REAL || Row::domain == Domain::PREDICATE) return kernel<Row, T, Inputs>;
   else return nullptr;
 }
+template <class Row>
+constexpr bool kHasCondition = __is_same(Row, where_row);
 template <class Row, class T, int Inputs>
-constexpr ElementwiseKernel to_bool_for() {
+constexpr ElementwiseKernel kernel_with_bool() {
   if constexpr (Row::domain == Domain::PREDICATE) return kernel<Row, T, Inputs, T, Bool>;
+  else if constexpr (kHasCondition<Row>) return kernel<Row, T, Inputs, T, T, Bool>;
   else return nullptr;
 }
 template <class Row, class S, int Inputs>
 constexpr ElementwiseKernel short_kernel_for() {
   if constexpr (Row::domain == Domain::PREDICATE) return kernel<Row, float, Inputs, S, Bool>;
+  else if constexpr (kHasCondition<Row>) return kernel<Row, float, Inputs, S, S, Bool>;
   else return kernel<Row, float, Inputs, S, S>;
 }
 
-#define KERNELS(row, inputs)                                                                                    \
-  {{kernel_for<row, float, inputs>(), kernel_for<row, double, inputs>(), kernel_for<row, int32_t, inputs>(),    \
-    kernel_for<row, int64_t, inputs>()},                                                                        \
-   {to_bool_for<row, float, inputs>(), to_bool_for<row, double, inputs>(), to_bool_for<row, int32_t, inputs>(), \
-    to_bool_for<row, int64_t, inputs>()},                                                                       \
+#define KERNELS(row, inputs)                                                                                 \
+  {{kernel_for<row, float, inputs>(), kernel_for<row, double, inputs>(), kernel_for<row, int32_t, inputs>(), \
+    kernel_for<row, int64_t, inputs>()},                                                                     \
+   {kernel_with_bool<row, float, inputs>(), kernel_with_bool<row, double, inputs>(),                         \
+    kernel_with_bool<row, int32_t, inputs>(), kernel_with_bool<row, int64_t, inputs>()},                     \
    short_kernel_for<row, BFloat16, inputs>(), short_kernel_for<row, Half, inputs>()},
 
 #define LOADS(dtype)                                                                            \

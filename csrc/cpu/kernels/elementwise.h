@@ -38,9 +38,9 @@ using StoreKernel = void (*)(const void* from, void* to, int64_t stride, int64_t
 // The kernels of one op; null where it is not defined on that type.
 struct OpKernels {
   ElementwiseKernel of[static_cast<int>(Compute::count)];
-  // Predicates only: the same inputs, but results stored as bool.
-  ElementwiseKernel to_bool[static_cast<int>(Compute::count)];
-  // Inputs, and results other than a predicate's bool, stored as bf16 or as f16.
+  // The same, but a predicate's results, or the condition of where, stored as bool. Only they have one.
+  ElementwiseKernel with_bool[static_cast<int>(Compute::count)];
+  // Inputs and results stored as bf16 or as f16, other than those bools.
   ElementwiseKernel of_bf16, of_f16;
 };
 

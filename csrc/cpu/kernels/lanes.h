@@ -30,6 +30,25 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
     return Vec<C>((typename Native<C>::type)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #endif
   }
+#if defined(__AVX2__)
+  if constexpr (__is_same(S, Bool)) {
+    uint64_t low = 0, high = 0;
+    __builtin_memcpy(&low, p, Vec<C>::size < 8 ? Vec<C>::size : 8);
+    if constexpr (Vec<C>::size == 16) __builtin_memcpy(&high, p + 8, 8);
+    const __m128i ones = _mm_min_epu8(_mm_set_epi64x(high, low), _mm_set1_epi8(1));
+#if defined(__AVX512F__)
+    if constexpr (__is_same(C, float)) return Vec<C>((typename Native<C>::type)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(ones)));
+    if constexpr (__is_same(C, double)) return Vec<C>((typename Native<C>::type)_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(ones)));
+    if constexpr (__is_same(C, int32_t)) return Vec<C>((typename Native<C>::type)_mm512_cvtepu8_epi32(ones));
+    if constexpr (__is_same(C, int64_t)) return Vec<C>((typename Native<C>::type)_mm512_cvtepu8_epi64(ones));
+#else
+    if constexpr (__is_same(C, float)) return Vec<C>((typename Native<C>::type)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(ones)));
+    if constexpr (__is_same(C, double)) return Vec<C>((typename Native<C>::type)_mm256_cvtepi32_pd(_mm_cvtepu8_epi32(ones)));
+    if constexpr (__is_same(C, int32_t)) return Vec<C>((typename Native<C>::type)_mm256_cvtepu8_epi32(ones));
+    if constexpr (__is_same(C, int64_t)) return Vec<C>((typename Native<C>::type)_mm256_cvtepu8_epi64(ones));
+#endif
+  }
+#endif
   if constexpr (__is_same(C, double) && __is_same(S, float)) {
 #if defined(__AVX512F__)
     return Vec<C>((typename Native<C>::type)_mm512_cvtps_pd(_mm256_loadu_ps(p)));

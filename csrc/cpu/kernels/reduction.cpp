@@ -871,6 +871,7 @@ const ReductionKernels reduction_kernels = {{
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
 }, {runs<SumOfShort, float, Half>, rows<SumOfShort, float, Half>},
-   {runs<SumOfShort, float, BFloat16>, rows<SumOfShort, float, BFloat16>}};
+   {runs<SumOfShort, float, BFloat16>, rows<SumOfShort, float, BFloat16>},
+   {runs<SumOfShort, float, Bool>, rows<SumOfShort, float, Bool>}};
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -82,7 +82,7 @@ struct StoredKernels {
 
 struct ReductionKernels {
   ReduceKernels kernels[kReducerCount][static_cast<int>(Compute::count)];  // of elements of the compute type
-  StoredKernels sum_of_f16, sum_of_bf16;                                   // for the states of sum_of_short
+  StoredKernels sum_of_f16, sum_of_bf16, sum_of_bool;                      // for the states of sum_of_short
 };
 
 TENSOROPS_DECLARE_KERNELS(ReductionKernels, reduction_kernels)
