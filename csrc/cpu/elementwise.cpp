@@ -303,11 +303,15 @@ class Walker {
     const bool adjacent = loop_.operands[i].strides[0] == element_size(dtype);
     return loop_.operands[i].dtype == dtype && (across_rows_ ? dense_[i] || (periodic_[i] && adjacent) : adjacent);
   }
-  // Whether the chosen kernel goes through rows without staging.
+  // Whether the chosen kernel goes through rows without staging, or across their ends with no more than elements repeated.
   bool takes_rows() const {
     bool takes = direct(0) && !checks_divisor_;
-    for (int i = 1; i < loop_.count; ++i) takes &= direct(i) || repeats(i);
+    for (int i = 1; i < loop_.count; ++i) takes &= direct(i) || repeats(i) || fills(i);
     return takes;
+  }
+  // Whether input i is one element along each of some rows so short that to write it so many times is the quickest.
+  bool fills(int i) const {
+    return across_rows_ && loop_.operands[i].strides[0] == 0 && loop_.sizes[0] <= 4 && is_read_as_stored(i);
   }
   // A row that is no whole number of vectors ends in one that computes elements twice, which is dear where the op is, or in place,
   // and where it is shorter, in a part of one, which is dear in narrow dtypes (csrc/README.md).
@@ -358,12 +362,27 @@ class Walker {
     }
   }
   const void* gather(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
+    if (fills(i)) {
+      if (width_ == 4) fill<uint32_t>(i, index, n, buffer);
+      else fill<uint64_t>(i, index, n, buffer);
+      return buffer;
+    }
     char* to = buffer;
     for_rows(i, index, n, [&](const char* from, int64_t m) {
       load(i, from, loop_.operands[i].strides[0], to, m);
       to += m * width_;
     });
     return buffer;
+  }
+  template <class Bits>
+  void fill(int i, const c10::SmallVector<int64_t, 6>& index, int64_t n, char* buffer) const {
+    Bits* to = reinterpret_cast<Bits*>(buffer);
+    for_rows(i, index, n, [&](const char* from, int64_t m) {
+      Bits element;
+      std::memcpy(&element, from, sizeof(element));
+      for (int64_t k = 0; k < m; ++k) to[k] = element;
+      to += m;
+    });
   }
   // Fills the buffer of operand i with its row again and again, in the dtype that the kernel reads.
   void repeat_row(int i, char* buffer) const {

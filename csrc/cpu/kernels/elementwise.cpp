@@ -193,13 +193,17 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
       else
         for (int v = 0; v < kVectors; ++v) store_vector(to[v], y + i + v * L);
     }
-    for (; i < n; i += L) {
-      if (steps_back && n - i < L) i = n - L;
-      const int64_t left = n - i;
-      const V last = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
+    const auto store_some = [&](int64_t left) TENSOROPS_LAMBDA_INLINE {
+      const V some = apply([&](int k) TENSOROPS_LAMBDA_INLINE {
         return repeats[k] ? repeated[k] : from_input(k, i, [&](auto p) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(p, left); });
       });
-      store_lanes(last, y + i, left);
+      store_lanes(some, y + i, left);
+    };
+    if constexpr (kVectors > 1)
+      for (; i + L <= n; i += L) store_some(L);
+    if (i < n) {
+      if (steps_back) i = n - L;
+      store_some(n - i);
     }
     for (int k = 0; k < Inputs; ++k) x[k] += run.in_step[k];
     y = reinterpret_cast<Out*>(reinterpret_cast<char*>(y) + run.out_step);
