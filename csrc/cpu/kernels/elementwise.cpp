@@ -199,11 +199,14 @@ void kernel(const ElementwiseParams& params, const ElementwiseRun& run, int64_t 
       });
       store_lanes(some, y + i, left);
     };
-    if constexpr (kVectors > 1)
-      for (; i + L <= n; i += L) store_some(L);
+    // One question for rows of whole groups.
     if (i < n) {
-      if (steps_back) i = n - L;
-      store_some(n - i);
+      if constexpr (kVectors > 1)
+        for (; i + L <= n; i += L) store_some(L);
+      if (i < n) {
+        if (steps_back) i = n - L;
+        store_some(n - i);
+      }
     }
     for (int k = 0; k < Inputs; ++k) x[k] += run.in_step[k];
     y = reinterpret_cast<Out*>(reinterpret_cast<char*>(y) + run.out_step);
