@@ -200,6 +200,7 @@ class Walker {
       rounds_[i + 1] = differs(i + 1) && !keeps_precision(row, inputs, i);
     rounds_[0] = differs(0) && row.domain != Domain::PREDICATE;
     const bool short_rows = loop.sizes[0] < block_ / 4 && loop.sizes.size() > 1;
+    // Short rows: as one long row where no input need be staged, else many rows in a call, else staged across their ends.
     for (const Chosen& candidate : kernels_of(row, common)) {
       if (candidate.kernel == nullptr) continue;
       chosen_ = candidate;
