@@ -12,14 +12,13 @@
 #include "cpu/kernels/convolution.h"
 #include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/gemm.h"
+#include "cpu/parallel.h"
 #include "ops/convolution.h"
 
 namespace tensorops::cpu::conv {
 
 using at::Tensor;
 using Params = ConvParams<int64_t>;
-
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The kernels for one compute type.
 struct Kernels {

@@ -162,7 +162,6 @@ class Tiles {
 
  private:
   static constexpr int64_t kRowBytes = 256;
-  static int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
   // The dimension along which the operand lies closest together.
   size_t closest(const Operand& o) const {
     size_t found = 0;

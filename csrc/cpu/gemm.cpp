@@ -10,8 +10,7 @@
 namespace tensorops::cpu {
 namespace {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 constexpr int64_t power_of_two_up_to(int64_t a) {
   int64_t power = 1;
   while (2 * power <= a) power *= 2;
@@ -100,9 +99,9 @@ class Multiply {
         width_(compute_ == Compute::f64 || compute_ == Compute::i64 ? 8 : 4) {}
 
   void run() const {
-    const int64_t pieces = path() == Path::axpy ? ceil_div(g_.n, kAxpyColumns)
-                           : path() == Path::dot ? ceil_div(g_.m, kDotPieceRows) * ceil_div(g_.n, kDotColumns)
-                                                 : ceil_div(g_.m, 64) * ceil_div(g_.n, 64);
+    const int64_t pieces = path() == Path::axpy ? divide_up(g_.n, kAxpyColumns)
+                           : path() == Path::dot ? divide_up(g_.m, kDotPieceRows) * divide_up(g_.n, kDotColumns)
+                                                 : divide_up(g_.m, 64) * divide_up(g_.n, 64);
     const bool floating = compute_ == Compute::f32 || compute_ == Compute::f64;
     // As many as a power of two: three pieces would keep one of two threads busy for twice as long as the other.
     const int64_t splits = floating && pieces < kSplitPieces ? std::min(kSplits, power_of_two_up_to(g_.k / kSplitDepth)) : 1;
@@ -161,8 +160,8 @@ class Multiply {
     return kDepthBytes / width_ * (pairs_ != nullptr ? 2 : 1);
   }
   int64_t chain_length() const {
-    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, max_chain()));
-    return std::max<int64_t>(8, round_up(ceil_div(g_.k, chains), 8));
+    const int64_t chains = std::max<int64_t>(1, divide_up(g_.k, max_chain()));
+    return std::max<int64_t>(8, round_up(divide_up(g_.k, chains), 8));
   }
   bool streams() const {
     const int64_t uses = size_.mr <= kLowTile ? kLowStreamedUses : kStreamedUses;
@@ -170,7 +169,7 @@ class Multiply {
            g_.m * g_.n >= kStreamedElements && g_.m * g_.n <= uses * (g_.m + g_.n);
   }
   // Steps of a panel that k elements take: its elements are width_ bytes long.
-  int64_t steps(int64_t k) const { return pairs_ != nullptr ? ceil_div(k, 2) : k; }
+  int64_t steps(int64_t k) const { return pairs_ != nullptr ? divide_up(k, 2) : k; }
 
   // Whether C can hold sums of which not all steps are in, while the source still waits for the last (GemmTile::sums).
   bool sums_in_c() const {
@@ -206,7 +205,7 @@ class Multiply {
 
   void axpy() const {
     const auto kernel = kernels_.axpy[static_cast<int>(g_.type)];
-    const int64_t across = ceil_div(g_.n, kAxpyColumns), pieces = ceil_div(g_.m, kSkinnyRows) * across;
+    const int64_t across = divide_up(g_.n, kAxpyColumns), pieces = divide_up(g_.m, kSkinnyRows) * across;
     parallel(pieces, cost(std::min(g_.m, kSkinnyRows), kAxpyColumns, g_.k), [&](int64_t begin, int64_t end) {
       for (int64_t piece = begin; piece < end; ++piece) {
         const int64_t i = piece / across * kSkinnyRows, first = piece % across * kAxpyColumns;
@@ -239,7 +238,7 @@ class Multiply {
       a = rows->data();
       a_row = g_.k;
     }
-    const int64_t row_pieces = ceil_div(g_.m, kDotPieceRows), pieces = row_pieces * ceil_div(g_.n, kDotColumns);
+    const int64_t row_pieces = divide_up(g_.m, kDotPieceRows), pieces = row_pieces * divide_up(g_.n, kDotColumns);
     parallel(pieces, cost(std::min(g_.m, kDotPieceRows), kDotColumns, g_.k), [&](int64_t begin, int64_t end) {
       GemmTile tile;
       tile.k = g_.k;
@@ -265,18 +264,18 @@ class Multiply {
   // wait for panels that another core has packed, and to fetch them from its cache, takes longer. Where the cuts lie does
   // not show in the results: in any area, an element is the same sum in the same order.
   void panels() const {
-    const int64_t work = cost(g_.m, g_.n, g_.k), column_panels = ceil_div(g_.n, size_.nr);
-    const int64_t threads = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), ceil_div(work, kGrain));
+    const int64_t work = cost(g_.m, g_.n, g_.k), column_panels = divide_up(g_.n, size_.nr);
+    const int64_t threads = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), divide_up(work, kGrain));
     int64_t down = 1, across = 1, least = INT64_MAX;
     for (int64_t rows = 1; rows <= std::min(threads, g_.m); ++rows) {
       const int64_t columns = std::min(threads / rows, column_panels);
-      const int64_t area_rows = ceil_div(g_.m, rows), area_columns = ceil_div(column_panels, columns) * size_.nr;
+      const int64_t area_rows = divide_up(g_.m, rows), area_columns = divide_up(column_panels, columns) * size_.nr;
       const int64_t time = area_rows * area_columns + kPackedCost * (area_rows + area_columns);
       // Of two equals the one that cuts more rows, for a row of C, which areas side by side share, lies in one piece.
       if (time <= least) down = rows, across = columns, least = time;
     }
     const int64_t areas = down * across;
-    parallel(areas, ceil_div(work, areas), [&](int64_t begin, int64_t end) {
+    parallel(areas, divide_up(work, areas), [&](int64_t begin, int64_t end) {
       for (int64_t area = begin; area < end; ++area) {
         const int64_t row = area / across, column = area % across;
         const auto column_at = [&](int64_t index) { return std::min(column_panels * index / across * size_.nr, g_.n); };
@@ -290,12 +289,12 @@ class Multiply {
   };
   void multiply_area(const Area& area) const {
     const int64_t rows = area.bottom - area.top, columns = area.right - area.left;
-    const int64_t row_blocks = ceil_div(rows, kBlockRows), block_rows = ceil_div(rows, row_blocks);
+    const int64_t row_blocks = divide_up(rows, kBlockRows), block_rows = divide_up(rows, row_blocks);
     const int64_t block_columns = std::min(round_up(columns, size_.nr), kBlockColumns);
     const int64_t band = std::min(block_columns, kBandColumns);
     Block block;
     block.chain = chain_length();
-    const int64_t chains = std::max<int64_t>(1, ceil_div(g_.k, block.chain));
+    const int64_t chains = std::max<int64_t>(1, divide_up(g_.k, block.chain));
     const bool small = row_blocks == 1 && columns <= band && block.chain < kDepthBytes / width_;
     const int64_t packed_bytes = small ? kPackedBytes / (block_rows + band) : kDepthBytes;
     block.streams = streams();
@@ -318,7 +317,7 @@ class Multiply {
     // A B that is not packed may still end in a part of a vector, which is.
     const int64_t packed_from = pack_b ? 0 : g_.n % size_.vector == 0 ? g_.n : g_.n / size_.nr * size_.nr;
     const int64_t step_bytes = steps(depth) * width_;
-    const int64_t a_bytes = pack_a ? ceil_div(block_rows, size_.mr) * size_.mr * step_bytes : 0;
+    const int64_t a_bytes = pack_a ? divide_up(block_rows, size_.mr) * size_.mr * step_bytes : 0;
     const int64_t b_bytes = pack_b ? band * step_bytes : packed_from < area.right ? size_.nr * step_bytes : 0;
     constexpr int64_t kOnStack = 8 * 1024;
     alignas(64) char stack[kOnStack];
@@ -364,7 +363,7 @@ class Multiply {
     // Rows are cut evenly, for those of a low tile take longer each: the first `taller` panels have one more than the others.
     void set_rows(int64_t n, int64_t most) {
       rows = n;
-      row_panels = ceil_div(n, most);
+      row_panels = divide_up(n, most);
       panel_rows = n / row_panels;
       taller = n % row_panels;
     }
@@ -388,7 +387,7 @@ class Multiply {
   class Next {
    public:
     Next(At at, int64_t rows, int64_t bytes, int64_t parts)
-        : at_(at), rows_(rows), bytes_(bytes), lines_(ceil_div(rows * ceil_div(bytes, kCacheLine), parts)) {}
+        : at_(at), rows_(rows), bytes_(bytes), lines_(divide_up(rows * divide_up(bytes, kCacheLine), parts)) {}
     void fetch() {
       for (int64_t line = 0; line < lines_ && row_ < rows_; ++line) {
         __builtin_prefetch(at_(row_, byte_), 0, 2);
@@ -434,7 +433,7 @@ class Multiply {
       if (block.packed_from < block.columns) multiply_tiles(panel, 1, block.packed_from, block.columns - block.packed_from);
     };
     const auto columns_at = [&](int64_t j) { return std::min<int64_t>(size_.nr, block.columns - j); };
-    const int64_t tiles = ceil_div(block.columns, size_.nr);
+    const int64_t tiles = divide_up(block.columns, size_.nr);
     if (block.streams) {
       // The next block's steps, of A and then of B.
       const int64_t p = block.p + block.k, a_bytes = block.rows * width_;
@@ -460,9 +459,9 @@ class Multiply {
         FetchAhead ahead;
         ahead.row = a_at(block.i + first, block.p), ahead.rows = end - first;
         ahead.stride = g_.a.row * in_bytes_, ahead.bytes = block.k * in_bytes_;
-        const int64_t lines = ceil_div(ahead.rows * ceil_div(ahead.bytes, kCacheLine), tiles);
+        const int64_t lines = divide_up(ahead.rows * divide_up(ahead.bytes, kCacheLine), tiles);
         ahead.steps = lines > kFetchedAtOnce ? kFetchedSteps : k_steps;
-        ahead.lines = ceil_div(lines, ceil_div(k_steps, ahead.steps));
+        ahead.lines = divide_up(lines, divide_up(k_steps, ahead.steps));
         tile.ahead = &ahead;
         multiply_across(panel);
       }
@@ -473,8 +472,8 @@ class Multiply {
 
   // Pieces of k side by side, then their sum in order.
   void split(int64_t pieces) const {
-    const int64_t length = round_up(ceil_div(g_.k, pieces), 64);
-    pieces = ceil_div(g_.k, length);
+    const int64_t length = round_up(divide_up(g_.k, pieces), 64);
+    pieces = divide_up(g_.k, length);
     const int64_t area = g_.m * g_.n;
     Scratch partial(pieces * area * width_);
     parallel(pieces, cost(g_.m, g_.n, length), [&](int64_t begin, int64_t end) {

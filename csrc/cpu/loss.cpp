@@ -45,7 +45,7 @@ void by_compute_type(const Tensor& t, F f) {
 template <class F>
 double sum_of_blocks(int64_t n, int64_t cost, const F& f) {
   if (n <= kBlock) return n > 0 ? 0.0 + f(0, n) : 0.0;
-  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  const int64_t blocks = divide_up(n, kBlock);
   std::vector<double> partial(blocks);
   parallel(blocks, kBlock * cost, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) partial[b] = f(b * kBlock, std::min(n, (b + 1) * kBlock));

@@ -9,6 +9,8 @@
 
 namespace tensorops::cpu {
 
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // f(begin, end) over pieces of [0, n). `cost` is the work of one item in units of a cheap elementwise operation; a range
 // worth less than kGrain such units stays on the calling thread.
 constexpr int64_t kGrain = 32768;

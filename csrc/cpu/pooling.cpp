@@ -22,8 +22,6 @@ namespace {
 using at::Tensor;
 using Ints = c10::IntArrayRef;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // The planes of a tensor as the loops see them: `images` of height * width pixels of `channels` neighbouring elements.
 // Contiguous memory has one image per plane, of one channel.
 struct Planes {
@@ -248,7 +246,7 @@ void forward_pixels(const Tensor& input, const Tensor& output, const PoolWindow&
         if (far && 2 * s.count > out.width) {  // the rows that the windows below look at first
           const int64_t below = std::min(in.height, window.h.origin(oh) + window.h.span());
           run.ahead = bytes(input) + in.row(image, below) * size;
-          run.ahead_lines = ceil_div(window.h.stride * in.width * in.channels * size, s.count * kCacheLine);
+          run.ahead_lines = divide_up(window.h.stride * in.width * in.channels * size, s.count * kCacheLine);
         }
         prepare(run, row * out.width + s.begin, oh, s.begin);
         kernel(run);
@@ -396,7 +394,7 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
   }
   taps_begin.push_back(static_cast<int64_t>(offset.size()));
   const auto [least, most] = std::minmax_element(offset.begin(), offset.end());
-  const int64_t last = (offset.empty() ? 0 : *most) + ceil_div(in.width, axis.stride) - 1;
+  const int64_t last = (offset.empty() ? 0 : *most) + divide_up(in.width, axis.stride) - 1;
   const Windows rows(window.h, in.height, out.height);
   PoolGather g{};
   static_cast<PoolGeometry&>(g) = geometry_of(in, out, window);
@@ -417,7 +415,7 @@ void backward_rows(const Tensor& grad, const Tensor& position, const Tensor& res
   const int64_t pitch = g.margin + std::max(last + 1, out.width) + kPoolTogether * kPoolSlack;
   const int64_t size = compute_size(grad.scalar_type());
   const int64_t slots = (window.h.span() - 1) / window.h.stride + 2;  // of the windows that see one row, and one more
-  const int64_t cost = in.width * (ceil_div(window.h.kernel, window.h.stride) + ceil_div(window.w.kernel, window.w.stride));
+  const int64_t cost = in.width * (divide_up(window.h.kernel, window.h.stride) + divide_up(window.w.kernel, window.w.stride));
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     Staged staged(out.height, slots, pitch, size, position.defined() ? 2 : 1);
     const Scratch summed(position.defined() ? 0 : pitch * size);
@@ -456,7 +454,7 @@ void backward_pixels(const Tensor& grad, const Tensor& position, const Tensor& r
   // Lines of the result that would not stay in the caches anyway need not be read before they are written, where they are whole.
   const bool lines = reinterpret_cast<intptr_t>(result.const_data_ptr()) % kCacheLine == 0 && in.channels * size % kCacheLine == 0;
   const bool streams = lines && (in.elements() + out.elements()) * size >= kFar;
-  const int64_t cost = in.width * in.channels * ceil_div(window.positions(), window.h.stride * window.w.stride);
+  const int64_t cost = in.width * in.channels * divide_up(window.positions(), window.h.stride * window.w.stride);
   parallel(in.images * in.height, cost, [&](int64_t begin, int64_t end) {
     Taps taps(window);
     for (int64_t row = begin; row < end; ++row) {
@@ -612,7 +610,7 @@ Tensor max_pool2d_backward(const Tensor& grad_, const Tensor& position_, c10::Sy
     return task;
   };
   if (last) {
-    const int64_t blocks = ceil_div(in.channels, kChannelBlock);
+    const int64_t blocks = divide_up(in.channels, kChannelBlock);
     parallel(in.images * blocks, (in.area() + 4 * out.area()) * kChannelBlock, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i / blocks, channel = i % blocks * kChannelBlock;

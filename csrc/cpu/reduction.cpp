@@ -183,7 +183,7 @@ class Reduce {
   }
 
   void reduce_runs() const {
-    const int64_t blocks = (rows_ + kRunBlock - 1) / kRunBlock;
+    const int64_t blocks = divide_up(rows_, kRunBlock);
     if (blocks == 1) {
       constexpr int64_t kChunk = 256;
       parallel(columns_, rows_ * cost_, [&](int64_t begin, int64_t end) {
@@ -229,7 +229,7 @@ class Reduce {
       return std::min(rows_, end * rows_per_block) - begin * rows_per_block;
     };
     constexpr int64_t kChunk = 512;
-    parallel((columns_ + kChunk - 1) / kChunk, kChunk * blocks * cost_, [&](int64_t begin, int64_t end) {
+    parallel(divide_up(columns_, kChunk), kChunk * blocks * cost_, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; ++chunk) {
         const int64_t c = chunk * kChunk, n = std::min(kChunk, columns_ - c);
         for (int64_t step = 1; step < blocks; step *= 2)
@@ -287,9 +287,9 @@ class Reduce {
     // Direct panels end with the innermost run.
     const int64_t run = direct ? kept_[0].size : columns_;
     const int64_t width = std::min(run, direct ? kPanel : kStage / 8);
-    const int64_t per_run = (run + width - 1) / width, panels = columns_ / run * per_run;
+    const int64_t per_run = divide_up(run, width), panels = columns_ / run * per_run;
     const int64_t block_rows = std::max<int64_t>(64, kPanelBlock / width / 8 * 8);
-    const int64_t blocks = std::max<int64_t>(1, (rows_ + block_rows - 1) / block_rows);
+    const int64_t blocks = std::max<int64_t>(1, divide_up(rows_, block_rows));
     const Table table(blocks > 1 ? blocks : 0, states_, columns_);
     parallel(panels * blocks, std::min(rows_, block_rows) * width * cost_, [&](int64_t begin, int64_t end) {
       alignas(64) char own[kMaxStates * kPanel * 8];
@@ -308,7 +308,7 @@ class Reduce {
   // A dense matrix of few columns: several rows are taken as one wide row, whose parts are merged in the end.
   void reduce_folded() const {
     const int64_t fold = kWide / columns_, block_rows = kPanelBlock / columns_ / fold * fold;
-    const int64_t blocks = (rows_ + block_rows - 1) / block_rows;
+    const int64_t blocks = divide_up(rows_, block_rows);
     const Table table(blocks, states_, columns_);
     parallel(blocks, std::min(rows_, block_rows) * columns_ * cost_, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block)

@@ -119,7 +119,7 @@ class Scanner {
 
   // Twice over the line: the blocks' own totals, then every block from the total before it.
   void scan_blocks() const {
-    const int64_t blocks = (lines_.length + kBlock - 1) / kBlock, n = lines_.count;
+    const int64_t blocks = divide_up(lines_.length, kBlock), n = lines_.count;
     const std::unique_ptr<Element[]> states(new Element[n * blocks]);
     const auto each = [&](auto work) {
       parallel(n * blocks, 2 * kBlock, [&](int64_t begin, int64_t end) {
@@ -151,7 +151,7 @@ class Scanner {
   void scan_side_by_side() const {
     // Panels narrow enough that the threads all have one, by size alone.
     const int64_t width = std::clamp<int64_t>((lines_.count / 8 + 63) / 64 * 64, 64, kStage);
-    const int64_t panels = (lines_.count + width - 1) / width;
+    const int64_t panels = divide_up(lines_.count, width);
     const ScanThroughKernel through = kernel_without_staging();
     if (through != nullptr && are_neighbours()) return scan_neighbours(through, width, panels);
     if (through != nullptr && lines_.length < kShortLine && lines_.contiguous_lines()) return scan_short_lines();
@@ -206,7 +206,7 @@ class Scanner {
     static_assert(kTileColumns <= kStage);
     const int64_t n = lines_.length, sizes[2] = {element_size(lines_.operands[0].dtype), element_size(lines_.operands[2].dtype)};
     const int64_t width = std::clamp<int64_t>(std::min(kTileElements / n, lines_.count / 8) / 16 * 16, 16, kTileColumns);
-    parallel((lines_.count + width - 1) / width, 2 * width * n, [&](int64_t begin, int64_t end) {
+    parallel(divide_up(lines_.count, width), 2 * width * n, [&](int64_t begin, int64_t end) {
       alignas(64) Element states[kStage], values[kStage];
       const Scratch memory(n * width * (sizes[0] + sizes[1]));
       char *const x = memory.data(), *const y = x + n * width * sizes[0];

@@ -22,6 +22,9 @@ constexpr int64_t kMaxColumns = 1024;
 constexpr int64_t kKeptBytes = 1 << 20;  // terms of lines side by side that are sooner read than computed again
 constexpr int64_t kFetchedBytes = 64 << 10;  // of a line that is fetched while the one before is in the second cache
 constexpr int64_t kRowBytes = 1024;   // of longer lines side by side: long enough that most of a page's memory is read at once
+constexpr int64_t kPanelBytes = 4 << 20;  // of a panel that a thread still finds in the last cache
+constexpr int64_t kBlockRowBytes = 8192;  // where lines are cut into blocks: pages as a whole, and states that stay in the L1 cache
+constexpr int64_t kBlockRows = 64, kBlocks = 32;  // at least so many rows a block, at most so many blocks
 constexpr int64_t kPieces = 8;        // for several threads
 constexpr int64_t kCost = 8;          // of an element, next to an addition
 
@@ -37,6 +40,7 @@ class Lineup {
     const int type = compute_ == Compute::f32 ? 0 : 1;
     run_ = kernels.run[static_cast<int>(op)][type];
     columns_ = kernels.columns[static_cast<int>(op)][type];
+    merge_ = kernels.merge_columns[static_cast<int>(op)][type];
     for (int k = 0; k < 2; ++k) load_[k] = loader(lines_.operands[k].dtype, compute_);
     store_ = storer(compute_, lines_.operands[2].dtype);
     const DType dtype = lines_.operands[2].dtype;
@@ -65,7 +69,8 @@ class Lineup {
     const int64_t wait = (backward_ ? 0 : keeps_terms_ ? 2 : 4) + (as_stored_ && lines_.length % 8 != 0 ? 4 : 0);
     const bool is_short = 2 * lines_.length * vectors(lines_.count) < lines_.count * (vectors(lines_.length) + wait);
     const bool across = lines_.count > 1 && (!lines_.contiguous_lines() || is_short) && (direct || lines_.length <= kTile / 16);
-    if (across) compute_side_by_side(direct);
+    if (across && direct && outgrows_caches()) compute_in_blocks();
+    else if (across) compute_side_by_side(direct);
     else compute_one_by_one();
   }
 
@@ -122,10 +127,10 @@ class Lineup {
     const int64_t wanted = direct ? std::max(kTile / n, kRowBytes / size) : (lines_.contiguous_lines() ? kTileElements : kTile) / n;
     const int64_t pieces = std::max<int64_t>(1, kPieces * run / lines_.count);
     const int64_t limit = std::clamp<int64_t>(std::min(wanted, run / pieces) / 16 * 16, 16, direct ? kMaxColumns : kTileColumns);
-    const int64_t width = std::min(run, limit), per_run = (run + width - 1) / width, panels = lines_.count / run * per_run;
+    const int64_t width = std::min(run, limit), per_run = divide_up(run, width), panels = lines_.count / run * per_run;
     const bool streams = direct && past_caches() && lines_.operands[2].step % kStreamed == 0 && starts_lines(width * size);
     parallel(panels, n * width * kCost, [&](int64_t begin, int64_t end) {
-      const int64_t sums = 3 * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
+      const int64_t sums = kColumnState * width * int64_t(sizeof(double)), tile = direct ? 0 : n * width * width_;
       const bool converts = !native(0) || !native(1) || !native(2);
       const int64_t others = !direct && converts ? n * width * int64_t(sizeof(double)) : 0;
       const int64_t kept = keeps_terms_ && direct && n * width * width_ <= kKeptBytes ? n * width * width_ : 0;
@@ -139,8 +144,9 @@ class Lineup {
         if (direct) {
           for_pieces(lines_.axes, first, first + m, [&](const int64_t (&offset)[3], int64_t) {
             const auto& [x, r, y] = lines_.operands;
-            columns_as_stored_(x.data + offset[0], x.step / size, r.data + offset[1], r.step / size, y.data + offset[2],
-                               y.step / size, n, m, scratch, kept > 0 ? memory.data() + sums : nullptr, streams);
+            columns_as_stored_({x.data + offset[0], x.step / size, r.data + offset[1], r.step / size, y.data + offset[2],
+                                y.step / size, n, m, scratch, kept > 0 ? memory.data() + sums : nullptr, streams,
+                                SoftmaxPart::whole});
           });
           continue;
         }
@@ -148,12 +154,52 @@ class Lineup {
           lines_.move_tile(k, native(k) ? tiles[k] : other, first, m, /*back=*/false);
           if (!native(k)) load_[k](other, element_size(lines_.operands[k].dtype), tiles[k], n * m);
         }
-        columns_(tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, keeps_terms_ ? tiles[0] : nullptr, false);
+        columns_({tiles[0], m, tiles[1], m, tiles[0], m, n, m, scratch, keeps_terms_ ? tiles[0] : nullptr, false,
+                  SoftmaxPart::whole});
         if (!native(2)) store_(tiles[0], other, element_size(lines_.operands[2].dtype), n * m);
         lines_.move_tile(2, native(2) ? tiles[0] : other, first, m, /*back=*/true);
       }
       if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
     });
+  }
+
+  // Memory is read twice in its order: for the sums of blocks of rows, and then, what was read last first, for the results.
+  void compute_in_blocks() const {
+    const int64_t n = lines_.length, run = lines_.axes[0].size, size = element_size(lines_.operands[2].dtype);
+    const int64_t width = std::min(run, kBlockRowBytes / size), panels = divide_up(run, width);
+    const int64_t rows = std::max(kBlockRows, divide_up(n, kBlocks)), blocks = divide_up(n, rows);
+    const int64_t state = kColumnState * width;  // doubles, of a block of a panel
+    const bool streams = past_caches() && lines_.operands[2].step % kStreamed == 0 && starts_lines(width * size);
+    const Scratch memory(panels * blocks * state * int64_t(sizeof(double)));
+    double* const states = memory.data<double>();
+    for (int64_t first = 0; first < lines_.count; first += run) {
+      const auto work = [&](int64_t task, SoftmaxPart part) {
+        const int64_t block = task / panels, panel = task % panels, row = block * rows, column = first + panel * width;
+        for_pieces(lines_.axes, column, std::min(column + width, first + run), [&](const int64_t (&offset)[3], int64_t m) {
+          const auto& [x, r, y] = lines_.operands;
+          const int64_t of_sums = part == SoftmaxPart::sums ? block : 0;
+          columns_as_stored_({x.data + offset[0] + row * x.step, x.step / size, r.data + offset[1] + row * r.step, r.step / size,
+                              y.data + offset[2] + row * y.step, y.step / size, std::min(rows, n - row), m,
+                              states + panel * blocks * state + of_sums * kColumnState * m, nullptr, streams, part});
+        });
+      };
+      parallel(blocks * panels, rows * width * kCost, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) work(task, SoftmaxPart::sums);
+      });
+      parallel(panels, blocks * width * kCost, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; ++panel)
+          merge_(states + panel * blocks * state, blocks, std::min(width, run - panel * width));
+      });
+      parallel(blocks * panels, rows * width * kCost, [&](int64_t begin, int64_t end) {
+        for (int64_t task = end; task-- > begin;) work(task, SoftmaxPart::results);
+        if (streams) TENSOROPS_KERNELS(softmax_kernels).end_stream();
+      });
+    }
+  }
+  // Whether panels of lines are out of the caches when their results are made.
+  bool outgrows_caches() const {
+    const int64_t row_bytes = std::min(lines_.axes[0].size * element_size(lines_.operands[2].dtype), kRowBytes);
+    return lines_.length * row_bytes * (backward_ ? 2 : 1) > kPanelBytes;
   }
   bool past_caches() const {
     return lines_.length * lines_.count * element_size(lines_.operands[2].dtype) * (backward_ ? 3 : 2) >= kPastCaches;
@@ -174,6 +220,7 @@ class Lineup {
   SoftmaxRunKernel run_;
   bool as_stored_;  // the kernel of one line takes it as it is
   SoftmaxColumnsKernel columns_, columns_as_stored_ = nullptr;  // of the compute type, and of the result's dtype
+  SoftmaxMergeKernel merge_;
   LoadKernel load_[2];
   StoreKernel store_;
 };

@@ -150,35 +150,104 @@ TENSOROPS_INLINE void scale_wide(Vec<double>* acc, Vec<T> by) {
   }
 }
 
+// What sums below the maximum `before` are multiplied by where it is `m`. The terms below an infinite maximum are nothing, but a
+// difference from it may be no number.
+template <class T>
+TENSOROPS_INLINE Vec<T> finite_maximum(Vec<T> m) {
+  return maximum(m, Vec<T>(T(sizeof(T) == 4 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023)));
+}
+template <class T>
+TENSOROPS_INLINE Vec<T> rescaled(Vec<T> before, Vec<T> m) {
+  return unscaled(exp_term(finite_maximum(before) - finite_maximum(m)));
+}
+
+// f(column, lanes) for vectors of columns: all lanes of them, but perhaps the last.
+template <class T, class F>
+TENSOROPS_INLINE void across(int64_t columns, F f) {
+  constexpr int L = Vec<T>::size;
+  int64_t c = 0;
+  for (; c + L <= columns; c += L) f(c, L);
+  if (c < columns) f(c, columns - c);
+}
+
+// What is known of columns: in double the sums of their terms, their maxima, and their finished sums.
+template <class R, class T>
+struct ColumnStates {
+  using V = Vec<T>;
+  static constexpr int kWide = Vec<double>::size, kParts = V::size / kWide;
+  double* sums;
+  T *maxima, *finished;
+
+  ColumnStates(double* scratch, int64_t columns)
+      : sums(scratch), maxima(reinterpret_cast<T*>(scratch + columns)), finished(reinterpret_cast<T*>(scratch + 2 * columns)) {}
+
+  void clear(int64_t columns) const {
+    for (int64_t c = 0; c < columns; ++c) sums[c] = 0;
+    if constexpr (R::has_maximum)
+      for (int64_t c = 0; c < columns; ++c) maxima[c] = T(-__builtin_inf());
+  }
+  TENSOROPS_INLINE V maximum_of(int64_t c, int64_t n) const {
+    if constexpr (R::has_maximum) return load_lanes<T>(maxima + c, n);
+    else return V(0);
+  }
+  TENSOROPS_INLINE void load_sums(int64_t c, int64_t n, Vec<double>* to) const {
+    for (int k = 0; k < kParts; ++k)
+      to[k] = n > k * kWide ? load_lanes<double>(sums + c + k * kWide, n - k * kWide) : Vec<double>(0.0);
+  }
+  TENSOROPS_INLINE void store_sums(const Vec<double>* from, int64_t c, int64_t n) const {
+    for (int k = 0; k < kParts; ++k)
+      if (n > k * kWide) store_lanes(from[k], sums + c + k * kWide, n - k * kWide);
+  }
+  // Takes in what is known of other rows of the columns.
+  void merge(const ColumnStates& other, int64_t columns) const {
+    across<T>(columns, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      Vec<double> acc[kParts], more[kParts];
+      load_sums(c, n, acc);
+      other.load_sums(c, n, more);
+      if constexpr (R::has_maximum) {
+        const V before = maximum_of(c, n), others = other.maximum_of(c, n), m = maximum(before, others);
+        scale_wide(acc, rescaled(before, m));
+        scale_wide(more, rescaled(others, m));
+        store_lanes(m, maxima + c, n);
+      }
+      for (int k = 0; k < kParts; ++k) acc[k] = acc[k] + more[k];
+      store_sums(acc, c, n);
+    });
+  }
+  void finish(int64_t columns) const {
+    for (int64_t c = 0; c < columns; ++c) finished[c] = static_cast<T>(sums[c]);
+    across<T>(columns, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      store_lanes(R::finish_sum(load_lanes<T>(finished + c, n), maximum_of(c, n)), finished + c, n);
+    });
+  }
+};
+
+// Merges the states of blocks of rows in their order, into the first block's, and finishes them.
+template <class R, class T>
+void merge_columns(double* scratch, int64_t blocks, int64_t columns) {
+  const ColumnStates<R, T> all(scratch, columns);
+  for (int64_t block = 1; block < blocks; ++block)
+    all.merge(ColumnStates<R, T>(scratch + block * kColumnState * columns, columns), columns);
+  all.finish(columns);
+}
+
 // A sweep for the maxima, one for the sums, kGroup rows at a time, and one for the results. Of many rows whose terms are not kept
 // the first two are one: of a group in registers the maximum is found and the terms are summed, and where it is a new one, what
-// was summed before is scaled to it. What a sweep brings to the last-level cache the next finds there. `scratch`: per column a
-// maximum and a finished sum of type T, and a sum in double. S is the dtype in memory.
+// was summed before is scaled to it. What a sweep brings to the last-level cache the next finds there. S is the dtype in memory.
 template <class R, class T, class S = T>
-void columns(const void* from, int64_t x_stride, const void* results, int64_t r_stride, void* to, int64_t y_stride,
-             int64_t rows, int64_t width, double* scratch, void* terms_, bool streams) {
+void columns(const SoftmaxColumns& given) {
   using V = Vec<T>;
-  constexpr int L = V::size, parts = L / Vec<double>::size;
+  using States = ColumnStates<R, T>;
+  constexpr int L = V::size;
   constexpr int64_t kFetched = 128 * 1024, kLines = kGroup * L * int64_t(sizeof(S)) / 64;
+  const auto [from, x_stride, results, r_stride, to, y_stride, rows, width, scratch, terms_, streams, part] = given;
   const S* x = static_cast<const S*>(from);
   [[maybe_unused]] const S* r = static_cast<const S*>(results);
   S* y = static_cast<S*>(to);
-  double* sums = scratch;
-  [[maybe_unused]] T* const maxima = reinterpret_cast<T*>(scratch + width);
-  T* finished = reinterpret_cast<T*>(scratch + 2 * width);
+  const States states(scratch, width);
   [[maybe_unused]] T* const terms = static_cast<T*>(terms_);
   const int64_t row_bytes = width * int64_t(sizeof(S));
   const bool fetches = rows * row_bytes >= kFetched;
-  // f(column, lanes) for vectors of columns: all lanes of them, but perhaps the last.
-  const auto across = [&](auto f) TENSOROPS_LAMBDA_INLINE {
-    int64_t c = 0;
-    for (; c + L <= width; c += L) f(c, L);
-    if (c < width) f(c, width - c);
-  };
-  const auto maximum_of = [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    if constexpr (R::has_maximum) return load_lanes<T>(maxima + c, n);
-    else return V(0);
-  };
   const auto read = [&](int64_t row, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
     if constexpr (kReadsResult<R>) return load_lanes<T>(r + row * r_stride + c, n);
     else return V(0);
@@ -188,29 +257,21 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
     for (int64_t row = 0; row < rows; row += kGroup) {
       const int64_t next = row + kGroup;
       if (next > rows) {
-        across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { work(row, rows, c, n); });
+        across<T>(width, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE { work(row, rows, c, n); });
         return;
       }
       const bool ahead = fetches && next < rows;
       Ahead next_x(x + next * x_stride, x_stride * int64_t(sizeof(S)), row_bytes);
       [[maybe_unused]] Ahead next_r(r + next * r_stride, r_stride * int64_t(sizeof(S)), row_bytes);
-      across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      across<T>(width, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         if (ahead) next_x.step(kLines);
         if (ahead && reads_results) next_r.step(kLines);
         work(row, next, c, n);
       });
     }
   };
-  const bool kept = R::kStores && terms != nullptr, at_once = R::has_maximum && !kept && rows > 2 * kGroup;
-  if constexpr (R::has_maximum) {
-    for (int64_t c = 0; c < width; ++c) maxima[c] = T(-__builtin_inf());
-    if (!at_once)
-      sweep(false, [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-        V m = load_lanes<T>(maxima + c, n);
-        for (int64_t i = row; i < last; ++i) m = maximum(m, load_lanes<T>(x + i * x_stride + c, n));
-        store_lanes(m, maxima + c, n);
-      });
-  }
+  const bool kept = R::kStores && terms != nullptr;
+  const bool at_once = R::has_maximum && !kept && (rows > 2 * kGroup || part != SoftmaxPart::whole);
   // Adds up terms of rows that load(row) gives; `scale`, of what was summed before, may be null.
   const auto add_rows = [&](int64_t first, int64_t last, int64_t c, int64_t n, V m, const V* scale,
                             auto load) TENSOROPS_LAMBDA_INLINE {
@@ -220,57 +281,54 @@ void columns(const void* from, int64_t x_stride, const void* results, int64_t r_
       if (kept) store_lanes(term, terms + row * width + c, n);
       sum = sum + term;
     }
-    Vec<double> acc[parts];
-    for (int k = 0; k < parts; ++k) {
-      const int64_t left = n - k * Vec<double>::size;
-      acc[k] = left > 0 ? load_lanes<double>(sums + c + k * Vec<double>::size, left) : Vec<double>(0.0);
-    }
+    Vec<double> acc[States::kParts];
+    states.load_sums(c, n, acc);
     if (scale != nullptr) scale_wide(acc, *scale);
     add_wide(acc, sum);
-    for (int k = 0; k < parts; ++k) {
-      const int64_t left = n - k * Vec<double>::size;
-      if (left > 0) store_lanes(acc[k], sums + c + k * Vec<double>::size, left);
-    }
+    states.store_sums(acc, c, n);
   };
   // The same with their maximum, which is the lines' so far.
   const auto add_rows_at_once = [&](int64_t first, int64_t last, int64_t c, int64_t n, auto load) TENSOROPS_LAMBDA_INLINE {
-    // The terms below an infinite maximum are nothing, but a difference from it may be no number.
-    constexpr T lowest = T(sizeof(T) == 4 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023);
-    const V before = load_lanes<T>(maxima + c, n);
+    const V before = states.maximum_of(c, n);
     V m = before;
     for (int64_t row = first; row < last; ++row) m = maximum(m, load(row));
-    const V shift = maximum(m, V(lowest));
     V scale(1);
     if (any(m != before)) {
-      store_lanes(m, maxima + c, n);
-      scale = unscaled(exp_term(maximum(before, V(lowest)) - shift));
+      store_lanes(m, states.maxima + c, n);
+      scale = rescaled(before, m);
     }
-    add_rows(first, last, c, n, shift, &scale, load);
+    add_rows(first, last, c, n, finite_maximum(m), &scale, load);
   };
-  for (int64_t c = 0; c < width; ++c) sums[c] = 0;
-  sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    const auto load = [&](int64_t i) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(x + i * x_stride + c, n); };
-    if (!at_once) return add_rows(row, last, c, n, maximum_of(c, n), nullptr, load);
-    if constexpr (R::has_maximum) {
-      if (n < L || last - row < kGroup) return add_rows_at_once(row, last, c, n, load);
-      V group[kGroup];
+  if (part != SoftmaxPart::results) {
+    states.clear(width);
+    if (R::has_maximum && !at_once)
+      sweep(false, [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+        V m = states.maximum_of(c, n);
+        for (int64_t i = row; i < last; ++i) m = maximum(m, load_lanes<T>(x + i * x_stride + c, n));
+        store_lanes(m, states.maxima + c, n);
+      });
+    sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+      const auto load = [&](int64_t i) TENSOROPS_LAMBDA_INLINE { return load_lanes<T>(x + i * x_stride + c, n); };
+      if (!at_once) return add_rows(row, last, c, n, states.maximum_of(c, n), nullptr, load);
+      if constexpr (R::has_maximum) {
+        if (n < L || last - row < kGroup) return add_rows_at_once(row, last, c, n, load);
+        V group[kGroup];
 #pragma GCC unroll 8
-      for (int k = 0; k < kGroup; ++k) group[k] = load_vector<T>(x + (row + k) * x_stride + c);
-      add_rows_at_once(row, row + kGroup, c, L, [&](int64_t i) TENSOROPS_LAMBDA_INLINE { return group[i - row]; });
-    }
-  });
-  for (int64_t c = 0; c < width; ++c) finished[c] = static_cast<T>(sums[c]);
-  across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
-    store_lanes(R::finish_sum(load_lanes<T>(finished + c, n), maximum_of(c, n)), finished + c, n);
-  });
+        for (int k = 0; k < kGroup; ++k) group[k] = load_vector<T>(x + (row + k) * x_stride + c);
+        add_rows_at_once(row, row + kGroup, c, L, [&](int64_t i) TENSOROPS_LAMBDA_INLINE { return group[i - row]; });
+      }
+    });
+    if (part == SoftmaxPart::sums) return;
+    states.finish(width);
+  }
   // Row by row, so that streamed lines are written whole.
   for (int64_t row = 0; row < rows; ++row)
-    across([&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
+    across<T>(width, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
       if (fetches && !kept && row + kGroup < rows) {
         __builtin_prefetch(x + (row + kGroup) * x_stride + c, 0, 2);
         if constexpr (kReadsResult<R>) __builtin_prefetch(r + (row + kGroup) * r_stride + c, 0, 2);
       }
-      const V m = maximum_of(c, n), s = load_lanes<T>(finished + c, n), other = read(row, c, n);
+      const V m = states.maximum_of(c, n), s = load_lanes<T>(states.finished + c, n), other = read(row, c, n);
       V value = kept ? load_lanes<T>(terms + row * width + c, n) : load_lanes<T>(x + row * x_stride + c, n);
       if (R::kStores && !kept) value = R::term(value, other, m);
       const V result = R::result(value, other, m, s);
@@ -291,6 +349,10 @@ const SoftmaxKernels softmax_kernels = {
      {columns<LogForward, float>, columns<LogForward, double>},
      {columns<Backward, float>, columns<Backward, double>},
      {columns<LogBackward, float>, columns<LogBackward, double>}},
+    {{merge_columns<Forward, float>, merge_columns<Forward, double>},
+     {merge_columns<LogForward, float>, merge_columns<LogForward, double>},
+     {merge_columns<Backward, float>, merge_columns<Backward, double>},
+     {merge_columns<LogBackward, float>, merge_columns<LogBackward, double>}},
     {run<Forward, float, BFloat16>, run<LogForward, float, BFloat16>, run<Backward, float, BFloat16>,
      run<LogBackward, float, BFloat16>},
     {run<Forward, float, Half>, run<LogForward, float, Half>, run<Backward, float, Half>, run<LogBackward, float, Half>},

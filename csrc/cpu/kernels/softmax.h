@@ -21,14 +21,31 @@ struct SoftmaxLines {
   bool fetches;  // the x of the next line is fetched meanwhile
 };
 using SoftmaxRunKernel = void (*)(const SoftmaxLines& lines);
-// `rows` elements of each of `columns` lines side by side; row strides in elements. `scratch` holds 3 * columns doubles; `terms`,
-// for softmax, rows * columns elements of the compute type, or it is null. With `streams` every row of y begins so.
-using SoftmaxColumnsKernel = void (*)(const void* x, int64_t x_stride, const void* r, int64_t r_stride, void* y, int64_t y_stride,
-                                      int64_t rows, int64_t columns, double* scratch, void* terms, bool streams);
+// What is made of `rows` elements of lines side by side: all of it, or, where other calls have the lines' other rows, sums and
+// later, from what all sums were merged to, results.
+enum class SoftmaxPart : int { whole, sums, results };
+constexpr int64_t kColumnState = 3;  // doubles that hold what is known of a line: its sum, its maximum, its finished sum
+struct SoftmaxColumns {
+  const void* x;
+  int64_t x_stride;  // of a row, in elements
+  const void* r;
+  int64_t r_stride;
+  void* y;
+  int64_t y_stride;
+  int64_t rows, columns;
+  double* scratch;  // kColumnState * columns
+  void* terms;      // for softmax: rows * columns elements of the compute type, or null
+  bool streams;     // every row of y begins at a whole cache line
+  SoftmaxPart part;
+};
+using SoftmaxColumnsKernel = void (*)(const SoftmaxColumns& columns);
+// The sums of blocks of rows, one block's scratch after another's, to the lines' in that of the first.
+using SoftmaxMergeKernel = void (*)(double* scratch, int64_t blocks, int64_t columns);
 
 struct SoftmaxKernels {
   SoftmaxRunKernel run[static_cast<int>(Softmax::count_)][2];  // f32, f64
   SoftmaxColumnsKernel columns[static_cast<int>(Softmax::count_)][2];
+  SoftmaxMergeKernel merge_columns[static_cast<int>(Softmax::count_)][2];
   // Of lines stored as bf16 or f16, computed in f32.
   SoftmaxRunKernel run_of_bf16[static_cast<int>(Softmax::count_)], run_of_f16[static_cast<int>(Softmax::count_)];
   SoftmaxColumnsKernel columns_of_bf16[static_cast<int>(Softmax::count_)], columns_of_f16[static_cast<int>(Softmax::count_)];
