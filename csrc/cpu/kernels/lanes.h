@@ -85,6 +85,7 @@ TENSOROPS_INLINE Vec<C> load_part(const S* p, int64_t n) {
     return Vec<C>((V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(mask), p)), 16));
   if constexpr (__is_same(C, float) && __is_same(S, Half))
     return Vec<C>((V)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(__mmask16(mask), p)));
+  if constexpr (__is_same(C, double) && __is_same(S, float)) return Vec<C>((V)_mm512_cvtps_pd(_mm256_maskz_loadu_ps(__mmask8(mask), p)));
 #elif defined(__AVX2__)
   if constexpr (__is_same(C, S)) return Vec<C>::load(p, n);
 #endif

@@ -60,9 +60,17 @@ struct Power {
   static TENSOROPS_INLINE Vec<T> map(Vec<T> x, const ReduceParams& params) { return pow(abs(x), Vec<T>(T(params.p))); }
 };
 
+// f of N vectors, by pairs, pairs of pairs, …
+template <int N, class V, class F>
+TENSOROPS_INLINE V fold_pairs(const V* x, F f) {
+  if constexpr (N == 1) return x[0];
+  else return f(fold_pairs<N / 2>(x, f), fold_pairs<N / 2>(x + N / 2, f));
+}
+
 // A reducer: `states` accumulators of which `identity` is the neutral value; `group` gives the state of one element in each
 // of kGroup vectors (or of n, n < kGroup); `merge` adds one state to another; `finish` makes the results.
-// `neutral`, where there is one: the element that changes no state, so that any number of elements makes a group.
+// `neutral`, where there is one: the element that changes no state, so that any number of elements makes a group, and `group`
+// takes N vectors, 1, 2, 4 or kGroup.
 // kPairs: no more than two values are added in the compute type, all else in double. That is enough to be nearly always the
 // best rounding of an f32 sum, and still memory speed; whole groups are for what has bits to spare: bf16, f16 and counts.
 template <class Map, bool kPairs>
@@ -76,20 +84,23 @@ struct Additive {
   template <class C>
     requires(!__is_same(Map, Power))  // of which zero may be infinite
   static constexpr C neutral() { return 0; }
-  template <class C>
+  template <int N = kGroup, class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
-    s[0] = ((Map::map(x[0], p) + Map::map(x[1], p)) + (Map::map(x[2], p) + Map::map(x[3], p))) +
-           ((Map::map(x[4], p) + Map::map(x[5], p)) + (Map::map(x[6], p) + Map::map(x[7], p)));
+    Vec<C> y[N];
+    for (int i = 0; i < N; ++i) y[i] = Map::map(x[i], p);
+    s[0] = fold_pairs<N>(y, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return a + b; });
   }
   // The state of a group, widened from pairs on.
-  template <class W, class C>
+  template <class W, int N = kGroup, class C>
     requires kPairs
   static TENSOROPS_INLINE W wide_group(const Vec<C>* x, const ReduceParams& p) {
-    W pair[4];
-    for (int i = 0; i < 4; ++i) pair[i] = W::from(Map::map(x[2 * i], p) + Map::map(x[2 * i + 1], p));
-    W sum;
-    for (int w = 0; w < W::parts; ++w) sum.part[w] = (pair[0].part[w] + pair[1].part[w]) + (pair[2].part[w] + pair[3].part[w]);
-    return sum;
+    if constexpr (N == 1) return W::from(Map::map(x[0], p));
+    W pair[N == 1 ? 1 : N / 2];
+    for (int i = 0; i < N / 2; ++i) pair[i] = W::from(Map::map(x[2 * i], p) + Map::map(x[2 * i + 1], p));
+    return fold_pairs<N == 1 ? 1 : N / 2>(pair, [](W a, W b) TENSOROPS_LAMBDA_INLINE {
+      for (int w = 0; w < W::parts; ++w) a.part[w] = a.part[w] + b.part[w];
+      return a;
+    });
   }
   template <class C>
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& p, Vec<C>* s) { s[0] = Map::map(x, p); }
@@ -115,9 +126,9 @@ struct Product {
   static constexpr A identity(int) { return 1; }
   template <class C>
   static constexpr C neutral() { return 1; }
-  template <class C>
+  template <int N = kGroup, class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams&, Vec<C>* s) {
-    s[0] = ((x[0] * x[1]) * (x[2] * x[3])) * ((x[4] * x[5]) * (x[6] * x[7]));
+    s[0] = fold_pairs<N>(x, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return a * b; });
   }
   template <class C>
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) { s[0] = x; }
@@ -127,10 +138,12 @@ struct Product {
   static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
 };
 
-// Directions: `pick` lets NaN win; `beats` is strict, and NaN beats every number but not another NaN.
+// Directions: `pick` lets NaN win, `pick_number` is for numbers; `beats` is strict, and NaN beats every number but not another NaN.
 struct Greater {
   template <class T>
   static TENSOROPS_INLINE Vec<T> pick(Vec<T> a, Vec<T> b) { return maximum(a, b); }
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> pick_number(Vec<T> a, Vec<T> b) { return larger(a, b); }
   template <class T>
   static TENSOROPS_INLINE Mask<T> beats(Vec<T> a, Vec<T> b) {
     if constexpr (is_floating<T>) return (!(a <= b)) & (b == b);
@@ -142,6 +155,8 @@ struct Greater {
 struct Less {
   template <class T>
   static TENSOROPS_INLINE Vec<T> pick(Vec<T> a, Vec<T> b) { return minimum(a, b); }
+  template <class T>
+  static TENSOROPS_INLINE Vec<T> pick_number(Vec<T> a, Vec<T> b) { return smaller(a, b); }
   template <class T>
   static TENSOROPS_INLINE Mask<T> beats(Vec<T> a, Vec<T> b) {
     if constexpr (is_floating<T>) return (!(a >= b)) & (b == b);
@@ -165,16 +180,23 @@ struct Extremum {
   }
   template <class C>
   static constexpr C neutral() { return identity<C>(0); }
-  template <class C>
+  template <int N = kGroup, class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& p, Vec<C>* s) {
-    Vec<C> y[4];
-    for (int i = 0; i < 4; ++i) y[i] = Direction::pick(Map::map(x[2 * i], p), Map::map(x[2 * i + 1], p));
-    s[0] = Direction::pick(Direction::pick(y[0], y[1]), Direction::pick(y[2], y[3]));
+    Vec<C> y[N];
+    for (int i = 0; i < N; ++i) y[i] = Map::map(x[i], p);
+    s[0] = fold_pairs<N>(y, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return Direction::pick(a, b); });
   }
   template <class C>
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& p, Vec<C>* s) { s[0] = Map::map(x, p); }
   template <class A>
   static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) { a[0] = Direction::pick(a[0], b[0]); }
+  // Of all lanes. Whether one is NaN is asked once.
+  template <class C>
+  static TENSOROPS_INLINE C fold(Vec<C> x) {
+    if constexpr (is_floating<C>)
+      if (!all(x == x)) return __builtin_nan("");
+    return fold_lanes(x, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return Direction::pick_number(a, b); }).v[0];
+  }
   template <class A>
   static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
 };
@@ -444,12 +466,14 @@ struct Step {
     for (int k = 0; k < K; ++k)
       for (int w = 0; w < W::parts; ++w) acc[k].part[w] = Vec<A>(R::template identity<A>(k));
   }
+  template <int N = kGroup>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams& params, W* wide) {
-    if constexpr (requires { R::template wide_group<W>(x, params); }) {
-      wide[0] = R::template wide_group<W>(x, params);
+    if constexpr (requires { R::template wide_group<W, N>(x, params); }) {
+      wide[0] = R::template wide_group<W, N>(x, params);
     } else {
       Vec<C> s[K];
-      R::group(x, params, s);
+      if constexpr (N == kGroup) R::group(x, params, s);
+      else R::template group<N>(x, params, s);
       for (int k = 0; k < K; ++k) wide[k] = W::from(s[k]);
     }
   }
@@ -665,12 +689,18 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
     end_run<R, T>(params, run(r), n, row, origin, reached[r], static_cast<A*>(states.data) + r, states.pitch);
 }
 
+// Whether a part of a vector is loaded in an instruction.
+template <class C, class Stored>
+constexpr bool kLoadsParts = (kVectorBytes >= 32 && __is_same(C, Stored)) ||
+                             (kVectorBytes == 64 && is_floating<C> && !__is_same(Stored, Bool));
+
 template <class R, class T>
 constexpr bool kHasNeutral = requires { R::template neutral<typename Step<R, T>::C>(); };
 
 // Runs too short to be read from several places, one after another: while one waits for its last sums, the next is begun.
-// Elements beside those of whole groups are filled up to one.
-template <class R, class T, class Stored>
+// Beside whole groups each has `Rest` vectors more, of which the last half may be partial or past the end: filled with what
+// changes nothing.
+template <class R, class T, class Stored, int Rest>
 TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, int64_t stride, int64_t count, int64_t n,
                                  typename Step<R, T>::A* states) {
   using S = Step<R, T>;
@@ -678,37 +708,57 @@ TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, i
   using A = typename S::A;
   using W = typename S::W;
   constexpr int L = S::lanes;
-  const int64_t rows = n / L, tail = n - rows * L;
-  const Vec<C> neutral(R::template neutral<C>());
+  constexpr C neutral = R::template neutral<C>();
+  const int64_t whole = n / (kGroup * L) * (kGroup * L);
+  int64_t held[kGroup];  // lanes of each vector of the rest
+  for (int i = 0; i < Rest; ++i) {
+    const int64_t left = n - whole - i * L;
+    held[i] = left < 0 ? 0 : left < L ? left : L;
+  }
   for (int64_t r = 0; r < count; ++r) {
     const Stored* const x = reinterpret_cast<const Stored*>(from + r * stride);
-    W acc[1];
-    S::reset(acc);
-    const auto group = [&]<int Loaded>(int64_t row, auto load) TENSOROPS_LAMBDA_INLINE {
-      Vec<C> g[kGroup];
+    // f(vectors), of whole groups and of the rest.
+    const auto for_groups = [&](auto f) TENSOROPS_LAMBDA_INLINE {
+      for (int64_t at = 0; at < whole; at += kGroup * L) {
+        Vec<C> g[kGroup];
+        for (int i = 0; i < kGroup; ++i) g[i] = load_vector<C>(x + at + i * L);
+        f.template operator()<kGroup>(g);
+      }
+      if constexpr (Rest > 0) {
+        Vec<C> g[Rest];
 #pragma GCC unroll 8
-      for (int i = 0; i < kGroup; ++i) g[i] = i < Loaded ? load(row + i) : neutral;
-      W s[1];
-      S::group(g, params, s);
-      S::merge(acc, s, {}, {}, A(L));
+        for (int i = 0; i < Rest; ++i) {
+          const Stored* const p = x + whole + i * L;
+          if (i < Rest / 2 || (!kLoadsParts<C, Stored> && held[i] == L)) g[i] = load_vector<C>(p);
+          else if (!kLoadsParts<C, Stored> && held[i] == 0) g[i] = Vec<C>(neutral);
+          else g[i] = first_lanes(load_part<C>(p, held[i]), held[i], neutral);
+        }
+        f.template operator()<Rest>(g);
+      }
     };
-    int64_t row = 0;
-    for (; row + kGroup <= rows; row += kGroup)
-      group.template operator()<kGroup>(row, [&](int64_t at) TENSOROPS_LAMBDA_INLINE { return load_vector<C>(x + at * L); });
-    const auto load_rest = [&](int64_t at) TENSOROPS_LAMBDA_INLINE {
-      if (at < rows) return load_vector<C>(x + at * L);
-      if (at > rows || tail == 0) return neutral;
-      return first_lanes(load_part<C>(x + at * L, tail), tail, R::template neutral<C>());
-    };
-    const int64_t rest = n - row * L;
-    if (rest > kGroup / 2 * L) group.template operator()<kGroup>(row, load_rest);
-    else if (rest > 0) group.template operator()<kGroup / 2>(row, load_rest);
-    Vec<A> all = acc[0].part[0];
-    for (int w = 1; w < W::parts; ++w) R::merge(&all, &acc[0].part[w], Counts<A>{});
-    states[r] = fold_lanes(all, [](Vec<A> a, Vec<A> b) TENSOROPS_LAMBDA_INLINE {
-                  R::merge(&a, &b, Counts<A>{});
-                  return a;
-                }).v[0];
+    if constexpr (requires { R::fold(Vec<C>(neutral)); }) {
+      Vec<C> acc(neutral);
+      for_groups([&]<int N>(const Vec<C>* g) TENSOROPS_LAMBDA_INLINE {
+        Vec<C> s;
+        R::template group<N>(g, params, &s);
+        R::merge(&acc, &s, {});
+      });
+      states[r] = static_cast<A>(R::fold(acc));
+    } else {
+      W acc;
+      S::reset(&acc);
+      for_groups([&]<int N>(const Vec<C>* g) TENSOROPS_LAMBDA_INLINE {
+        W s;
+        S::template group<N>(g, params, &s);
+        S::merge(&acc, &s, {}, {}, A(L));
+      });
+      Vec<A> all = acc.part[0];
+      for (int w = 1; w < W::parts; ++w) R::merge(&all, &acc.part[w], Counts<A>{});
+      states[r] = fold_lanes(all, [](Vec<A> a, Vec<A> b) TENSOROPS_LAMBDA_INLINE {
+                    R::merge(&a, &b, Counts<A>{});
+                    return a;
+                  }).v[0];
+    }
   }
 }
 
@@ -719,8 +769,18 @@ void runs(const ReduceParams& params, const void* from, int64_t stride, int64_t 
   constexpr int kTogether = kRuns<R, typename Step<R, T>::C, A>;
   const char* x = static_cast<const char*>(from);
   if constexpr (kHasNeutral<R, T>) {
-    if (n * int64_t(sizeof(Stored)) < kApart)
-      return short_runs<R, T, Stored>(params, x, stride, count, n, static_cast<A*>(states.data));
+    if (n * int64_t(sizeof(Stored)) < kApart) {
+      constexpr int L = Step<R, T>::lanes;
+      const auto take = [&]<int Rest>() TENSOROPS_LAMBDA_INLINE {
+        short_runs<R, T, Stored, Rest>(params, x, stride, count, n, static_cast<A*>(states.data));
+      };
+      const int64_t rest = n % (kGroup * L);
+      if (rest == 0) return take.template operator()<0>();
+      if (rest <= L) return take.template operator()<1>();
+      if (rest <= 2 * L) return take.template operator()<2>();
+      if (rest <= 4 * L) return take.template operator()<4>();
+      return take.template operator()<kGroup>();
+    }
   }
   int64_t r = 0;
   const auto at = [&]() TENSOROPS_LAMBDA_INLINE { return States{static_cast<A*>(states.data) + r, states.pitch}; };
