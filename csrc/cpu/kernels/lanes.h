@@ -88,6 +88,10 @@ TENSOROPS_INLINE Vec<C> load_part(const S* p, int64_t n) {
   if constexpr (__is_same(C, double) && __is_same(S, float)) return Vec<C>((V)_mm512_cvtps_pd(_mm256_maskz_loadu_ps(__mmask8(mask), p)));
 #elif defined(__AVX2__)
   if constexpr (__is_same(C, S)) return Vec<C>::load(p, n);
+  if constexpr (__is_same(C, double) && __is_same(S, float)) {
+    const __m128i present = _mm_cmplt_epi32(_mm_set_epi32(3, 2, 1, 0), _mm_set1_epi32(static_cast<int>(n)));
+    return Vec<C>((typename Native<C>::type)_mm256_cvtps_pd(_mm_maskload_ps(p, present)));
+  }
 #endif
   C lanes[Vec<C>::size] = {};
   for (int64_t i = 0; i < n; ++i) lanes[i] = load_as<C>(p[i]);
@@ -299,6 +303,11 @@ TENSOROPS_INLINE Vec<T> fold_lanes(Vec<T> x, F f) {
 }
 template <class T>
 TENSOROPS_INLINE T sum_lanes(Vec<T> x) {
+#if defined(__AVX512F__)
+  // By the same halves, in narrower registers as they shrink.
+  if constexpr (__is_same(T, float)) return _mm512_reduce_add_ps((__m512)x.v);
+  if constexpr (__is_same(T, double)) return _mm512_reduce_add_pd((__m512d)x.v);
+#endif
   return fold_lanes(x, [](Vec<T> a, Vec<T> b) TENSOROPS_LAMBDA_INLINE { return a + b; }).v[0];
 }
 

@@ -106,6 +106,9 @@ struct Additive {
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams& p, Vec<C>* s) { s[0] = Map::map(x, p); }
   template <class A>
   static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) { a[0] = a[0] + b[0]; }
+  // Of all lanes. A sum of negative zeros is zero.
+  template <class A>
+  static TENSOROPS_INLINE A fold_wide(Vec<A> x) { return sum_lanes(x) + identity<A>(0); }
   template <class A>
   static TENSOROPS_INLINE void finish(Vec<A>* s, int64_t, const ReduceParams& p) {
     if constexpr (is_floating<A>) {
@@ -134,6 +137,10 @@ struct Product {
   static TENSOROPS_INLINE void single(Vec<C> x, const ReduceParams&, Vec<C>* s) { s[0] = x; }
   template <class A>
   static TENSOROPS_INLINE void merge(Vec<A>* a, const Vec<A>* b, const Counts<A>&) { a[0] = a[0] * b[0]; }
+  template <class A>
+  static TENSOROPS_INLINE A fold_wide(Vec<A> x) {
+    return fold_lanes(x, [](Vec<A> a, Vec<A> b) TENSOROPS_LAMBDA_INLINE { return a * b; }).v[0];
+  }
   template <class A>
   static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
 };
@@ -691,8 +698,8 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
 
 // Whether a part of a vector is loaded in an instruction.
 template <class C, class Stored>
-constexpr bool kLoadsParts = (kVectorBytes >= 32 && __is_same(C, Stored)) ||
-                             (kVectorBytes == 64 && is_floating<C> && !__is_same(Stored, Bool));
+constexpr bool kLoadsParts = kVectorBytes >= 32 && (__is_same(C, Stored) || (__is_same(C, double) && __is_same(Stored, float)) ||
+                                                    (kVectorBytes == 64 && is_floating<C> && !__is_same(Stored, Bool)));
 
 template <class R, class T>
 constexpr bool kHasNeutral = requires { R::template neutral<typename Step<R, T>::C>(); };
@@ -717,13 +724,9 @@ TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, i
   }
   for (int64_t r = 0; r < count; ++r) {
     const Stored* const x = reinterpret_cast<const Stored*>(from + r * stride);
-    // f(vectors), of whole groups and of the rest.
-    const auto for_groups = [&](auto f) TENSOROPS_LAMBDA_INLINE {
-      for (int64_t at = 0; at < whole; at += kGroup * L) {
-        Vec<C> g[kGroup];
-        for (int i = 0; i < kGroup; ++i) g[i] = load_vector<C>(x + at + i * L);
-        f.template operator()<kGroup>(g);
-      }
+    // What `reduce` makes of the rest, merged with what it makes of whole groups.
+    const auto reduced = [&](auto start, auto reduce, auto merge) TENSOROPS_LAMBDA_INLINE {
+      auto acc = start;
       if constexpr (Rest > 0) {
         Vec<C> g[Rest];
 #pragma GCC unroll 8
@@ -733,31 +736,38 @@ TENSOROPS_INLINE void short_runs(const ReduceParams& params, const char* from, i
           else if (!kLoadsParts<C, Stored> && held[i] == 0) g[i] = Vec<C>(neutral);
           else g[i] = first_lanes(load_part<C>(p, held[i]), held[i], neutral);
         }
-        f.template operator()<Rest>(g);
+        acc = reduce.template operator()<Rest>(g);
       }
+      for (int64_t at = 0; at < whole; at += kGroup * L) {
+        Vec<C> g[kGroup];
+        for (int i = 0; i < kGroup; ++i) g[i] = load_vector<C>(x + at + i * L);
+        merge(acc, reduce.template operator()<kGroup>(g));
+      }
+      return acc;
     };
     if constexpr (requires { R::fold(Vec<C>(neutral)); }) {
-      Vec<C> acc(neutral);
-      for_groups([&]<int N>(const Vec<C>* g) TENSOROPS_LAMBDA_INLINE {
-        Vec<C> s;
-        R::template group<N>(g, params, &s);
-        R::merge(&acc, &s, {});
-      });
-      states[r] = static_cast<A>(R::fold(acc));
+      states[r] = static_cast<A>(R::fold(reduced(
+          Vec<C>(neutral),
+          [&]<int N>(const Vec<C>* g) TENSOROPS_LAMBDA_INLINE {
+            Vec<C> s;
+            R::template group<N>(g, params, &s);
+            return s;
+          },
+          [](Vec<C>& acc, Vec<C> s) TENSOROPS_LAMBDA_INLINE { R::merge(&acc, &s, {}); })));
     } else {
-      W acc;
-      S::reset(&acc);
-      for_groups([&]<int N>(const Vec<C>* g) TENSOROPS_LAMBDA_INLINE {
-        W s;
-        S::template group<N>(g, params, &s);
-        S::merge(&acc, &s, {}, {}, A(L));
-      });
+      W identity;
+      S::reset(&identity);
+      const W acc = reduced(
+          identity,
+          [&]<int N>(const Vec<C>* g) TENSOROPS_LAMBDA_INLINE {
+            W s;
+            S::template group<N>(g, params, &s);
+            return s;
+          },
+          [](W& acc, W s) TENSOROPS_LAMBDA_INLINE { S::merge(&acc, &s, {}, {}, A(L)); });
       Vec<A> all = acc.part[0];
       for (int w = 1; w < W::parts; ++w) R::merge(&all, &acc.part[w], Counts<A>{});
-      states[r] = fold_lanes(all, [](Vec<A> a, Vec<A> b) TENSOROPS_LAMBDA_INLINE {
-                    R::merge(&a, &b, Counts<A>{});
-                    return a;
-                  }).v[0];
+      states[r] = R::fold_wide(all);
     }
   }
 }
@@ -910,12 +920,15 @@ void finish(const ReduceParams& params, States states, int64_t count, int64_t co
   });
 }
 
+template <class R, class T>
+constexpr int64_t kShortRun = kHasNeutral<R, T> ? (kVectorBytes >= 32 ? 48 : 128) / sizeof(T) : __is_same(R, LogSumExp) ? 128 : 48;
+
 enum Types { FLOATING, NUMERIC, ANY };
 
 template <class R, class T, Types types>
 constexpr ReduceKernels kernels_for() {
   if constexpr (is_floating<T> || types == ANY || (types == NUMERIC && __is_same(T, int64_t)))
-    return {runs<R, T>, rows<R, T>, merge<R, T>, finish<R, T>, kHasNeutral<R, T>};
+    return {runs<R, T>, rows<R, T>, merge<R, T>, finish<R, T>, kShortRun<R, T>};
   else return {};
 }
 

@@ -71,7 +71,7 @@ struct ReduceKernels {
   ReduceRowsKernel rows = nullptr;
   MergeStatesKernel merge = nullptr;
   FinishStatesKernel finish = nullptr;
-  bool takes_short_runs = false;  // `runs` is fast for runs of a few vectors too
+  int64_t short_run = 0;  // elements: shorter runs are faster many side by side, by `rows`
 };
 
 // What reads the elements as they are stored.
