@@ -211,6 +211,8 @@ class Walker {
       if (across_rows_ && takes_operands(candidate)) break;
     }
     streams_ = streams && direct(0);
+    all_direct_ = !checks_divisor_;
+    for (int i = 0; i < loop.count; ++i) all_direct_ &= direct(i);
   }
 
   // Returns false when an integer divisor was zero.
@@ -227,6 +229,7 @@ class Walker {
     const bool staged = across_rows_ || !takes_rows();
     // A block that begins within a row reads the rest of it, and as many elements as its own, of a row that repeats.
     const int64_t block = across_rows_ ? block_ - loop_.sizes[0] : block_;
+    const int64_t whole_rows = block - block % loop_.sizes[0];
     bool ok = true;
     for (int64_t at = begin; at < end;) {
       int64_t n = end - at;
@@ -235,9 +238,16 @@ class Walker {
         run.rows = std::min({loop_.sizes[1] - index[1], n / loop_.sizes[0], block_});
       if (!across_rows_) n = std::min(n, loop_.sizes[0] - index[0]);
       if (staged) n = std::min(n, block);
+      // Where nothing is staged, blocks of whole rows are the rows of one call.
+      const bool blocks = across_rows_ && all_direct_ && index[0] == 0 && n >= whole_rows;
+      if (blocks) {
+        n = whole_rows;
+        run.rows = (end - at) / n;
+      }
       for (int i = 1; i < loop_.count; ++i) {
         run.repeats[i - 1] = repeats(i);
-        if (run.rows > 1) run.in_step[i - 1] = loop_.operands[i].strides[1];
+        if (blocks) run.in_step[i - 1] = periodic_[i] ? 0 : n * element_size(chosen_.in[i - 1]);
+        else if (run.rows > 1) run.in_step[i - 1] = loop_.operands[i].strides[1];
         if (across_rows_ && periodic_[i]) {
           if (repeated[i] == nullptr) repeat_row(i, buffers[i]);
           repeated[i] = buffers[i];
@@ -260,7 +270,8 @@ class Walker {
       }
       if (checks_divisor_) ok &= !has_zero(run.in[1], compute_, run.repeats[1] ? 1 : n);
       run.out = direct(0) ? address(0, index) : buffers[0];
-      if (run.rows > 1) run.out_step = loop_.operands[0].strides[1];
+      if (blocks) run.out_step = n * element_size(chosen_.out);
+      else if (run.rows > 1) run.out_step = loop_.operands[0].strides[1];
       run.streams = streams_;
       call(chosen_, params_, run, n);
       if (!direct(0)) scatter(index, n, buffers[0]);
@@ -416,6 +427,7 @@ class Walker {
   const int64_t width_, block_;
   bool across_rows_ = false;  // short rows are one run, or staged, many to a block
   bool streams_;
+  bool all_direct_;
   bool dense_[kMaxOperands] = {}, periodic_[kMaxOperands] = {};
   bool rounds_[kMaxOperands] = {};
 };
