@@ -68,6 +68,7 @@ constexpr int64_t kSplitPieces = 16, kSplitDepth = 768, kSplits = 64;
 
 // The work of one multiply-add in units of parallel(), as a fraction.
 constexpr int64_t kMultiplyAddsPerUnit = 16;
+constexpr int64_t kProductUnits = 256;  // what one of a batch takes beside them
 
 const char* offset(const void* p, int64_t index, int64_t size) { return static_cast<const char*>(p) + index * size; }
 char* offset(void* p, int64_t index, int64_t size) { return static_cast<char*>(p) + index * size; }
@@ -140,8 +141,9 @@ class Multiply {
           tile.b_step = width;
         }
         for (int64_t i = 0; i < g_.m; i += tile.row_panels * tile.rows) {
-          tile.rows = std::min<int64_t>(size_.mr, g_.m - i);
-          tile.row_panels = (g_.m - i) / tile.rows;
+          const int64_t rows = g_.m - i;
+          tile.rows = std::min<int64_t>(size_.mr, rows);
+          tile.row_panels = rows < 2 * size_.mr ? 1 : rows / size_.mr;
           tile.a = offset(a, i * g_.a.row, in_bytes_);
           tile.c = offset(c, i * e.c_row + j * e.c_column, c_bytes_);
           tile.source = source == nullptr ? nullptr : offset(source, i * e.source_row + j * e.source_column, source_bytes_);
@@ -552,7 +554,7 @@ void gemm(const Gemm& problem) {
   const bool few_rows = g.m <= kSkinnyRows && !few_columns;
   if (few_columns || (!few_rows && g.epilogue.c_column != 1 && g.epilogue.c_row == 1)) transpose(g);
 
-  const int64_t work = std::max<int64_t>(1, g.m * g.n * g.k / kMultiplyAddsPerUnit);
+  const int64_t work = kProductUnits + g.m * g.n * g.k / kMultiplyAddsPerUnit;
   const Multiply whole(g);
   if (whole.is_tiny()) {
     if (g.batch == 1) return whole.tiny(0, 1);
