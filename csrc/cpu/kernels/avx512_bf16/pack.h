@@ -23,6 +23,17 @@ TENSOROPS_INLINE Pairs interleave(const BFloat16* first, const BFloat16* second,
                             _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, second)), 16));
   return Pairs((Pairs::V)pairs);
 }
+// The same of two vectors' pairs.
+TENSOROPS_INLINE void interleave(const BFloat16* first, const BFloat16* second, Bf16Pair* to) {
+  const __m512i a = _mm512_loadu_si512(first), b = second == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(second);
+  int16_t index[2][32];
+  for (int i = 0; i < 32; ++i) {
+    index[0][i] = static_cast<int16_t>(i / 2 + i % 2 * 32);
+    index[1][i] = static_cast<int16_t>(16 + i / 2 + i % 2 * 32);
+  }
+  for (int half = 0; half < 2; ++half)
+    _mm512_storeu_si512(to + half * Pairs::size, _mm512_permutex2var_epi16(a, _mm512_loadu_si512(index[half]), b));
+}
 
 // One panel of `width` lanes, the first `lanes` of which exist: panel[p * width + l] is the pair of
 // first[l * lane_stride + p * step_stride] and the same element of `second`, which is null for zeros.
@@ -50,11 +61,19 @@ TENSOROPS_INLINE void pack_panel(const BFloat16* first, const BFloat16* second, 
       return Pairs((Pairs::V)_mm512_maskz_loadu_epi32(mask, from));
     });
   } else if (lane_stride == 1) {
-    for (int64_t p = 0; p < steps; ++p, panel += width)
-      for (int l = 0; l < width; l += kSize) {
-        const int64_t at = p * step_stride + l, n = lanes - l < kSize ? lanes - l : kSize;
-        store_lanes(interleave(first + at, second == nullptr ? nullptr : second + at, n), panel + l, width - l);
+    int l = 0;
+    for (; l + 2 * kSize <= lanes; l += 2 * kSize)
+      for (int64_t p = 0; p < steps; ++p) {
+        const int64_t at = p * step_stride + l;
+        interleave(first + at, second == nullptr ? nullptr : second + at, panel + p * width + l);
       }
+    for (; l < width; l += kSize) {
+      const int64_t n = lanes - l < kSize ? lanes - l : kSize;
+      for (int64_t p = 0; p < steps; ++p) {
+        const int64_t at = p * step_stride + l;
+        store_lanes(interleave(first + at, second == nullptr ? nullptr : second + at, n), panel + p * width + l, width - l);
+      }
+    }
   } else if (step_stride == 1) {
     transposed([&](int64_t lane, int64_t p, int64_t n) TENSOROPS_LAMBDA_INLINE {
       const int64_t at = lane * lane_stride + p;
