@@ -113,11 +113,21 @@ def cumprod(x: Wide, dim: int, *, dtype: Any = None) -> tuple[list[Wide], Pullba
 
 
 def softmax(x: Wide, dim: int, dtype: Any = None) -> tuple[list[Wide], Pullback]:
-    """Without overflow."""
+    """Without overflow; a line whose maximum is infinite is NaN."""
     axis = dim if x.ndim > 0 else None
-    powers = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
     y = powers / powers.sum(axis, keepdims=True)
     return [y], lambda g: y * (g - (g * y).sum(axis, keepdims=True))
+
+
+def log_softmax(x: Wide, dim: int, dtype: Any = None) -> tuple[list[Wide], Pullback]:
+    """Without overflow; a line whose maximum is infinite is NaN."""
+    axis = dim if x.ndim > 0 else None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = x - x.max(axis, keepdims=True, initial=-np.inf)
+        y = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+    return [y], lambda g: g - np.exp(y) * g.sum(axis, keepdims=True)
 
 
 PI = np.longdouble("3.14159265358979323846264338327950288")
@@ -162,6 +172,7 @@ OPS: dict[str, Callable[..., tuple[list[Wide], Pullback]]] = {
     "cumsum": cumsum,
     "cumprod": cumprod,
     "softmax": softmax,
+    "log_softmax": log_softmax,
     "nn.functional.gelu": gelu,
 }
 
