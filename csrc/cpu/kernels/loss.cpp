@@ -54,7 +54,8 @@ TENSOROPS_INLINE C exp_below(C x, C maximum) {
   exp_below(Vec<C>(x), Vec<C>(maximum)).store(lanes);
   return lanes[0];
 }
-// The sum of exp(x - maximum) from that of its terms; NaN where the maximum is infinite or NaN, as inf - inf is.
+// The sum of exp(x - maximum) from that of its terms; NaN where the maximum is infinite, as inf - inf is, and where any x is NaN,
+// whatever the maximum is then.
 template <class V>
 TENSOROPS_INLINE V sum_of_exps(V terms, V maximum) { return unscaled(terms) + (maximum - maximum); }
 
@@ -82,9 +83,9 @@ void cross_entropy_rows(const CrossEntropyRun& run) {
     Vec<C> top(-C(__builtin_inf()));
     for_vectors<C>(run.classes, [&](int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
       const Vec<C> v = load_lanes<C>(x + c, n);
-      top = maximum(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
+      top = larger(top, n == Vec<C>::size ? v : first_lanes(v, n, -C(__builtin_inf())));
     });
-    top = fold_lanes(top, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return maximum(a, b); });
+    top = fold_lanes(top, [](Vec<C> a, Vec<C> b) TENSOROPS_LAMBDA_INLINE { return larger(a, b); });
     const C maximum = top.v[0];
     Sum<C> terms;
     // Exponentials leave the memory idle: the next row is fetched meanwhile.
@@ -179,7 +180,7 @@ void cross_entropy_columns(const CrossEntropyRun& run) {
     Vec<C> maximum(-C(__builtin_inf()));
     Sum<C> terms, loss_sum;
     for (int64_t c = 0; c < run.classes; ++c)
-      maximum = TENSOROPS_ISA::maximum(maximum, load_lanes<C>(x + c * run.stride, n));
+      maximum = larger(maximum, load_lanes<C>(x + c * run.stride, n));
     for (int64_t c = 0; c < run.classes; ++c) terms.add(exp_term(load_lanes<C>(x + c * run.stride, n) - maximum));
     const Vec<C> sum = sum_of_exps(terms.lanes(), maximum), log_sum = log(sum);
     if (target.probabilities != nullptr) {

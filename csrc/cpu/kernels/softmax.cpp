@@ -13,7 +13,7 @@ constexpr int64_t kWritten = 16384;  // elements of a line that stay in the seco
 
 // `term` is what is summed, given x, r and the line's maximum m; kStores: it is kept.
 // `result` gives y from the term kept or x, r, and the finished line values (m, s). m - m makes a line NaN that has
-// NaN, +inf or nothing but -inf, as inf - inf is NaN.
+// +inf or nothing but -inf, as inf - inf is NaN. NaN makes the sum NaN: whether the maximum is, then, is left to the instruction.
 struct Forward {
   static constexpr bool has_maximum = true, kStores = true;
   template <class T>
@@ -77,11 +77,11 @@ TENSOROPS_INLINE void run_line(const S* x, [[maybe_unused]] const S* r, S* y, in
     V best[4] = {V(lowest), V(lowest), V(lowest), V(lowest)};
     int64_t i = 0;
     for (; i + 4 * L <= n; i += 4 * L)
-      for (int k = 0; k < 4; ++k) best[k] = maximum(best[k], load_vector<T>(x + i + k * L));
-    for (; i < full; i += L) best[0] = maximum(best[0], load_vector<T>(x + i));
-    if (tail > 0) best[1] = maximum(best[1], first_lanes(load_part<T>(x + full, tail), tail, lowest));
-    m = fold_lanes(maximum(maximum(best[0], best[1]), maximum(best[2], best[3])),
-                   [](V a, V b) TENSOROPS_LAMBDA_INLINE { return maximum(a, b); });
+      for (int k = 0; k < 4; ++k) best[k] = larger(best[k], load_vector<T>(x + i + k * L));
+    for (; i < full; i += L) best[0] = larger(best[0], load_vector<T>(x + i));
+    if (tail > 0) best[1] = larger(best[1], first_lanes(load_part<T>(x + full, tail), tail, lowest));
+    m = fold_lanes(larger(larger(best[0], best[1]), larger(best[2], best[3])),
+                   [](V a, V b) TENSOROPS_LAMBDA_INLINE { return larger(a, b); });
   }
   const auto read = [&](int64_t i, int64_t lanes) TENSOROPS_LAMBDA_INLINE {
     if constexpr (kReadsResult<R>) return load_lanes<T>(r + i, lanes);
@@ -205,7 +205,7 @@ struct ColumnStates {
       load_sums(c, n, acc);
       other.load_sums(c, n, more);
       if constexpr (R::has_maximum) {
-        const V before = maximum_of(c, n), others = other.maximum_of(c, n), m = maximum(before, others);
+        const V before = maximum_of(c, n), others = other.maximum_of(c, n), m = larger(before, others);
         scale_wide(acc, rescaled(before, m));
         scale_wide(more, rescaled(others, m));
         store_lanes(m, maxima + c, n);
@@ -291,7 +291,7 @@ void columns(const SoftmaxColumns& given) {
   const auto add_rows_at_once = [&](int64_t first, int64_t last, int64_t c, int64_t n, auto load) TENSOROPS_LAMBDA_INLINE {
     const V before = states.maximum_of(c, n);
     V m = before;
-    for (int64_t row = first; row < last; ++row) m = maximum(m, load(row));
+    for (int64_t row = first; row < last; ++row) m = larger(m, load(row));
     V scale(1);
     if (any(m != before)) {
       store_lanes(m, states.maxima + c, n);
@@ -304,7 +304,7 @@ void columns(const SoftmaxColumns& given) {
     if (R::has_maximum && !at_once)
       sweep(false, [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
         V m = states.maximum_of(c, n);
-        for (int64_t i = row; i < last; ++i) m = maximum(m, load_lanes<T>(x + i * x_stride + c, n));
+        for (int64_t i = row; i < last; ++i) m = larger(m, load_lanes<T>(x + i * x_stride + c, n));
         store_lanes(m, states.maxima + c, n);
       });
     sweep(__is_same(R, Backward), [&](int64_t row, int64_t last, int64_t c, int64_t n) TENSOROPS_LAMBDA_INLINE {
