@@ -355,7 +355,9 @@ class DataTiles {
     const bool adjacent = images.pixel * pass.step_w == 1, gapless = adjacent && images.row * pass.step_h == pass.width;
     in_rows_ = skips || (adjacent && !gapless && row_tile * 3 >= most * 2);
     adjacent_ = gapless || (adjacent && in_rows_);
-    per_block_ = in_rows_ ? std::max<int64_t>(1, kBlockPixels / pass.width) * pass.width : kBlockPixels / most * most;
+    // Blocks of one size, as far as may be: a small last one would leave a thread without work.
+    const int64_t unit = in_rows_ ? pass.width : most, largest = std::max<int64_t>(1, kBlockPixels / unit) * unit;
+    per_block_ = divide_up(divide_up(pixels, divide_up(pixels, largest)), unit) * unit;
     blocks = divide_up(pixels, per_block_);
     out_step_ = in_rows_ || (!bare && pass.row_stride == pass.width * pass.pixel_stride) ? pass.pixel_stride : 0;
 
