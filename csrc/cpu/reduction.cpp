@@ -29,7 +29,7 @@ constexpr int64_t kStage = 2048;        // elements gathered or converted at a t
 constexpr int64_t kFewColumns = 16;     // fewer columns than this are reduced one by one
 constexpr int64_t kNarrow = 64;         // a dense matrix of fewer columns is reduced several rows at a time
 constexpr int64_t kWide = 256;          // as one row of about this many
-constexpr int64_t kShortStagedRun = 32;  // at least, of a run that is converted or read as a narrower dtype
+constexpr int64_t kShortStagedRun = 128;  // bytes of the compute type, of a run that is converted or read as a narrower dtype
 constexpr int64_t kLongPiece = 512;     // contiguous pieces at least this long are not staged
 
 // Operand 0 is the input, in bytes. Operand 1 of a kept axis is the result, in elements; of a reduced axis it is the index
@@ -58,7 +58,7 @@ class Reduce {
         dtype_(dtype_of(input.scalar_type())),
         data_(static_cast<const char*>(input.const_data_ptr())) {
     load_ = TENSOROPS_KERNELS(elementwise_kernels).load[static_cast<int>(dtype_)][static_cast<int>(compute)];
-    short_run_ = is_compute_type(dtype_, compute) ? kernels_.short_run : std::max(kernels_.short_run, kShortStagedRun);
+    short_run_ = is_compute_type(dtype_, compute) ? kernels_.short_run : std::max(kernels_.short_run, kShortStagedRun / width_);
     cost_ = reducer == Reducer::logsumexp || reducer == Reducer::norm_p ? 8 : 1;
     const int64_t size = element_size(dtype_);
     int64_t out_stride = 1, index_stride = 1;

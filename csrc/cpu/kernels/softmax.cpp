@@ -150,12 +150,12 @@ TENSOROPS_INLINE void scale_wide(Vec<double>* acc, Vec<T> by) {
   }
 }
 
-// What sums below the maximum `before` are multiplied by where it is `m`. The terms below an infinite maximum are nothing, but a
-// difference from it may be no number.
+// The terms below an infinite maximum are nothing, but a difference from it may be no number.
 template <class T>
 TENSOROPS_INLINE Vec<T> finite_maximum(Vec<T> m) {
   return maximum(m, Vec<T>(T(sizeof(T) == 4 ? -0x1.fffffep127 : -0x1.fffffffffffffp1023)));
 }
+// What sums of terms below the maximum `before` are multiplied by where it is `m`.
 template <class T>
 TENSOROPS_INLINE Vec<T> rescaled(Vec<T> before, Vec<T> m) {
   return unscaled(exp_term(finite_maximum(before) - finite_maximum(m)));
