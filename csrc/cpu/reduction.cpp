@@ -52,7 +52,7 @@ class Reduce {
         compute_(compute),
         width_(compute == Compute::f64 || compute == Compute::i64 ? 8 : 4),
         states_(reducer == Reducer::minmax || reducer == Reducer::argmax || reducer == Reducer::argmin ||
-                        reducer == Reducer::var || reducer == Reducer::logsumexp
+                        reducer == Reducer::var || reducer == Reducer::var_of_short || reducer == Reducer::logsumexp
                     ? 2
                     : 1),
         dtype_(dtype_of(input.scalar_type())),
@@ -108,8 +108,10 @@ class Reduce {
     const ReductionKernels& table = TENSOROPS_KERNELS(reduction_kernels);
     const ReduceKernels& kernels = table.kernels[static_cast<int>(reducer)][static_cast<int>(compute)];
     if (is_compute_type(dtype, compute)) return {kernels.runs, kernels.rows};
-    if (reducer != Reducer::sum_of_short) return {};
-    return dtype == DType::f16 ? table.sum_of_f16 : dtype == DType::bf16 ? table.sum_of_bf16 : table.sum_of_bool;
+    if (compute != Compute::f32) return {};
+    if (dtype == DType::f16) return table.f16[static_cast<int>(reducer)];
+    if (dtype == DType::bf16) return table.bf16[static_cast<int>(reducer)];
+    return reducer == Reducer::sum_of_short ? table.sum_of_bool : StoredKernels{};
   }
 
   bool along_runs() const {
@@ -400,8 +402,10 @@ void reduce_into(const ReductionPlan& plan, const at::Tensor& input, const at::T
   Reducer reducer = reducer_of(plan);
   Compute compute = compute_of(plan, reducer, input.scalar_type());
   const auto type = input.scalar_type(), result = plan.results[0];
-  if (reducer == Reducer::sum && (type == c10::kHalf || type == c10::kBFloat16) && compute == Compute::f32)
-    reducer = Reducer::sum_of_short;
+  if ((type == c10::kHalf || type == c10::kBFloat16) && compute == Compute::f32) {
+    if (reducer == Reducer::sum) reducer = Reducer::sum_of_short;
+    if (reducer == Reducer::var) reducer = Reducer::var_of_short;
+  }
   // Bools are counted in floating point, exactly: a group's count in f32, theirs in f64.
   const bool counts = (reducer == Reducer::sum || reducer == Reducer::count) && type == c10::kBool;
   if (counts && (result == c10::kLong || c10::isFloatingType(result))) {

@@ -58,6 +58,21 @@ TENSOROPS_INLINE Vec<C> load_vector(const S* p) {
     return Vec<C>(typename Native<C>::type{p[0], p[1]});
 #endif
   }
+#if defined(__AVX2__)
+  if constexpr (__is_same(C, double) && (__is_same(S, BFloat16) || __is_same(S, Half))) {
+    using V = typename Native<C>::type;
+    constexpr bool is_bf16 = __is_same(S, BFloat16);
+#if defined(__AVX512F__)
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m256 floats = is_bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)) : _mm256_cvtph_ps(bits);
+    return Vec<C>((V)_mm512_cvtps_pd(floats));
+#else
+    const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    const __m128 floats = is_bf16 ? _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16)) : _mm_cvtph_ps(bits);
+    return Vec<C>((V)_mm256_cvtps_pd(floats));
+#endif
+  }
+#endif
   C lanes[Vec<C>::size];
   for (int i = 0; i < Vec<C>::size; ++i) lanes[i] = load_as<C>(p[i]);
   return Vec<C>::load(lanes);

@@ -279,17 +279,19 @@ struct ArgExtremum {
   static TENSOROPS_INLINE void finish(Vec<A>*, int64_t, const ReduceParams&) {}
 };
 
-// Mean and sum of squared deviations, in double; merged as Chan, Golub and LeVeque do.
+// Mean and sum of squared deviations, merged in double as Chan, Golub and LeVeque do; a group's in C, which is float for what
+// has bits to spare.
+template <class Computed>
 struct Variance {
   static constexpr int states = 2;
   static constexpr bool locates = false;
   template <class T>
-  using compute = double;
+  using compute = Computed;
   template <class A>
   static constexpr A identity(int) { return 0; }
   template <class C>
   static TENSOROPS_INLINE void group(const Vec<C>* x, const ReduceParams&, Vec<C>* s) {
-    const Vec<C> mean = (((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]))) * Vec<C>(1.0 / kGroup);
+    const Vec<C> mean = (((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]))) * Vec<C>(C(1) / kGroup);
     Vec<C> even(0), odd(0);
     for (int i = 0; i < kGroup; i += 2) {
       even = fma(x[i] - mean, x[i] - mean, even);
@@ -664,7 +666,7 @@ void some_runs(const ReduceParams& params, const void* from, int64_t stride, int
     const Stored* const begin = run(r);
     Vec<C> g[kGroup];
     W s[K];
-    if constexpr (__is_same(Stored, BFloat16) && !R::locates) {
+    if constexpr (__is_same(Stored, BFloat16) && __is_same(C, float) && !R::locates) {
       for (int i = 0; i < kGroup; i += 2)
         load_next(begin + (at + i / 2 / Places * 2 + i / 2 % Places * apart) * L, g + i, g + i + 1);
     } else {
@@ -943,8 +945,14 @@ const ReductionKernels reduction_kernels = {{
    kernels_for<reducer, int64_t, types>()},
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
-}, {runs<SumOfShort, float, Half>, rows<SumOfShort, float, Half>},
-   {runs<SumOfShort, float, BFloat16>, rows<SumOfShort, float, BFloat16>},
-   {runs<SumOfShort, float, Bool>, rows<SumOfShort, float, Bool>}};
+}, {
+#define REDUCER(name, reducer, types) {runs<reducer, float, Half>, rows<reducer, float, Half>},
+    TENSOROPS_REDUCER_TABLE(REDUCER)
+#undef REDUCER
+}, {
+#define REDUCER(name, reducer, types) {runs<reducer, float, BFloat16>, rows<reducer, float, BFloat16>},
+    TENSOROPS_REDUCER_TABLE(REDUCER)
+#undef REDUCER
+}, {runs<SumOfShort, float, Bool>, rows<SumOfShort, float, Bool>}};
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -28,7 +28,8 @@ namespace tensorops::cpu {
   REDUCER(minmax, MinMax, ANY)                          \
   REDUCER(argmax, ArgExtremum<Greater>, ANY)            \
   REDUCER(argmin, ArgExtremum<Less>, ANY)               \
-  REDUCER(var, Variance, FLOATING)                      \
+  REDUCER(var, Variance<double>, FLOATING)              \
+  REDUCER(var_of_short, Variance<float>, FLOATING)      \
   REDUCER(logsumexp, LogSumExp, FLOATING)
 
 enum class Reducer : int {
@@ -82,7 +83,8 @@ struct StoredKernels {
 
 struct ReductionKernels {
   ReduceKernels kernels[kReducerCount][static_cast<int>(Compute::count)];  // of elements of the compute type
-  StoredKernels sum_of_f16, sum_of_bf16, sum_of_bool;                      // for the states of sum_of_short
+  // Of f16 and bf16, for the states of f32, by reducer; of bool, for those of sum_of_short.
+  StoredKernels f16[kReducerCount], bf16[kReducerCount], sum_of_bool;
 };
 
 TENSOROPS_DECLARE_KERNELS(ReductionKernels, reduction_kernels)
