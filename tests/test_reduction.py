@@ -1,5 +1,7 @@
 """The reduction family: what is asked of every case, over its table."""
 
+import math
+
 import pytest
 import tensorops
 import torch
@@ -53,6 +55,74 @@ def test_reverse_cumsum(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     for count in (1, 3):
         with threads(count):
             assert torch.equal(torch.ops.tensorops._reverse_cumsum(x, -1), expected)
+
+
+# Tails of lines alone, lines that are turned, lines and columns in one block and in several, many of them and few.
+PRODUCTS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((7,), (0,)),
+    ((127,), (0,)),
+    ((70003,), (0,)),
+    ((1000, 10), (1,)),
+    ((40, 70), (0,)),
+    ((40, 70), (1,)),
+    ((17, 9001), (1,)),
+    ((3, 9001), (1,)),
+    ((300, 33), (0,)),
+    ((18, 130, 20), (1,)),
+    ((2, 131, 600), (1,)),
+    ((5, 6, 70), (0, 2)),
+    ((5, 60, 70), (1, 2)),
+    ((4, 30, 7), (0, 1)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("shape", "dims"), PRODUCTS, ids=str)
+def test_gradient_of_prod(shape: tuple[int, ...], dims: tuple[int, ...], dtype: torch.dtype) -> None:
+    """With no zero in a product, with one and with two; for any number of threads, in any layout of the input."""
+    draw = torch.Generator().manual_seed(1)
+    length = math.prod(shape[dim] for dim in dims)
+    signs = torch.randint(0, 2, shape, generator=draw) * 2 - 1
+    x = (signs * (torch.randn(shape, generator=draw) / length**0.5).exp()).to(dtype)
+    x.view(-1)[torch.randint(0, x.numel(), (3,), generator=draw)] = 0
+    grad = torch.rand([1 if dim in dims else size for dim, size in enumerate(shape)], generator=draw).to(dtype)
+    lines = x.double().movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims)).requires_grad_()
+    lines.prod(-1).sum().backward()
+    others = lines.grad.unflatten(-1, [shape[dim] for dim in dims]).movedim(tuple(range(-len(dims), 0)), dims)
+    expected = others * grad.double()
+    gradients = []
+    for count, given in ((1, x), (3, x), (2, x.transpose(0, -1).contiguous().transpose(0, -1))):
+        with threads(count):
+            gradients.append(torch.ops.tensorops._prod_gradient(grad, given, dims))
+    assert torch.equal(gradients[0], gradients[1])
+    eps = torch.finfo(dtype).eps
+    for gradient in gradients:
+        assert gradient.dtype == dtype and gradient.is_contiguous()
+        torch.testing.assert_close(
+            gradient.double(),
+            expected,
+            rtol=length * eps if dtype == torch.float64 else 2 * eps,
+            atol=torch.finfo(dtype).tiny,
+        )
+
+
+def test_gradient_of_prod_is_finite_where_the_product_is_not() -> None:
+    """What overflows on the way in f32 need not in a gradient."""
+    x = torch.tensor([1e30, 1e20, 1e-30], requires_grad=True)
+    (gradient,) = torch.autograd.grad(tensorops.prod(x[:2]), x)
+    torch.testing.assert_close(gradient, torch.tensor([1e20, 1e30, 0]))
+    (gradient,) = torch.autograd.grad(tensorops.prod(x), x)
+    torch.testing.assert_close(gradient, torch.tensor([1e-10, 1, float("inf")]))
+
+
+def test_gradient_of_prod_refuses_other_shapes() -> None:
+    """The gradient has size 1 along what was reduced, and the input's dtype."""
+    op, x = torch.ops.tensorops._prod_gradient, torch.ones(3, 4)
+    for grad in (torch.ones(3), torch.ones(3, 4), torch.ones(1, 4), torch.ones(3, 1, dtype=torch.float64)):
+        with pytest.raises(RuntimeError, match="_prod_gradient: expected a gradient of shape"):
+            op(grad, x, [1])
+    with pytest.raises(RuntimeError, match="_prod_gradient: expected a floating point input"):
+        op(torch.ones(3, 1, dtype=torch.int64), torch.ones(3, 4, dtype=torch.int64), [1])
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (100003,), (37, 1003), (513, 70), (9000, 17), (3, 33, 65)], ids=str)

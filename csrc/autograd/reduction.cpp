@@ -10,7 +10,6 @@
 #include "autograd/tensor_expr.h"
 #include "ops/reduction_forms.h"
 #include "ops/scalar_type.h"
-#include "ops/scan.h"
 
 namespace tensorops::autograd {
 namespace {
@@ -51,29 +50,6 @@ Tensor to_extrema(const Tensor& grad, const Tensor& input, const Tensor& result,
   const Tensor count = dims.empty() ? ops::sum(equal.tensor, {}, true, grad.scalar_type())
                                     : ops::sum(equal.tensor, dims, true, grad.scalar_type());
   return select(equal, Expr(grad) / Expr(count), Expr(0)).tensor();
-}
-
-// prod: the gradient of element k is g times the product of the others, P_{k-1} * S_k, where P is the cumulative product and
-// S_k = g * x_{k+1} * ... * x_n the recurrence S_k = x_{k+1} * S_{k+1} from the right. No division, so zeros are no case of their own.
-Tensor prod_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef dims) {
-  const int64_t count = static_cast<int64_t>(dims.size());
-  if (input.dim() == 0 || count == 0) return grad.expand_symint(input.sym_sizes());
-  c10::SmallVector<int64_t, 6> last(count);
-  for (int64_t i = 0; i < count; ++i) last[i] = input.dim() - count + i;
-  // The reduced dimensions as one line, the last.
-  const bool in_place = dims == c10::IntArrayRef(last);
-  const auto as_lines = [&](const Tensor& t) {
-    const Tensor moved = in_place ? t : t.movedim(dims, last);
-    return count == 1 ? moved : moved.flatten(-count, -1);
-  };
-  const Tensor lines = as_lines(input);
-  const SymInt n = lines.sym_size(-1);
-  if (n == 0) return at::zeros_like(input);
-  const Tensor right = ops::linear_scan(ops::pad_last(as_lines(grad), n - 1), lines, -1, /*reverse=*/true);
-  const Tensor left = ops::shift(ops::cumprod(lines, -1, std::nullopt), -1, 1);
-  const Tensor gradients = ops::mul(right, left);
-  if (in_place) return count == 1 ? gradients : gradients.view_symint(input.sym_sizes());
-  return gradients.view_symint(input.movedim(dims, last).sym_sizes()).movedim(last, dims);
 }
 
 Tensor var_gradient(const Tensor& grad, const Tensor& input, const Tensor& mean, const ReductionPlan& plan) {
@@ -150,7 +126,9 @@ Tensor gradient(Backward& b, const ReductionPlan& plan, const std::vector<SymInt
       for (int64_t dim : dims) n = n * sizes[dim];
       return as(mean_gradient(g, n, sizes), type);
     }
-    case Reduction::prod: return as(prod_gradient(g, as(input, g.scalar_type()), dims), type);
+    case Reduction::prod:
+      if (dims.empty()) return as(g, type);  // of a number
+      return as(ops::prod_gradient(g, as(input, g.scalar_type()), dims), type);
     case Reduction::norm: return as(norm_gradient(g, as(input, g.scalar_type()), wide(first), plan.p, dims), type);
     case Reduction::logsumexp: {
       // Where the result is -inf all inputs are, and x - result would be NaN.
@@ -216,6 +194,13 @@ Tensor select_backward(const Tensor& grad, const Tensor& indices, int64_t dim, S
   return result;
 }
 
+// The kernel, unless there is to be a derivative again.
+Tensor prod_gradient(const Tensor& grad, const Tensor& input, c10::IntArrayRef dims) {
+  const Graph graph("ProdBackwardBackward", {&grad, &input});
+  if (graph.recording()) return ops::prod_gradient_by_scans(grad, input, dims);
+  return Graph::forward([&] { return ops::prod_gradient(grad, input, dims); });
+}
+
 Tensor select_elements(const Tensor& input, const Tensor& indices, int64_t dim) {
   Graph graph("SelectBackward", {&input});
   Tensor result = graph.forward([&] { return ops::select(input, indices, dim); });
@@ -232,6 +217,7 @@ TORCH_LIBRARY_IMPL(tensorops, Autograd, library) {
   impl_reductions(library, functional, out_variant);
   library.impl("_select_backward", select_backward);
   library.impl("_select", select_elements);
+  library.impl("_prod_gradient", prod_gradient);
 }
 
 }  // namespace tensorops::autograd

@@ -264,6 +264,7 @@ TORCH_LIBRARY_IMPL(tensorops, CUDA, library) {
   impl_reductions(library, functional, out_variant);
   library.impl("_select_backward", select_backward);
   library.impl("_select", select_elements);
+  library.impl("_prod_gradient", ops::prod_gradient_by_scans);
 }
 
 }  // namespace tensorops::cuda

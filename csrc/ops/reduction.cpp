@@ -3,11 +3,13 @@
 
 #include <ATen/native/Resize.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/DefaultDtype.h>
 #include <torch/library.h>
 
 #include "ops/elementwise.h"
 #include "ops/reduction_forms.h"
+#include "ops/scan.h"
 
 namespace tensorops {
 namespace {
@@ -197,6 +199,29 @@ void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& a, 
   }
 }
 
+// The gradient of element k is g times the product of the others, P_{k-1} * S_k, where P is the cumulative product and
+// S_k = g * x_{k+1} * ... * x_n the recurrence S_k = x_{k+1} * S_{k+1} from the right. Nothing is divided, so zeros are no case
+// of their own.
+Tensor prod_gradient_by_scans(const Tensor& grad, const Tensor& input, at::IntArrayRef dims) {
+  const auto count = static_cast<int64_t>(dims.size());
+  c10::SmallVector<int64_t, 6> last(count);
+  for (int64_t i = 0; i < count; ++i) last[i] = input.dim() - count + i;
+  // The reduced dimensions as one line, the last.
+  const bool in_place = dims == at::IntArrayRef(last);
+  const auto as_lines = [&](const Tensor& t) {
+    const Tensor moved = in_place ? t : t.movedim(dims, last);
+    return count == 1 ? moved : moved.flatten(-count, -1);
+  };
+  const Tensor lines = as_lines(input);
+  const c10::SymInt n = lines.sym_size(-1);
+  if (n == 0) return at::zeros_like(input);
+  const Tensor right = linear_scan(pad_last(as_lines(grad), n - 1), lines, -1, /*reverse=*/true);
+  const Tensor left = shift(cumprod(lines, -1, std::nullopt), -1, 1);
+  const Tensor gradients = ops::mul(right, left);
+  if (in_place) return count == 1 ? gradients : gradients.view_symint(input.sym_sizes());
+  return gradients.view_symint(input.movedim(dims, last).sym_sizes()).movedim(last, dims).contiguous();
+}
+
 }  // namespace ops
 
 void check_reduction_out(const ReductionPlan& plan, int i, const at::Tensor& out) {
@@ -264,6 +289,7 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   }
   define(library, "_select_backward(Tensor grad, Tensor indices, int dim, SymInt size) -> Tensor");
   define(library, "_select(Tensor input, Tensor indices, int dim) -> Tensor");
+  define(library, "_prod_gradient(Tensor grad, Tensor input, int[] dims) -> Tensor");
   define(library, "aminmax(Tensor input, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)");
   define(library, "aminmax.out(Tensor input, *, int? dim=None, bool keepdim=False, Tensor(a!) min, Tensor(b!) max) -> (Tensor(a!) min, Tensor(b!) max)");
 }
@@ -340,6 +366,9 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   });
   library.impl("_select", [](const Tensor& input, const Tensor& indices, int64_t) -> Tensor {
     return at::empty_symint(indices.sym_sizes(), input.options());
+  });
+  library.impl("_prod_gradient", [](const Tensor&, const Tensor& input, at::IntArrayRef) -> Tensor {
+    return at::empty_symint(input.sym_sizes(), input.options());
   });
 }
 

@@ -127,6 +127,11 @@ inline const Op<TwoOut(const Tensor&, std::optional<int64_t>, bool, Tensor&, Ten
 inline const Op<Tensor(const Tensor&, const Tensor&, int64_t, c10::SymInt)> select_backward{"_select_backward"};
 inline const Op<Tensor(const Tensor&, const Tensor&, int64_t)> select{"_select"};
 
+// The gradient of prod over `dims`, along which grad has size 1: of each element grad times the product of the others.
+inline const Op<Tensor(const Tensor&, const Tensor&, at::IntArrayRef)> prod_gradient{"_prod_gradient"};
+// The same as a composition of differentiable ops.
+Tensor prod_gradient_by_scans(const Tensor& grad, const Tensor& input, at::IntArrayRef dims);
+
 // Calls an op by its enumerator; the second tensor is undefined where there is one result.
 TwoTensors reduce(Reduction op, const Tensor& input, const ReductionArguments& arguments);
 void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& arguments, Tensor& out, Tensor* second);

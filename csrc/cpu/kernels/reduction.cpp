@@ -922,6 +922,58 @@ void finish(const ReduceParams& params, States states, int64_t count, int64_t co
   });
 }
 
+// N vectors of columns, of which `lanes` columns exist. Rows may lie so far apart that they push each other out of the first
+// cache: for the way back they are kept where they are adjacent, and those of the next columns are fetched.
+template <class S, int N>
+TENSOROPS_INLINE void product_gradient_columns(const S* x, int64_t row, int64_t rows, int64_t lanes, const double* factors,
+                                               S* out) {
+  using V = Vec<double>;
+  using F = Vec<float>;
+  constexpr int width = N * V::size;
+  const auto left = [&](int v) TENSOROPS_LAMBDA_INLINE { return lanes - v * V::size; };
+  V before[kProductRows][N], product[N];
+  S kept[kProductRows][width];
+#pragma GCC unroll 4
+  for (int v = 0; v < N; ++v) product[v] = load_lanes<double>(factors + v * V::size, left(v));
+  for (int64_t r = 0; r < rows; ++r, x += row) {
+    fetch_lines<width>(x + width);
+    __builtin_memcpy(kept[r], x, lanes * sizeof(S));
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      before[r][v] = product[v];
+      product[v] = product[v] * load_lanes<double>(x + v * V::size, left(v));
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < N; ++v) product[v] = V(1.0);
+  out += (rows - 1) * row;
+  for (int64_t r = rows - 1; r >= 0; --r, out -= row) {
+    [[maybe_unused]] float narrow[width < F::size ? F::size : width];
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      const V gradient = before[r][v] * product[v];
+      product[v] = product[v] * load_lanes<double>(kept[r] + v * V::size, left(v));
+      if constexpr (sizeof(S) < sizeof(float)) store_vector(gradient, narrow + v * V::size);
+      else store_lanes(gradient, out + v * V::size, left(v));
+    }
+    if constexpr (sizeof(S) < sizeof(float))
+      for (int i = 0; i < width; i += F::size) store_lanes(F::load(narrow + i), out + i, lanes - i);
+  }
+}
+
+template <class S>
+void product_gradient(const void* from, int64_t row, int64_t rows, int64_t columns, const double* factors, void* to) {
+  constexpr int64_t size = Vec<double>::size;
+  const S* x = static_cast<const S*>(from);
+  S* out = static_cast<S*>(to);
+  int64_t c = 0;
+  for (; c + 4 * size <= columns; c += 4 * size) product_gradient_columns<S, 4>(x + c, row, rows, 4 * size, factors + c, out + c);
+  for (; c < columns; c += size) {
+    const int64_t left = columns - c;
+    product_gradient_columns<S, 1>(x + c, row, rows, left < size ? left : size, factors + c, out + c);
+  }
+}
+
 template <class R, class T>
 constexpr int64_t kShortRun = kHasNeutral<R, T> ? (kVectorBytes >= 32 ? 48 : 128) / sizeof(T) : __is_same(R, LogSumExp) ? 128 : 48;
 
@@ -953,6 +1005,9 @@ const ReductionKernels reduction_kernels = {{
 #define REDUCER(name, reducer, types) {runs<reducer, float, BFloat16>, rows<reducer, float, BFloat16>},
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
-}, {runs<SumOfShort, float, Bool>, rows<SumOfShort, float, Bool>}};
+}, {runs<SumOfShort, float, Bool>, rows<SumOfShort, float, Bool>},
+   // In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
+   {nullptr, nullptr, nullptr, nullptr, nullptr, product_gradient<Half>, product_gradient<float>, product_gradient<double>, nullptr,
+    product_gradient<BFloat16>}};
 
 }  // namespace tensorops::cpu::TENSOROPS_ISA

@@ -81,10 +81,16 @@ struct StoredKernels {
   ReduceRowsKernel rows = nullptr;
 };
 
+// Of rows of `columns` elements, `row` elements apart, at most kProductRows: out = factors[column] times the product of the
+// column's other elements, `out` being laid out alike.
+constexpr int64_t kProductRows = 64;
+using ProductGradientKernel = void (*)(const void* x, int64_t row, int64_t rows, int64_t columns, const double* factors, void* out);
+
 struct ReductionKernels {
   ReduceKernels kernels[kReducerCount][static_cast<int>(Compute::count)];  // of elements of the compute type
   // Of f16 and bf16, for the states of f32, by reducer; of bool, for those of sum_of_short.
   StoredKernels f16[kReducerCount], bf16[kReducerCount], sum_of_bool;
+  ProductGradientKernel product_gradient[static_cast<int>(DType::count)];  // null for integers
 };
 
 TENSOROPS_DECLARE_KERNELS(ReductionKernels, reduction_kernels)
