@@ -125,6 +125,63 @@ def test_gradient_of_prod_refuses_other_shapes() -> None:
         op(torch.ones(3, 1, dtype=torch.int64), torch.ones(3, 4, dtype=torch.int64), [1])
 
 
+# Columns of one panel and of several, short lines, lines of several pieces, many of them and few; long lines of several
+# blocks with a rest.
+CUMPRODS: list[tuple[tuple[int, ...], int]] = [
+    ((7,), 0),
+    ((1000,), 0),
+    ((40003,), 0),
+    ((2, 16400), 1),
+    ((17, 17000), 1),
+    ((1000, 10), 1),
+    ((130, 33), 1),
+    ((130, 33), 0),
+    ((2, 40, 1100), 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("shape", "dim"), CUMPRODS, ids=str)
+def test_gradient_of_cumprod(shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> None:
+    """With zeros among the elements, for any number of threads and in any layout; measured by the sum of what may cancel."""
+    draw = torch.Generator().manual_seed(1)
+    signs = torch.randint(0, 2, shape, generator=draw) * 2 - 1
+    x = (signs * (torch.randn(shape, generator=draw) / shape[dim] ** 0.5).exp()).to(dtype)
+    x.view(-1)[torch.randint(0, x.numel(), (2,), generator=draw)] = 0
+    grad, product = torch.randn(shape, generator=draw).to(dtype), torch.cumprod(x.double(), dim).to(dtype)
+
+    def exact(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        x = x.double().requires_grad_()
+        return torch.autograd.grad(torch.cumprod(x, dim), x, grad.double())[0]
+
+    def turned(t: torch.Tensor) -> torch.Tensor:
+        return t.transpose(0, -1).contiguous().transpose(0, -1)
+
+    gradients = []
+    for count, arguments in (
+        (1, (grad, x, product)),
+        (3, (grad, x, product)),
+        (2, (turned(grad), turned(x), turned(product))),
+    ):
+        with threads(count):
+            gradients.append(torch.ops.tensorops._cumprod_gradient(*arguments, dim))
+    assert torch.equal(gradients[0], gradients[1]) and torch.equal(gradients[0], gradients[2])
+    eps = torch.finfo(dtype).eps * (2 * shape[dim] if dtype == torch.float64 else 2)
+    error = (gradients[0].double() - exact(x, grad)).abs()
+    assert (error <= eps * exact(x.abs(), grad.abs()) + torch.finfo(dtype).tiny).all()
+
+
+def test_gradient_of_cumprod_refuses_other_shapes() -> None:
+    """All three have one shape and dtype."""
+    op, x = torch.ops.tensorops._cumprod_gradient, torch.ones(3, 4)
+    for other in (torch.ones(4), torch.ones(3, 4, dtype=torch.float64)):
+        for arguments in ((other, x, x), (x, x, other)):
+            with pytest.raises(RuntimeError, match="_cumprod_gradient: expected a gradient and a product of shape"):
+                op(*arguments, 1)
+    with pytest.raises(IndexError):
+        op(x, x, x, 2)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (100003,), (37, 1003), (513, 70), (9000, 17), (3, 33, 65)], ids=str)
 def test_counts_of_bools(shape: tuple[int, ...]) -> None:
     """Bools are counted exactly, in any layout and result dtype."""

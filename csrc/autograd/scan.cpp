@@ -41,13 +41,12 @@ Tensor& cumsum_inplace(Tensor& self, int64_t dim, Dtype dtype) {
   return self;
 }
 
-// Reads the input and the result: dx_k = P_{k-1} * S_k with S_k = g_k + x_{k+1} * S_{k+1}. Right for zeros, as nothing is divided.
+// Reads the input and the result.
 auto cumprod_backward(int64_t dim) {
   return [dim](Backward& b) {
     const Tensor &input = b.saved(0), &result = b.saved(1);
     if (input.dim() == 0) return b.result(0, b.gradient().to(input.scalar_type()));
-    const Tensor right = ops::linear_scan(b.gradient(), input.to(result.scalar_type()), dim, /*reverse=*/true);
-    b.result(0, ops::mul(right, ops::shift(result, dim, 1)).to(input.scalar_type()));
+    b.result(0, ops::cumprod_gradient(b.gradient(), input.to(result.scalar_type()), result, dim).to(input.scalar_type()));
   };
 }
 
@@ -83,6 +82,13 @@ Tensor linear_scan(const Tensor& input, const Tensor& coefficient, int64_t dim, 
   return result;
 }
 
+// The kernel, unless there is to be a derivative again.
+Tensor cumprod_gradient(const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim) {
+  const Graph graph("CumprodBackwardBackward", {&grad, &input, &product});
+  if (graph.recording()) return ops::cumprod_gradient_by_scan(grad, input, product, dim);
+  return Graph::forward([&] { return ops::cumprod_gradient(grad, input, product, dim); });
+}
+
 template <const auto& op>
 Tensor& out_variant(const Tensor& input, int64_t dim, Dtype dtype, Tensor& out) {
   Graph graph("ScanBackward", {&input});
@@ -100,6 +106,7 @@ TORCH_LIBRARY_IMPL(tensorops, Autograd, library) {
   library.impl("cumprod", cumprod);
   library.impl("_reverse_cumsum", reverse_cumsum);
   library.impl("_linear_scan", linear_scan);
+  library.impl("_cumprod_gradient", cumprod_gradient);
   library.impl("cumsum_", cumsum_inplace);
   library.impl("cumprod_", cumprod_inplace);
   library.impl("cumsum.out", out_variant<ops::cumsum_out>);

@@ -1,22 +1,31 @@
-// The gradient of a product on the CPU: each element's is the incoming gradient times the product of the other elements. Nothing
+// The gradients of products on the CPU, of prod and of cumprod.
+//
+// prod: each element's is the incoming gradient times the product of the other elements. Nothing
 // is divided, so zeros are no case of their own, and all is in double, so what overflows in f32 on the way need not in the end.
 //
 // The input is seen as matrices whose columns are multiplied up, cut into blocks of kProductRows rows: the products of all blocks,
 // then for each block those of the other ones, then within the block. A contiguous line is a matrix of kLineColumns columns,
 // whose products are multiplied up in turn, and a tail of fewer elements; shorter lines are turned to be columns.
+//
+// cumprod: columns side by side, from their ends, and contiguous lines in tiles that are turned to be columns. A few long lines are
+// cut into blocks, which are gone through once before, for what each carries to the one before it.
+#include <ATen/WrapDimUtils.h>
 #include <ATen/core/DimVector.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "cpu/dtype.h"
 #include "cpu/kernels/reduction.h"
+#include "cpu/kernels/scan.h"
 #include "cpu/lines.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
 #include "ops/reduction.h"
+#include "ops/scan.h"
 
 namespace tensorops::cpu {
 namespace {
@@ -200,8 +209,161 @@ Tensor prod_gradient(const Tensor& grad, const Tensor& input, at::IntArrayRef di
   return result.movedim(last, dims).contiguous();
 }
 
+class CumprodGradient {
+ public:
+  // All contiguous: `outer` matrices of n rows of `inner` columns.
+  CumprodGradient(const Tensor& grad, const Tensor& input, const Tensor& product, const Tensor& result, int64_t n, int64_t inner)
+      : dtype_(dtype_of(input.scalar_type())),
+        size_(element_size(dtype_)),
+        n_(n),
+        inner_(inner),
+        outer_(input.numel() / (n * inner)),
+        grad_(static_cast<const char*>(grad.const_data_ptr())),
+        input_(static_cast<const char*>(input.const_data_ptr())),
+        product_(static_cast<const char*>(product.const_data_ptr())),
+        result_(static_cast<char*>(result.data_ptr())),
+        kernel_(TENSOROPS_KERNELS(scan_kernels).cumprod_gradient[static_cast<int>(dtype_)]),
+        carry_(TENSOROPS_KERNELS(scan_kernels).cumprod_carry[static_cast<int>(dtype_)]) {}
+
+  void run() const {
+    if (inner_ > 1) return columns();
+    if (outer_ >= kEnoughMatrices || n_ < 2 * kBlock) return lines(outer_, n_, 0, nullptr);
+    for (int64_t o = 0; o < outer_; ++o) blocks(o * n_);
+  }
+
+ private:
+  static constexpr int64_t kPanel = 512;    // columns whose carries stay in the L1 cache
+  static constexpr int64_t kRowsAhead = 4;  // elements of columns are fetched so long before their turn
+  static constexpr int64_t kPiece = 512;    // of a line, in a tile: read in long runs, as lines may be far apart
+  static constexpr int64_t kBlock = 8192;   // of a long line
+
+  void columns() const {
+    const int64_t panels = divide_up(inner_, kPanel);
+    parallel(outer_ * panels, n_ * std::min(inner_, kPanel) * 4, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task % panels * kPanel, m = std::min(kPanel, inner_ - first), matrix = task / panels * n_ * inner_;
+        double carried[kPanel] = {};
+        for (int64_t k = n_ - 1; k >= 0; --k) {
+          const int64_t at = (matrix + k * inner_ + first) * size_;
+          kernel_(grad_ + at, input_ + at, k > 0 ? product_ + at - inner_ * size_ : nullptr, result_ + at, m, carried,
+                  k > kRowsAhead ? kRowsAhead * inner_ : 0);
+        }
+      }
+    });
+  }
+
+  // Of `count` lines of n elements, one after another from element `start` on, in tiles: f(first line, lines, first element,
+  // elements) for pieces of a tile from the end, after begin(first line, lines).
+  template <class Begin, class F>
+  void for_tiles(int64_t count, int64_t n, const Begin& begin_tile, const F& f) const {
+    const int64_t piece = std::min(n, kPiece);
+    const int64_t width = std::clamp<int64_t>(std::min(kTileElements / piece, count / 8) / 16 * 16, 16, kTileColumns);
+    parallel(divide_up(count, width), width * n * 4, [&](int64_t begin, int64_t end) {
+      const Scratch memory(4 * piece * width * size_ + width * size_);
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t first = tile * width, m = std::min(width, count - first);
+        double carried[kTileColumns];
+        begin_tile(first, m, carried);
+        for (int64_t last = n; last > 0; last -= std::min(last, piece)) {
+          const int64_t from = std::max<int64_t>(0, last - piece);
+          f(first, m, from, last - from, carried, memory.data());
+        }
+      }
+    });
+  }
+  // Elements of m lines into rows of a tile, or back.
+  void turn(const char* from, int64_t n, char* tile, int64_t m, int64_t elements) const {
+    transposer(dtype_)(from, {n * size_, size_}, tile, {size_, m * size_}, m, elements);
+  }
+
+  // With `carries`, by line, each line but the first is another part of the same one.
+  void lines(int64_t count, int64_t n, int64_t start, const double* carries) const {
+    for_tiles(
+        count, n,
+        [&](int64_t first, int64_t m, double* carried) {
+          for (int64_t i = 0; i < m; ++i) carried[i] = carries == nullptr ? 0 : carries[first + i];
+        },
+        [&](int64_t first, int64_t m, int64_t from, int64_t elements, double* carried, char* memory) {
+          const int64_t at = (start + first * n + from) * size_, row = m * size_, tile = elements * row;
+          char *const g = memory, *const x = g + tile, *const p = x + tile, *const y = p + tile + row;
+          turn(grad_ + at, n, g, m, elements);
+          turn(input_ + at, n, x, m, elements);
+          // The products up to the element before: of a line's first one there are none.
+          const bool begins = from == 0;
+          if (!begins) turn(product_ + at - size_, n, p, m, elements);
+          else if (elements > 1) turn(product_ + at, n, p + row, m, elements - 1);
+          if (begins && carries != nullptr) {
+            const double one = 1;
+            for (int64_t i = 0; i < m; ++i) {
+              if (first + i == 0) storer(Compute::f64, dtype_)(&one, p, size_, 1);
+              else std::memcpy(p + i * size_, product_ + at + i * n * size_ - size_, size_);
+            }
+          }
+          for (int64_t k = elements - 1; k >= 0; --k) {
+            const bool is_first = begins && carries == nullptr && k == 0;
+            kernel_(g + k * row, x + k * row, is_first ? nullptr : p + k * row, y + k * row, m, carried, 0);
+          }
+          transposer(dtype_)(y, {row, size_}, result_ + at, {size_, n * size_}, elements, m);
+        });
+  }
+
+  // A long line from element `start` on: whole blocks and, at the end, the rest.
+  void blocks(int64_t start) const {
+    const int64_t count = n_ / kBlock, rest = n_ % kBlock;
+    std::vector<double> carries(count), products(count, 1.0);
+    for_tiles(
+        count, kBlock, [&](int64_t, int64_t m, double* carried) { std::fill(carried, carried + m, 0.0); },
+        [&](int64_t first, int64_t m, int64_t from, int64_t elements, double* carried, char* memory) {
+          const int64_t at = (start + first * kBlock + from) * size_, row = m * size_;
+          char *const g = memory, *const x = g + elements * row;
+          turn(grad_ + at, kBlock, g, m, elements);
+          turn(input_ + at, kBlock, x, m, elements);
+          for (int64_t k = elements - 1; k >= 0; --k) carry_(g + k * row, x + k * row, m, carried, &products[first]);
+          if (from == 0) std::copy(carried, carried + m, &carries[first]);
+        });
+    // Of the rest, one by one; then what each block finds carried to it.
+    double carried = 0;
+    const auto offset = [&](int64_t k) { return (start + k) * size_; };
+    for (int64_t k = n_ - 1; k >= n_ - rest; --k)
+      kernel_(grad_ + offset(k), input_ + offset(k), product_ + offset(k - 1), result_ + offset(k), 1, &carried, 0);
+    for (int64_t b = count - 1; b >= 0; --b) {
+      const double own = carries[b];
+      carries[b] = carried;
+      carried = own + products[b] * carried;
+    }
+    lines(count, kBlock, start, carries.data());
+  }
+
+  const DType dtype_;
+  const int64_t size_, n_, inner_, outer_;
+  const char *const grad_, *const input_, *const product_;
+  char* const result_;
+  const CumprodGradientKernel kernel_;
+  const CumprodCarryKernel carry_;
+};
+
+Tensor cumprod_gradient(const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim) {
+  const auto type = input.scalar_type();
+  TORCH_CHECK(c10::isFloatingType(type), "_cumprod_gradient: expected a floating point input, got ", type);
+  for (const Tensor* t : {&grad, &product})
+    TORCH_CHECK(t->sizes() == input.sizes() && t->scalar_type() == type,
+                "_cumprod_gradient: expected a gradient and a product of shape ", input.sizes(), " and dtype ", type, ", got ",
+                t->sizes(), " and ", t->scalar_type());
+  dim = at::maybe_wrap_dim(dim, input.dim());
+  const Tensor result = empty(input.sizes(), type);
+  if (input.numel() == 0) return result;
+  int64_t inner = 1;
+  for (int64_t i = dim + 1; i < input.dim(); ++i) inner *= input.size(i);
+  const int64_t n = input.dim() == 0 ? 1 : input.size(dim);
+  CumprodGradient(grad.contiguous(), input.contiguous(), product.contiguous(), result, n, inner).run();
+  return result;
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tensorops, CPU, library) { library.impl("_prod_gradient", prod_gradient); }
+TORCH_LIBRARY_IMPL(tensorops, CPU, library) {
+  library.impl("_prod_gradient", prod_gradient);
+  library.impl("_cumprod_gradient", cumprod_gradient);
+}
 
 }  // namespace tensorops::cpu

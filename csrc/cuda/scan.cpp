@@ -99,6 +99,7 @@ TORCH_LIBRARY_IMPL(tensorops, CUDA, library) {
   library.impl("cumprod.out", out_variant<Scan::prod>);
   library.impl("_reverse_cumsum", reverse_cumsum);
   library.impl("_linear_scan", linear_scan);
+  library.impl("_cumprod_gradient", ops::cumprod_gradient_by_scan);
 }
 
 }  // namespace tensorops::cuda

@@ -6,6 +6,8 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "ops/elementwise.h"
+
 namespace tensorops {
 namespace ops {
 
@@ -15,6 +17,10 @@ Tensor shift(const Tensor& t, int64_t dim, double fill) {
   std::vector<c10::SymInt> padding(2 * (t.dim() - dim), 0);
   padding[2 * (t.dim() - 1 - dim)] = 1;
   return at::constant_pad_nd_symint(t.narrow_symint(dim, 0, t.sym_size(dim) - 1), padding, fill);
+}
+
+Tensor cumprod_gradient_by_scan(const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim) {
+  return ops::mul(linear_scan(grad, input, dim, /*reverse=*/true), shift(product, dim, 1));
 }
 
 Tensor pad_last(const Tensor& t, const c10::SymInt& n) { return at::constant_pad_nd_symint(t, {n, 0}, 0); }
@@ -30,6 +36,7 @@ TORCH_LIBRARY_FRAGMENT(tensorops, library) {
   }
   define("_reverse_cumsum(Tensor input, int dim) -> Tensor");
   define("_linear_scan(Tensor input, Tensor coefficient, int dim, bool reverse) -> Tensor");
+  define("_cumprod_gradient(Tensor grad, Tensor input, Tensor product, int dim) -> Tensor");
 }
 
 namespace {
@@ -66,6 +73,9 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   library.impl("cumprod.out", resized<ops::cumprod_out>);
   library.impl("_reverse_cumsum", [](const Tensor& input, int64_t dim) { return like(input, dim, input.scalar_type()); });
   library.impl("_linear_scan", [](const Tensor& input, const Tensor&, int64_t dim, bool) {
+    return like(input, dim, input.scalar_type());
+  });
+  library.impl("_cumprod_gradient", [](const Tensor&, const Tensor& input, const Tensor&, int64_t dim) {
     return like(input, dim, input.scalar_type());
   });
 }

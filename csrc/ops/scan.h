@@ -34,6 +34,11 @@ inline const Op<Tensor(const Tensor&, int64_t)> reverse_cumsum{"_reverse_cumsum"
 // h_k = x_k + c_k * h_{k-1}, and in reverse h_k = x_k + c_{k+1} * h_{k+1}: c_k belongs to the edge between k-1 and k.
 inline const Op<Tensor(const Tensor&, const Tensor&, int64_t, bool)> linear_scan{"_linear_scan"};
 
+// The gradient of cumprod, given its result: P_{k-1} S_k with S_k = g_k + x_{k+1} S_{k+1}. Right for zeros, as nothing is divided.
+inline const Op<Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t)> cumprod_gradient{"_cumprod_gradient"};
+// The same as a composition of differentiable ops.
+Tensor cumprod_gradient_by_scan(const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim);
+
 // Elements moved one place up along dim, the last one dropped, `fill` put in front.
 Tensor shift(const Tensor& t, int64_t dim, double fill);
 // n zeros put in front along the last dimension.

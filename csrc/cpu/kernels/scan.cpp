@@ -146,6 +146,52 @@ void lines(const ScanLines& from, const ScanLines& to, int64_t n, int64_t count)
   for (; i < count; ++i) scan.template operator()<1>();
 }
 
+// The first n < size lanes, or all.
+template <class S>
+TENSOROPS_INLINE void store_rounded(Vec<double> x, S* p, int64_t n) {
+  constexpr int64_t size = Vec<double>::size;
+  if constexpr (sizeof(S) >= sizeof(float)) {
+    store_lanes(x, p, n);
+  } else {
+    float lanes[size];
+    store_vector(x, static_cast<float*>(lanes));
+    S rounded[size];
+    for (int i = 0; i < size; ++i) rounded[i] = StoreAs<S, float>::from(lanes[i]);
+    if (n >= size) __builtin_memcpy(p, rounded, sizeof(rounded));
+    else __builtin_memcpy(p, rounded, n * sizeof(S));
+  }
+}
+
+template <class S>
+void cumprod_gradient(const void* grad, const void* x, const void* before, void* out, int64_t n, double* carried, int64_t ahead) {
+  using V = Vec<double>;
+  const S *g = static_cast<const S*>(grad), *own = static_cast<const S*>(x), *product = static_cast<const S*>(before);
+  S* to = static_cast<S*>(out);
+  for (int64_t i = 0; i < n; i += V::size) {
+    if (ahead > 0) {
+      __builtin_prefetch(g + i - ahead);
+      __builtin_prefetch(own + i - ahead);
+      __builtin_prefetch(product + i - ahead);
+    }
+    const V sum = load_lanes<double>(g + i, n - i) + load_lanes<double>(carried + i, n - i);
+    store_lanes(load_lanes<double>(own + i, n - i) * sum, carried + i, n - i);
+    store_rounded(product == nullptr ? sum : load_lanes<double>(product + i, n - i) * sum, to + i, n - i);
+  }
+}
+template <class S>
+void cumprod_carry(const void* grad, const void* x, int64_t n, double* carried, double* product) {
+  using V = Vec<double>;
+  const S *g = static_cast<const S*>(grad), *own = static_cast<const S*>(x);
+  for (int64_t i = 0; i < n; i += V::size) {
+    const V factor = load_lanes<double>(own + i, n - i);
+    store_lanes(factor * (load_lanes<double>(g + i, n - i) + load_lanes<double>(carried + i, n - i)), carried + i, n - i);
+    store_lanes(factor * load_lanes<double>(product + i, n - i), product + i, n - i);
+  }
+}
+
+// In the order of DType: u8 i8 i16 i32 i64 f16 f32 f64 boolean bf16.
+#define FLOATING(f) {nullptr, nullptr, nullptr, nullptr, nullptr, f<Half>, f<float>, f<double>, nullptr, f<BFloat16>}
+
 }  // namespace
 
 extern const ScanKernels scan_kernels;
@@ -156,6 +202,8 @@ const ScanKernels scan_kernels = {
     {along<Sum, float, true>, along<Sum, double, true>},
     {{through<Sum, float>, through<Sum, double>}, {through<Prod, float>, through<Prod, double>}},
     {{lines<Sum, float>, lines<Sum, double>}, {lines<Prod, float>, lines<Prod, double>}},
+    FLOATING(cumprod_gradient),
+    FLOATING(cumprod_carry),
     end_stream,
 };
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cpu/capability.h"
+#include "cpu/kernels/dtype.h"
 
 namespace tensorops::cpu {
 
@@ -31,6 +32,14 @@ struct ScanLines {
 // The same for `count` lines of n elements.
 using ScanLinesKernel = void (*)(const ScanLines& x, const ScanLines& y, int64_t n, int64_t count);
 
+// A step of n gradients of cumprod side by side, from the end: the gradient of element k is P_{k-1} S_k, where S_k = g_k +
+// x_{k+1} S_{k+1}. With x S of the element behind, or zeros, in `carried`, which takes in this element's: out = before * (grad +
+// carried), where `before` is the product up to the element before, or null for 1. Lines `ahead` elements back are fetched.
+using CumprodGradientKernel = void (*)(const void* grad, const void* x, const void* before, void* out, int64_t n, double* carried,
+                                       int64_t ahead);
+// What it makes of `carried` alone, which starts as zeros, and the product of x.
+using CumprodCarryKernel = void (*)(const void* grad, const void* x, int64_t n, double* carried, double* product);
+
 struct ScanKernels {
   // By Scan; [0] in double, [1] in int64.
   ScanRunKernel run[static_cast<int>(Scan::count_)][2];
@@ -39,6 +48,8 @@ struct ScanKernels {
   ScanAlongKernel reverse_along[2];  // sum; f32, f64
   ScanThroughKernel through[2][2];
   ScanLinesKernel lines[2][2];
+  CumprodGradientKernel cumprod_gradient[static_cast<int>(DType::count)];  // null for integers
+  CumprodCarryKernel cumprod_carry[static_cast<int>(DType::count)];
   void (*end_stream)();
 };
 
