@@ -123,6 +123,11 @@ def test_gradient_of_prod_refuses_other_shapes() -> None:
             op(grad, x, [1])
     with pytest.raises(RuntimeError, match="_prod_gradient: expected a floating point input"):
         op(torch.ones(3, 1, dtype=torch.int64), torch.ones(3, 4, dtype=torch.int64), [1])
+    with pytest.raises(RuntimeError, match="_prod_gradient: dim 1 appears multiple times"):
+        op(torch.ones(3, 1), x, [1, -1])
+    with pytest.raises(IndexError):
+        op(torch.ones(3, 1), x, [2])
+    assert torch.equal(op(2 * x, x, []), 2 * x) and torch.equal(op(torch.ones(3, 1), x, [-1]), x)
 
 
 # Columns of one panel and of several, short lines, lines of several pieces, many of them and few; long lines of several

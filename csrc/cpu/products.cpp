@@ -178,10 +178,12 @@ class ProductGradient {
   ProductGradientKernel gradient_;
 };
 
-Tensor prod_gradient(const Tensor& grad, const Tensor& input, at::IntArrayRef dims) {
-  at::DimVector expected(input.sizes());
+Tensor prod_gradient(const Tensor& grad, const Tensor& input, at::IntArrayRef given) {
+  at::DimVector expected(input.sizes()), dims(given);
   int64_t n = 1, inner = 1;
-  for (const int64_t dim : dims) {
+  for (int64_t& dim : dims) {
+    dim = at::maybe_wrap_dim(dim, input.dim());
+    TORCH_CHECK(std::count(dims.data(), &dim, dim) == 0, "_prod_gradient: dim ", dim, " appears multiple times");
     n *= input.size(dim);
     expected[dim] = 1;
   }
@@ -189,6 +191,7 @@ Tensor prod_gradient(const Tensor& grad, const Tensor& input, at::IntArrayRef di
   TORCH_CHECK(c10::isFloatingType(type), "_prod_gradient: expected a floating point input, got ", type);
   TORCH_CHECK(grad.sizes() == expected && grad.scalar_type() == type, "_prod_gradient: expected a gradient of shape ",
               at::IntArrayRef(expected), " and dtype ", type, ", got ", grad.sizes(), " and ", grad.scalar_type());
+  if (dims.empty()) return grad.clone();
   if (input.numel() == 0) return empty(input.sizes(), type);
   const auto count = static_cast<int64_t>(dims.size());
   at::DimVector last(count);

@@ -204,6 +204,7 @@ void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& a, 
 // of their own.
 Tensor prod_gradient_by_scans(const Tensor& grad, const Tensor& input, at::IntArrayRef dims) {
   const auto count = static_cast<int64_t>(dims.size());
+  if (count == 0) return grad.clone();
   c10::SmallVector<int64_t, 6> last(count);
   for (int64_t i = 0; i < count; ++i) last[i] = input.dim() - count + i;
   // The reduced dimensions as one line, the last.
