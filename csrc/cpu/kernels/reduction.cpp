@@ -977,13 +977,21 @@ void product_gradient(const void* from, int64_t row, int64_t rows, int64_t colum
 template <class R, class T>
 constexpr int64_t kShortRun = kHasNeutral<R, T> ? (kVectorBytes >= 32 ? 48 : 128) / sizeof(T) : __is_same(R, LogSumExp) ? 128 : 48;
 
-enum Types { FLOATING, NUMERIC, ANY };
+enum Types { SHORT, FLOATING, NUMERIC, ANY };
 
 template <class R, class T, Types types>
 constexpr ReduceKernels kernels_for() {
-  if constexpr (is_floating<T> || types == ANY || (types == NUMERIC && __is_same(T, int64_t)))
+  constexpr bool is_float = types == SHORT ? __is_same(T, float) : is_floating<T>;
+  if constexpr (is_float || types == ANY || (types == NUMERIC && __is_same(T, int64_t)))
     return {runs<R, T>, rows<R, T>, merge<R, T>, finish<R, T>, kShortRun<R, T>};
   else return {};
+}
+
+// Sums and variances of f16 and bf16 have reducers of their own; powers take their time anyway.
+template <class R, class S>
+constexpr StoredKernels kernels_of_short() {
+  if constexpr (__is_same(R, Sum) || __is_same(R, Variance<double>) || __is_same(R, NormP)) return {};
+  else return {runs<R, float, S>, rows<R, float, S>};
 }
 
 }  // namespace
@@ -998,11 +1006,11 @@ const ReductionKernels reduction_kernels = {{
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
 }, {
-#define REDUCER(name, reducer, types) {runs<reducer, float, Half>, rows<reducer, float, Half>},
+#define REDUCER(name, reducer, types) kernels_of_short<reducer, Half>(),
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
 }, {
-#define REDUCER(name, reducer, types) {runs<reducer, float, BFloat16>, rows<reducer, float, BFloat16>},
+#define REDUCER(name, reducer, types) kernels_of_short<reducer, BFloat16>(),
     TENSOROPS_REDUCER_TABLE(REDUCER)
 #undef REDUCER
 }, {runs<SumOfShort, float, Bool>, rows<SumOfShort, float, Bool>},

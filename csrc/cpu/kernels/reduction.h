@@ -13,7 +13,7 @@ namespace tensorops::cpu {
 // One row per reducer: name, class in reduction.cpp, compute types it exists for.
 #define TENSOROPS_REDUCER_TABLE(REDUCER)                \
   REDUCER(sum, Sum, NUMERIC)                            \
-  REDUCER(sum_of_short, SumOfShort, FLOATING)           \
+  REDUCER(sum_of_short, SumOfShort, SHORT)              \
   REDUCER(count, Count, ANY)                            \
   REDUCER(norm_1, Norm1, FLOATING)                      \
   REDUCER(norm_2, Norm2, FLOATING)                      \
@@ -29,7 +29,7 @@ namespace tensorops::cpu {
   REDUCER(argmax, ArgExtremum<Greater>, ANY)            \
   REDUCER(argmin, ArgExtremum<Less>, ANY)               \
   REDUCER(var, Variance<double>, FLOATING)              \
-  REDUCER(var_of_short, Variance<float>, FLOATING)      \
+  REDUCER(var_of_short, Variance<float>, SHORT)         \
   REDUCER(logsumexp, LogSumExp, FLOATING)
 
 enum class Reducer : int {
@@ -88,7 +88,7 @@ using ProductGradientKernel = void (*)(const void* x, int64_t row, int64_t rows,
 
 struct ReductionKernels {
   ReduceKernels kernels[kReducerCount][static_cast<int>(Compute::count)];  // of elements of the compute type
-  // Of f16 and bf16, for the states of f32, by reducer; of bool, for those of sum_of_short.
+  // Of f16 and bf16, for the states of f32, by reducer, or null; of bool, for those of sum_of_short.
   StoredKernels f16[kReducerCount], bf16[kReducerCount], sum_of_bool;
   ProductGradientKernel product_gradient[static_cast<int>(DType::count)];  // null for integers
 };
