@@ -179,24 +179,16 @@ class ProductGradient {
 };
 
 Tensor prod_gradient(const Tensor& grad, const Tensor& input, at::IntArrayRef given) {
-  at::DimVector expected(input.sizes()), dims(given);
-  int64_t n = 1, inner = 1;
-  for (int64_t& dim : dims) {
-    dim = at::maybe_wrap_dim(dim, input.dim());
-    TORCH_CHECK(std::count(dims.data(), &dim, dim) == 0, "_prod_gradient: dim ", dim, " appears multiple times");
-    n *= input.size(dim);
-    expected[dim] = 1;
-  }
+  const auto dims = check_prod_gradient(grad, input, given);
   const auto type = input.scalar_type();
-  TORCH_CHECK(c10::isFloatingType(type), "_prod_gradient: expected a floating point input, got ", type);
-  TORCH_CHECK(grad.sizes() == expected && grad.scalar_type() == type, "_prod_gradient: expected a gradient of shape ",
-              at::IntArrayRef(expected), " and dtype ", type, ", got ", grad.sizes(), " and ", grad.scalar_type());
   if (dims.empty()) return grad.clone();
   if (input.numel() == 0) return empty(input.sizes(), type);
   const auto count = static_cast<int64_t>(dims.size());
+  int64_t n = 1, inner = 1;
   at::DimVector last(count);
   bool adjacent = input.is_contiguous();
   for (int64_t i = 0; i < count; ++i) {
+    n *= input.size(dims[i]);
     last[i] = input.dim() - count + i;
     adjacent &= dims[i] == dims[0] + i;
   }
@@ -346,14 +338,9 @@ class CumprodGradient {
 };
 
 Tensor cumprod_gradient(const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim) {
-  const auto type = input.scalar_type();
-  TORCH_CHECK(c10::isFloatingType(type), "_cumprod_gradient: expected a floating point input, got ", type);
-  for (const Tensor* t : {&grad, &product})
-    TORCH_CHECK(t->sizes() == input.sizes() && t->scalar_type() == type,
-                "_cumprod_gradient: expected a gradient and a product of shape ", input.sizes(), " and dtype ", type, ", got ",
-                t->sizes(), " and ", t->scalar_type());
+  check_cumprod_gradient(grad, input, product);
   dim = at::maybe_wrap_dim(dim, input.dim());
-  const Tensor result = empty(input.sizes(), type);
+  const Tensor result = empty(input.sizes(), input.scalar_type());
   if (input.numel() == 0) return result;
   int64_t inner = 1;
   for (int64_t i = dim + 1; i < input.dim(); ++i) inner *= input.size(i);

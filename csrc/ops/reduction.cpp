@@ -202,25 +202,21 @@ void reduce_out(Reduction op, const Tensor& input, const ReductionArguments& a, 
 // The gradient of element k is g times the product of the others, P_{k-1} * S_k, where P is the cumulative product and
 // S_k = g * x_{k+1} * ... * x_n the recurrence S_k = x_{k+1} * S_{k+1} from the right. Nothing is divided, so zeros are no case
 // of their own.
-Tensor prod_gradient_by_scans(const Tensor& grad, const Tensor& input, at::IntArrayRef dims) {
+Tensor prod_gradient_by_scans(const Tensor& grad, const Tensor& input, at::IntArrayRef given) {
+  const auto dims = check_prod_gradient(grad, input, given);
   const auto count = static_cast<int64_t>(dims.size());
   if (count == 0) return grad.clone();
   c10::SmallVector<int64_t, 6> last(count);
   for (int64_t i = 0; i < count; ++i) last[i] = input.dim() - count + i;
   // The reduced dimensions as one line, the last.
-  const bool in_place = dims == at::IntArrayRef(last);
-  const auto as_lines = [&](const Tensor& t) {
-    const Tensor moved = in_place ? t : t.movedim(dims, last);
-    return count == 1 ? moved : moved.flatten(-count, -1);
-  };
-  const Tensor lines = as_lines(input);
+  const Tensor moved = input.movedim(dims, last);
+  const auto as_lines = [&](const Tensor& t) { return count == 1 ? t : t.flatten(-count, -1); };
+  const Tensor lines = as_lines(moved);
   const c10::SymInt n = lines.sym_size(-1);
   if (n == 0) return at::zeros_like(input);
-  const Tensor right = linear_scan(pad_last(as_lines(grad), n - 1), lines, -1, /*reverse=*/true);
+  const Tensor right = linear_scan(pad_last(as_lines(grad.movedim(dims, last)), n - 1), lines, -1, /*reverse=*/true);
   const Tensor left = shift(cumprod(lines, -1, std::nullopt), -1, 1);
-  const Tensor gradients = ops::mul(right, left);
-  if (in_place) return count == 1 ? gradients : gradients.view_symint(input.sym_sizes());
-  return gradients.view_symint(input.movedim(dims, last).sym_sizes()).movedim(last, dims).contiguous();
+  return ops::mul(right, left).view_symint(moved.sym_sizes()).movedim(last, dims).contiguous();
 }
 
 }  // namespace ops
@@ -252,6 +248,23 @@ void check_selection(const char* name, at::IntArrayRef whole, at::IntArrayRef pa
   bool same = whole.size() == part.size();
   for (int64_t i = 0; same && i < static_cast<int64_t>(whole.size()); ++i) same = i == dim || whole[i] == part[i];
   TORCH_CHECK(same, name, ": shapes ", whole, " and ", part, " of input and indices differ");
+}
+
+c10::SmallVector<int64_t, 6> check_prod_gradient(const at::Tensor& grad, const at::Tensor& input, at::IntArrayRef dims) {
+  auto expected = input.sym_sizes().vec();
+  c10::SmallVector<int64_t, 6> wrapped;
+  for (int64_t dim : dims) {
+    dim = at::maybe_wrap_dim(dim, input.dim(), /*wrap_scalar=*/false);
+    TORCH_CHECK(std::find(wrapped.begin(), wrapped.end(), dim) == wrapped.end(), "_prod_gradient: dim ", dim, " appears multiple times");
+    wrapped.push_back(dim);
+    expected[dim] = 1;
+  }
+  const auto type = input.scalar_type();
+  TORCH_CHECK(c10::isFloatingType(type), "_prod_gradient: expected a floating point input, got ", type);
+  TORCH_CHECK(grad.sym_sizes() == c10::SymIntArrayRef(expected) && grad.scalar_type() == type,
+              "_prod_gradient: expected a gradient of shape ", c10::SymIntArrayRef(expected), " and dtype ", type, ", got ",
+              grad.sym_sizes(), " and ", grad.scalar_type());
+  return wrapped;
 }
 
 namespace {
@@ -368,7 +381,8 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   library.impl("_select", [](const Tensor& input, const Tensor& indices, int64_t) -> Tensor {
     return at::empty_symint(indices.sym_sizes(), input.options());
   });
-  library.impl("_prod_gradient", [](const Tensor&, const Tensor& input, at::IntArrayRef) -> Tensor {
+  library.impl("_prod_gradient", [](const Tensor& grad, const Tensor& input, at::IntArrayRef dims) -> Tensor {
+    check_prod_gradient(grad, input, dims);
     return at::empty_symint(input.sym_sizes(), input.options());
   });
 }

@@ -76,6 +76,8 @@ void check_reduction_out(const ReductionPlan& plan, int i, const at::Tensor& out
 // _select and _select_backward: `part` has one element along dim, at int64 `indices` of its shape, of a tensor whose other
 // sizes are the same.
 void check_selection(const char* name, at::IntArrayRef whole, at::IntArrayRef part, const at::Tensor& indices, int64_t dim);
+// The dimensions of _prod_gradient, counted from the front: `grad` has size 1 along them, and else the input's sizes and dtype.
+c10::SmallVector<int64_t, 6> check_prod_gradient(const at::Tensor& grad, const at::Tensor& input, at::IntArrayRef dims);
 // norm by name is a matrix norm, over two dimensions at most.
 inline void check_matrix_norm(at::OptionalIntArrayRef dim) {
   TORCH_CHECK(!dim || dim->size() <= 2, "linalg.matrix_norm: dim must be a 2-tuple. Got ", *dim);

@@ -9,6 +9,16 @@
 #include "ops/elementwise.h"
 
 namespace tensorops {
+
+void check_cumprod_gradient(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& product) {
+  const auto type = input.scalar_type();
+  TORCH_CHECK(c10::isFloatingType(type), "_cumprod_gradient: expected a floating point input, got ", type);
+  for (const at::Tensor* t : {&grad, &product})
+    TORCH_CHECK(t->sym_sizes() == input.sym_sizes() && t->scalar_type() == type,
+                "_cumprod_gradient: expected a gradient and a product of shape ", input.sym_sizes(), " and dtype ", type, ", got ",
+                t->sym_sizes(), " and ", t->scalar_type());
+}
+
 namespace ops {
 
 Tensor shift(const Tensor& t, int64_t dim, double fill) {
@@ -20,7 +30,9 @@ Tensor shift(const Tensor& t, int64_t dim, double fill) {
 }
 
 Tensor cumprod_gradient_by_scan(const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim) {
-  return ops::mul(linear_scan(grad, input, dim, /*reverse=*/true), shift(product, dim, 1));
+  check_cumprod_gradient(grad, input, product);
+  if (input.dim() == 0) return grad.clone();
+  return ops::mul(linear_scan(grad, input, dim, /*reverse=*/true), shift(product, dim, 1)).contiguous();
 }
 
 Tensor pad_last(const Tensor& t, const c10::SymInt& n) { return at::constant_pad_nd_symint(t, {n, 0}, 0); }
@@ -75,7 +87,8 @@ TORCH_LIBRARY_IMPL(tensorops, Meta, library) {
   library.impl("_linear_scan", [](const Tensor& input, const Tensor&, int64_t dim, bool) {
     return like(input, dim, input.scalar_type());
   });
-  library.impl("_cumprod_gradient", [](const Tensor&, const Tensor& input, const Tensor&, int64_t dim) {
+  library.impl("_cumprod_gradient", [](const Tensor& grad, const Tensor& input, const Tensor& product, int64_t dim) {
+    check_cumprod_gradient(grad, input, product);
     return like(input, dim, input.scalar_type());
   });
 }

@@ -21,6 +21,9 @@ inline void check_scan_inplace(const at::Tensor& self, std::optional<c10::Scalar
               " and output tensor dtype ", *dtype, " should match");
 }
 
+// The operands of _cumprod_gradient are alike.
+void check_cumprod_gradient(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& product);
+
 namespace ops {
 
 using at::Tensor;
