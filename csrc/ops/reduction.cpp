@@ -7,6 +7,8 @@
 #include <c10/core/DefaultDtype.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "ops/elementwise.h"
 #include "ops/reduction_forms.h"
 #include "ops/scan.h"
@@ -255,7 +257,8 @@ c10::SmallVector<int64_t, 6> check_prod_gradient(const at::Tensor& grad, const a
   c10::SmallVector<int64_t, 6> wrapped;
   for (int64_t dim : dims) {
     dim = at::maybe_wrap_dim(dim, input.dim(), /*wrap_scalar=*/false);
-    TORCH_CHECK(std::find(wrapped.begin(), wrapped.end(), dim) == wrapped.end(), "_prod_gradient: dim ", dim, " appears multiple times");
+    const bool is_new = std::find(wrapped.begin(), wrapped.end(), dim) == wrapped.end();
+    TORCH_CHECK(is_new, "_prod_gradient: dim ", dim, " appears multiple times");
     wrapped.push_back(dim);
     expected[dim] = 1;
   }
